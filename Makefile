@@ -1,0 +1,39 @@
+# Each step of CI is one target, so that a green `make check` here is a green CI there.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt doc check flush-cost clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+run: ## start the service; for now on PostgreSQL alone: make run DATABASE_URL=postgres://…
+	@test -n "$$DATABASE_URL" || { echo "make run: set DATABASE_URL to a PostgreSQL, for example postgres://user:password@localhost/eventsieve" >&2; exit 2; }
+	cargo run --locked -- serve
+
+# The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build.
+test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
+	cargo build --locked
+	deploy/test-services.sh cargo test --workspace --locked
+
+lint: ## check the formatting, and let clippy read all code
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## format all code
+	cargo fmt --all
+
+# Private items too: the crate documentation is the map of the code, and its links lead to them.
+doc: ## build the documentation; a broken link fails
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+# In the order given: make stops at the first that fails, and the summary of the tests comes last.
+check: ## all that CI runs: lint, doc, test
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory doc
+	$(MAKE) --no-print-directory test
+
+flush-cost: ## measure what one flush costs, in a release build
+	deploy/test-services.sh cargo run --release --locked -p integration-tests --bin flush-cost
+
+clean: ## remove all that was built
+	cargo clean
