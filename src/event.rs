@@ -133,10 +133,7 @@ mod tests {
         );
         let event = stored("{\"b\": 9007199254740993,\r\n\"a\":1.0}");
         assert_eq!(json(&event, Form::AsSent), expected);
-        assert_eq!(
-            json(&event, Form::OneLine),
-            expected.replace("\r\n", "  ")
-        );
+        assert_eq!(json(&event, Form::OneLine), expected.replace("\r\n", "  "));
     }
 
     #[test]

@@ -84,7 +84,10 @@ impl Parsed {
 
     /// The faults of all rejected events, the first [`FAULTS_MAX`].
     pub fn into_faults(self) -> Vec<Fault> {
-        let faults = self.rejected.into_iter().flat_map(|rejected| rejected.faults);
+        let faults = self
+            .rejected
+            .into_iter()
+            .flat_map(|rejected| rejected.faults);
         faults.take(FAULTS_MAX).collect()
     }
 }
@@ -187,7 +190,9 @@ impl Gather {
         match Members::read(line) {
             Ok(members) => self.add(line, members.as_ref()),
             Err(error) => {
-                let reason = error.to_string().replace(" at line 1 column ", " at column ");
+                let reason = error
+                    .to_string()
+                    .replace(" at line 1 column ", " at column ");
                 self.reject(vec![(None, no_json(&reason))]);
             }
         }
@@ -265,7 +270,9 @@ fn too_long(max_events: usize) -> Breach {
 
 /// The first character behind the white space of JSON.
 fn first_char(json: &str) -> Option<char> {
-    json.trim_start_matches([' ', '\t', '\n', '\r']).chars().next()
+    json.trim_start_matches([' ', '\t', '\n', '\r'])
+        .chars()
+        .next()
 }
 
 /// Reads an array of events.

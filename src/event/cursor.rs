@@ -45,8 +45,12 @@ impl Cursor {
 
     /// Reads the text that `Display` writes, and no other.
     pub fn parse(text: &str) -> Result<Self, Breach> {
-        read(text)
-            .ok_or_else(|| Breach::new(FaultKind::CursorInvalid, "Input should be a cursor, as an answer gave it"))
+        read(text).ok_or_else(|| {
+            Breach::new(
+                FaultKind::CursorInvalid,
+                "Input should be a cursor, as an answer gave it",
+            )
+        })
     }
 }
 

@@ -129,7 +129,8 @@ impl<'a> Members<'a> {
                     (Member::Source, source.err()),
                     (Member::Payload, payload.err()),
                 ];
-                let broken = |(member, breach): (Member, Option<Breach>)| Some((Some(member), breach?));
+                let broken =
+                    |(member, breach): (Member, Option<Breach>)| Some((Some(member), breach?));
                 Err(breaches.into_iter().filter_map(broken).collect())
             }
         }
@@ -149,7 +150,9 @@ impl<'a> Members<'a> {
     /// The value of a member that is a string: a slice of `body`, or decoded if there are escapes in it.
     fn text(&self, member: Member, body: &ByteString) -> Result<ByteString, Breach> {
         let json = self.json(member)?;
-        let quoted = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let quoted = json
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
         let Some(text) = quoted else {
             return Err(Breach::new(
                 FaultKind::StringType,

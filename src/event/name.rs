@@ -118,15 +118,9 @@ mod tests {
         assert_eq!(kinds(""), [Some(FaultKind::StringTooShort); 3]);
         assert_eq!(kinds("a"), [None; 3]);
         assert_eq!(kinds(&"a".repeat(255)), [None; 3]);
-        assert_eq!(
-            kinds(&"a".repeat(256)),
-            [Some(FaultKind::StringTooLong); 3]
-        );
+        assert_eq!(kinds(&"a".repeat(256)), [Some(FaultKind::StringTooLong); 3]);
         assert_eq!(kinds(&format!("{}a", "é".repeat(127))), [None; 3]);
-        assert_eq!(
-            kinds(&"é".repeat(128)),
-            [Some(FaultKind::StringTooLong); 3]
-        );
+        assert_eq!(kinds(&"é".repeat(128)), [Some(FaultKind::StringTooLong); 3]);
     }
 
     #[test]
@@ -164,7 +158,17 @@ mod tests {
 
     #[test]
     fn a_name_comes_back_byte_for_byte_and_sorts_byte_by_byte() {
-        for text in ["a ", " a", "É", "e\u{301}", "\u{e9}", "'; drop table events; --", "*", "\u{202e}x", "😀"] {
+        for text in [
+            "a ",
+            " a",
+            "É",
+            "e\u{301}",
+            "\u{e9}",
+            "'; drop table events; --",
+            "*",
+            "\u{202e}x",
+            "😀",
+        ] {
             assert_eq!(EventId::parse(text).unwrap().as_str(), text);
             assert_eq!(EventId::parse(text).unwrap().to_string(), text);
         }

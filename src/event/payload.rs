@@ -134,9 +134,7 @@ fn escape_bytes(text: &[u8]) -> Result<usize, Breach> {
         None => Ok(2),
         Some(0) => Err(unrepresentable("Strings should have no \\u0000")),
         Some(0xd800..=0xdbff) if matches!(code_unit(&text[6..]), Some(0xdc00..=0xdfff)) => Ok(12),
-        Some(0xd800..=0xdfff) => Err(unrepresentable(
-            "Strings should have no unpaired surrogate",
-        )),
+        Some(0xd800..=0xdfff) => Err(unrepresentable("Strings should have no unpaired surrogate")),
         Some(_) => Ok(6),
     }
 }
@@ -182,11 +180,15 @@ fn check_number(json: &str, start: usize) -> Result<usize, Breach> {
 
 /// Whether PostgreSQL takes a zero with this exponent.
 fn fits_zero(significand: &str, exponent: &str) -> bool {
-    let fraction = significand.split_once('.').map_or("", |(_, fraction)| fraction);
+    let fraction = significand
+        .split_once('.')
+        .map_or("", |(_, fraction)| fraction);
     let Ok(exponent) = exponent.parse::<i64>() else {
         return false;
     };
-    let places = i64::try_from(fraction.len()).unwrap_or(i64::MAX).saturating_sub(exponent);
+    let places = i64::try_from(fraction.len())
+        .unwrap_or(i64::MAX)
+        .saturating_sub(exponent);
     exponent <= ZERO_EXPONENT_MAX && places <= ZERO_PLACES_MAX
 }
 

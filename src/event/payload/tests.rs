@@ -12,8 +12,13 @@ fn kind_of_member(value: &str) -> Option<FaultKind> {
 
 fn nested(levels: usize) -> String {
     // The outermost level is the object itself, then arrays and objects in turn.
-    let opening: String = (1..levels).map(|level| ["{\"a\":", "["][level % 2]).collect();
-    let closing: String = (1..levels).rev().map(|level| ["}", "]"][level % 2]).collect();
+    let opening: String = (1..levels)
+        .map(|level| ["{\"a\":", "["][level % 2])
+        .collect();
+    let closing: String = (1..levels)
+        .rev()
+        .map(|level| ["}", "]"][level % 2])
+        .collect();
     format!("{{\"a\":{opening}1{closing}}}")
 }
 
@@ -28,9 +33,33 @@ fn a_payload_is_an_object() {
 #[test]
 fn a_payload_is_json() {
     for text in [
-        "", " ", "{", "}", "{]", "{a:1}", "{'a':1}", "{\"a\":01}", "{\"a\":+1}", "{\"a\":.5}", "{\"a\":1.}", "{\"a\":1e}", "{\"a\":-}",
-        "{\"a\":NaN}", "{\"a\":Infinity}", "{\"a\":1,}", "{\"a\":[1,]}", "{} {}", "{}x", "\u{feff}{}", "{\"a\":\"\n\"}", "{\"a\":\"\0\"}",
-        "{\"a\":\"\\x\"}", "{\"a\":\"\\u12g4\"}", "{\"a\":\"\\u+123\"}", "{\"a\":\"", "{/**/}",
+        "",
+        " ",
+        "{",
+        "}",
+        "{]",
+        "{a:1}",
+        "{'a':1}",
+        "{\"a\":01}",
+        "{\"a\":+1}",
+        "{\"a\":.5}",
+        "{\"a\":1.}",
+        "{\"a\":1e}",
+        "{\"a\":-}",
+        "{\"a\":NaN}",
+        "{\"a\":Infinity}",
+        "{\"a\":1,}",
+        "{\"a\":[1,]}",
+        "{} {}",
+        "{}x",
+        "\u{feff}{}",
+        "{\"a\":\"\n\"}",
+        "{\"a\":\"\0\"}",
+        "{\"a\":\"\\x\"}",
+        "{\"a\":\"\\u12g4\"}",
+        "{\"a\":\"\\u+123\"}",
+        "{\"a\":\"",
+        "{/**/}",
     ] {
         assert_eq!(kind(text), Some(FaultKind::JsonInvalid), "{text}");
     }
@@ -41,10 +70,16 @@ fn a_payload_has_at_most_256_kib_as_sent() {
     let sized = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
     assert_eq!(sized(PAYLOAD_BYTES_MAX).len(), PAYLOAD_BYTES_MAX);
     assert_eq!(kind(&sized(PAYLOAD_BYTES_MAX)), None);
-    assert_eq!(kind(&sized(PAYLOAD_BYTES_MAX + 1)), Some(FaultKind::PayloadTooLarge));
+    assert_eq!(
+        kind(&sized(PAYLOAD_BYTES_MAX + 1)),
+        Some(FaultKind::PayloadTooLarge)
+    );
     let blanks = " ".repeat(PAYLOAD_BYTES_MAX - 2);
     assert_eq!(kind(&format!("{{{blanks}}}")), None);
-    assert_eq!(kind(&format!("{{{blanks} }}")), Some(FaultKind::PayloadTooLarge));
+    assert_eq!(
+        kind(&format!("{{{blanks} }}")),
+        Some(FaultKind::PayloadTooLarge)
+    );
     assert_eq!(kind(&format!("{blanks}{{}}{blanks}")), None);
 }
 
@@ -62,21 +97,55 @@ fn a_payload_has_at_most_64_levels() {
 #[test]
 fn nul_and_unpaired_surrogates_are_refused_in_values_and_keys() {
     for text in [
-        r"\u0000", r"a\u0000", r"\\\u0000", r"\ud800", r"\uD800", r"\udbff", r"\udc00", r"\uDFFF", r"\udc00\ud800", r"\ud800\ud800",
-        r"\ud800\u0041", r"\ud83dx\ude00", r"\ud83d\\ude00", r"\ud83d\n", r"\ud83d\ude00\ude00", r"\ud83d\ud83d\ude00",
+        r"\u0000",
+        r"a\u0000",
+        r"\\\u0000",
+        r"\ud800",
+        r"\uD800",
+        r"\udbff",
+        r"\udc00",
+        r"\uDFFF",
+        r"\udc00\ud800",
+        r"\ud800\ud800",
+        r"\ud800\u0041",
+        r"\ud83dx\ude00",
+        r"\ud83d\\ude00",
+        r"\ud83d\n",
+        r"\ud83d\ude00\ude00",
+        r"\ud83d\ud83d\ude00",
     ] {
         let refused = Some(FaultKind::PayloadUnrepresentable);
         assert_eq!(kind_of_member(&format!("\"{text}\"")), refused, "{text}");
         assert_eq!(kind(&format!("{{\"{text}\":1}}")), refused, "{text}");
-        assert_eq!(kind(&format!("{{\"a\":[{{\"b\":[\"{text}\"]}}]}}")), refused, "{text}");
+        assert_eq!(
+            kind(&format!("{{\"a\":[{{\"b\":[\"{text}\"]}}]}}")),
+            refused,
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn all_other_strings_are_fine() {
     for text in [
-        "", "0", r"\u0001", r"\\u0000", r"\\\\u0000", r"\\ud800", r#"\"\\"#, r"\\", r"\/\b\f\n\r\t", r"\ud83d\ude00", r"\uD800\uDC00",
-        r"\udbff\udfff", r"\ud7ff\ue000", r"\uffff", "\u{7f}", "é\u{2028}😀", "{[", "1e999",
+        "",
+        "0",
+        r"\u0001",
+        r"\\u0000",
+        r"\\\\u0000",
+        r"\\ud800",
+        r#"\"\\"#,
+        r"\\",
+        r"\/\b\f\n\r\t",
+        r"\ud83d\ude00",
+        r"\uD800\uDC00",
+        r"\udbff\udfff",
+        r"\ud7ff\ue000",
+        r"\uffff",
+        "\u{7f}",
+        "é\u{2028}😀",
+        "{[",
+        "1e999",
     ] {
         assert_eq!(kind_of_member(&format!("\"{text}\"")), None, "{text}");
         assert_eq!(kind(&format!("{{\"{text}\":1}}")), None, "{text}");
@@ -86,15 +155,57 @@ fn all_other_strings_are_fine() {
 #[test]
 fn numbers_are_finite_doubles_that_do_not_underflow() {
     for number in [
-        "1e309", "-1e309", "1E+309", "1.8e308", "1e400000", "1e131071", "1e131072", "1e99999999999999999999", "0.1e310", "1e-324", "-1e-324",
-        "2.4e-324", "1e-400", "1e-16384", "1e-99999999999999999999", "0.0001e-330", "1.0e-324",
+        "1e309",
+        "-1e309",
+        "1E+309",
+        "1.8e308",
+        "1e400000",
+        "1e131071",
+        "1e131072",
+        "1e99999999999999999999",
+        "0.1e310",
+        "1e-324",
+        "-1e-324",
+        "2.4e-324",
+        "1e-400",
+        "1e-16384",
+        "1e-99999999999999999999",
+        "0.0001e-330",
+        "1.0e-324",
     ] {
-        assert_eq!(kind_of_member(number), Some(FaultKind::PayloadUnrepresentable), "{number}");
-        assert_eq!(kind_of_member(&format!("[1,{number}]")), Some(FaultKind::PayloadUnrepresentable), "{number}");
+        assert_eq!(
+            kind_of_member(number),
+            Some(FaultKind::PayloadUnrepresentable),
+            "{number}"
+        );
+        assert_eq!(
+            kind_of_member(&format!("[1,{number}]")),
+            Some(FaultKind::PayloadUnrepresentable),
+            "{number}"
+        );
     }
     for number in [
-        "0", "-0", "0.0", "-0.0", "0e0", "0E+5", "0e-5", "1", "-1", "9007199254740993", "1e308", "1.7976931348623157e308", "-1.7976931348623157E+308",
-        "5e-324", "2.5e-324", "1e-323", "0.1e309", "10e-324", "1e00000000000000000000000005", "0.30000000000000004", "18446744073709551616",
+        "0",
+        "-0",
+        "0.0",
+        "-0.0",
+        "0e0",
+        "0E+5",
+        "0e-5",
+        "1",
+        "-1",
+        "9007199254740993",
+        "1e308",
+        "1.7976931348623157e308",
+        "-1.7976931348623157E+308",
+        "5e-324",
+        "2.5e-324",
+        "1e-323",
+        "0.1e309",
+        "10e-324",
+        "1e00000000000000000000000005",
+        "0.30000000000000004",
+        "18446744073709551616",
     ] {
         assert_eq!(kind_of_member(number), None, "{number}");
     }
@@ -121,14 +232,34 @@ fn a_number_has_at_most_1000_characters() {
 
 #[test]
 fn a_zero_has_an_exponent_that_postgresql_takes() {
-    for number in ["0e400000", "0e999999", "-0E+999999", "0e1073741822", "0e-16383", "0.0e-16382", "0.000e16", "0e0000000000000000000000000005"] {
+    for number in [
+        "0e400000",
+        "0e999999",
+        "-0E+999999",
+        "0e1073741822",
+        "0e-16383",
+        "0.0e-16382",
+        "0.000e16",
+        "0e0000000000000000000000000005",
+    ] {
         assert_eq!(kind_of_member(number), None, "{number}");
     }
     for number in [
-        "0e1073741823", "0e2147483647", "0e99999999999999999999", "0e-16384", "0.0e-16383", "-0.00E-16382", "0e-9223372036854775808",
-        "0.0e-9223372036854775808", "0e-99999999999999999999",
+        "0e1073741823",
+        "0e2147483647",
+        "0e99999999999999999999",
+        "0e-16384",
+        "0.0e-16383",
+        "-0.00E-16382",
+        "0e-9223372036854775808",
+        "0.0e-9223372036854775808",
+        "0e-99999999999999999999",
     ] {
-        assert_eq!(kind_of_member(number), Some(FaultKind::PayloadUnrepresentable), "{number}");
+        assert_eq!(
+            kind_of_member(number),
+            Some(FaultKind::PayloadUnrepresentable),
+            "{number}"
+        );
     }
 }
 
@@ -156,14 +287,31 @@ struct Sample {
 }
 
 fn string() -> impl Strategy<Value = Sample> {
-    let good = ["a", "é", "😀", r"\\", r#"\""#, r"\n", r"\u0041", r"\\u0000", r"\ud83d\ude00", r"\u0001", "{", "]", "1e999"];
+    let good = [
+        "a",
+        "é",
+        "😀",
+        r"\\",
+        r#"\""#,
+        r"\n",
+        r"\u0041",
+        r"\\u0000",
+        r"\ud83d\ude00",
+        r"\u0001",
+        "{",
+        "]",
+        "1e999",
+    ];
     let bad = [r"\u0000", r"\ud83d!", r"\ude00"];
     let piece = prop_oneof![
         60 => proptest::sample::select(good.to_vec()).prop_map(|text| (text, true)),
         1 => proptest::sample::select(bad.to_vec()).prop_map(|text| (text, false)),
     ];
     proptest::collection::vec(piece, 0..4).prop_map(|pieces| Sample {
-        text: format!("\"{}\"", pieces.iter().map(|(text, _)| *text).collect::<String>()),
+        text: format!(
+            "\"{}\"",
+            pieces.iter().map(|(text, _)| *text).collect::<String>()
+        ),
         representable: pieces.iter().all(|(_, good)| *good),
         levels: 0,
     })
@@ -173,10 +321,16 @@ fn number() -> impl Strategy<Value = Sample> {
     let digits = proptest::string::string_regex("-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,30})?").unwrap();
     let exponent = prop_oneof![30 => -250..250i32, 1 => -400..400i32];
     (digits, proptest::option::of(exponent)).prop_map(|(significand, exponent)| {
-        let text = exponent.map_or(significand.clone(), |exponent| format!("{significand}e{exponent}"));
+        let text = exponent.map_or(significand.clone(), |exponent| {
+            format!("{significand}e{exponent}")
+        });
         let double: f64 = text.parse().unwrap();
         let zero = significand.parse::<f64>().unwrap() == 0.0;
-        Sample { text, representable: double.is_finite() && (zero || double != 0.0), levels: 0 }
+        Sample {
+            text,
+            representable: double.is_finite() && (zero || double != 0.0),
+            levels: 0,
+        }
     })
 }
 
@@ -193,11 +347,16 @@ fn member() -> impl Strategy<Value = Sample> {
     let value = prop_oneof![
         string(),
         number(),
-        Just(Sample { text: "null".into(), representable: true, levels: 0 }),
+        Just(Sample {
+            text: "null".into(),
+            representable: true,
+            levels: 0
+        }),
     ]
     .prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..4).prop_map(|parts| joined(&parts, "[", "]")),
+            proptest::collection::vec(inner.clone(), 0..4)
+                .prop_map(|parts| joined(&parts, "[", "]")),
             proptest::collection::vec((string(), inner), 0..4).prop_map(|members| object(&members)),
         ]
     });
