@@ -13,6 +13,7 @@ mod cursor;
 mod fault;
 mod members;
 mod name;
+mod parsed;
 mod payload;
 mod timestamp;
 
@@ -20,10 +21,11 @@ use std::io::Write;
 
 use serde::Serialize;
 
-pub use body::{Parsed, Rejected, Shape, parse_json, parse_lines};
+pub use body::{parse_json, parse_lines};
 pub use cursor::Cursor;
 pub use fault::{Breach, FAULTS_MAX, Fault, FaultKind, Loc};
 pub use name::{EventId, NAME_BYTES_MAX, Source, Topic};
+pub use parsed::{Parsed, Rejected, Shape};
 pub use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
 pub use timestamp::Timestamp;
 
@@ -94,8 +96,7 @@ impl StoredEvent {
 
 fn write_member<T: Serialize + ?Sized>(out: &mut Vec<u8>, prefix: &str, value: &T) {
     out.extend_from_slice(prefix.as_bytes());
-    serde_json::to_writer(out.by_ref(), value)
-        .expect("a string is always JSON, and a Vec takes all bytes");
+    serde_json::to_writer(out.by_ref(), value).expect("a string is always JSON, and a Vec takes all bytes");
 }
 
 #[cfg(test)]

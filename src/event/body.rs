@@ -7,90 +7,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::Event;
 use crate::event::fault::{Breach, FAULTS_MAX, Fault, FaultKind, Loc};
 use crate::event::members::{Breaches, Key, Member, Members};
-
-/// The form of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// One event.
-    One,
-    /// `[…]`
-    Array,
-    /// `{"events":[…]}`
-    Envelope,
-    /// NDJSON: one event a line.
-    Lines,
-}
-
-impl Shape {
-    /// The place of an event: `number` counts from 0 in an array and an envelope, and is the number of the line, from 1, in NDJSON. A body of one
-    /// event needs none.
-    pub fn loc(self, number: usize) -> Vec<Loc> {
-        let body = Loc::Name("body");
-        match self {
-            Self::One => vec![body],
-            Self::Array => vec![body, Loc::Index(number)],
-            Self::Envelope => vec![body, Loc::Name("events"), Loc::Index(number)],
-            Self::Lines => vec![Loc::Name("line"), Loc::Index(number)],
-        }
-    }
-}
-
-/// An event of the request that breaks a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// Its place among the events of the request, from 0.
-    pub index: usize,
-    /// What is wrong, at least one fault. All of them, until the request has [`FAULTS_MAX`]; then the first one of each event.
-    pub faults: Vec<Fault>,
-}
-
-/// What a body holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parsed {
-    /// The form that it has.
-    pub shape: Shape,
-    /// The valid events, in the order of the request.
-    pub events: Vec<Event>,
-    /// For each of `events` its place among all events of the request, from 0.
-    pub indices: Vec<usize>,
-    /// The invalid ones, in the order of the request.
-    pub rejected: Vec<Rejected>,
-    /// For each event of NDJSON, valid or not, the number of its line, from 1. Empty for other shapes.
-    pub lines: Vec<usize>,
-}
-
-impl Parsed {
-    /// How many events the request has, the rejected included.
-    pub fn count(&self) -> usize {
-        self.events.len() + self.rejected.len()
-    }
-
-    /// The place of the event with the given index in the request.
-    pub fn loc(&self, index: usize) -> Vec<Loc> {
-        let number = match self.shape {
-            Shape::Lines => self.lines[index],
-            _ => index,
-        };
-        self.shape.loc(number)
-    }
-
-    /// The faults of all rejected events, the first [`FAULTS_MAX`].
-    pub fn into_faults(self) -> Vec<Fault> {
-        let faults = self
-            .rejected
-            .into_iter()
-            .flat_map(|rejected| rejected.faults);
-        faults.take(FAULTS_MAX).collect()
-    }
-}
+use crate::event::parsed::{Parsed, Rejected, Shape};
 
 /// Reads a body of JSON: an event, an array of events, or an object with a member `events`.
 ///
@@ -150,15 +72,8 @@ struct Gather {
 
 impl Gather {
     fn new(shape: Shape, max_events: usize) -> Self {
-        let parsed = Parsed {
-            shape,
-            events: Vec::new(),
-            indices: Vec::new(),
-            rejected: Vec::new(),
-            lines: Vec::new(),
-        };
         Self {
-            parsed,
+            parsed: Parsed::new(shape),
             max_events,
             faults: 0,
             stop: None,
@@ -190,9 +105,7 @@ impl Gather {
         match Members::read(line) {
             Ok(members) => self.add(line, members.as_ref()),
             Err(error) => {
-                let reason = error
-                    .to_string()
-                    .replace(" at line 1 column ", " at column ");
+                let reason = error.to_string().replace(" at line 1 column ", " at column ");
                 self.reject(vec![(None, no_json(&reason))]);
             }
         }
@@ -227,9 +140,7 @@ impl Gather {
     fn breach(&self, body: &str, error: &serde_json::Error) -> Breach {
         match self.stop {
             Some(Stop::TooLong) => too_long(self.max_events),
-            Some(Stop::RepeatedEvents) => {
-                Breach::new(FaultKind::RepeatedMember, "Field should be given once")
-            }
+            Some(Stop::RepeatedEvents) => Breach::new(FaultKind::RepeatedMember, "Field should be given once"),
             // A value that is not even JSON is no list either, and what is not JSON is told first.
             Some(Stop::NoList) => match serde_json::from_str::<IgnoredAny>(body) {
                 Ok(_) => Breach::new(FaultKind::ListType, "Input should be a valid list"),
@@ -270,9 +181,7 @@ fn too_long(max_events: usize) -> Breach {
 
 /// The first character behind the white space of JSON.
 fn first_char(json: &str) -> Option<char> {
-    json.trim_start_matches([' ', '\t', '\n', '\r'])
-        .chars()
-        .next()
+    json.trim_start_matches([' ', '\t', '\n', '\r']).chars().next()
 }
 
 /// Reads an array of events.

@@ -20,10 +20,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Before every event.
-    pub const BEGINNING: Self = Self {
-        batch: 0,
-        position: 0,
-    };
+    pub const BEGINNING: Self = Self { batch: 0, position: 0 };
 
     /// The place `position` in `batch`. Negative numbers name no place: they are taken as 0.
     pub fn new(batch: i64, position: i32) -> Self {
@@ -68,11 +65,7 @@ fn read(text: &str) -> Option<Cursor> {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:0BATCH_DIGITS$x}{:0POSITION_DIGITS$x}",
-            self.batch, self.position
-        )
+        write!(f, "{:0BATCH_DIGITS$x}{:0POSITION_DIGITS$x}", self.batch, self.position)
     }
 }
 

@@ -119,10 +119,7 @@ pub struct Breach {
 impl Breach {
     /// A breach of the rule `kind`, told as `msg`.
     pub fn new(kind: FaultKind, msg: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            kind,
-            msg: msg.into(),
-        }
+        Self { kind, msg: msg.into() }
     }
 
     /// The same with its place.

@@ -110,9 +110,7 @@ impl<'a> Members<'a> {
         let event_id = text(Member::EventId).and_then(EventId::parse);
         let occurred_at = text(Member::Timestamp).and_then(|text| Timestamp::parse(&text));
         let source = text(Member::Source).and_then(Source::parse);
-        let payload = self
-            .json(Member::Payload)
-            .and_then(|json| Payload::of_json(body, json));
+        let payload = self.json(Member::Payload).and_then(|json| Payload::of_json(body, json));
         match (topic, event_id, occurred_at, source, payload) {
             (Ok(topic), Ok(event_id), Ok(occurred_at), Ok(source), Ok(payload)) => Ok(Event {
                 topic,
@@ -129,8 +127,7 @@ impl<'a> Members<'a> {
                     (Member::Source, source.err()),
                     (Member::Payload, payload.err()),
                 ];
-                let broken =
-                    |(member, breach): (Member, Option<Breach>)| Some((Some(member), breach?));
+                let broken = |(member, breach): (Member, Option<Breach>)| Some((Some(member), breach?));
                 Err(breaches.into_iter().filter_map(broken).collect())
             }
         }
@@ -140,24 +137,16 @@ impl<'a> Members<'a> {
         match self.0[member as usize] {
             Given::Never => Err(Breach::new(FaultKind::Missing, "Field required")),
             Given::Once(json) => Ok(json),
-            Given::Again => Err(Breach::new(
-                FaultKind::RepeatedMember,
-                "Field should be given once",
-            )),
+            Given::Again => Err(Breach::new(FaultKind::RepeatedMember, "Field should be given once")),
         }
     }
 
     /// The value of a member that is a string: a slice of `body`, or decoded if there are escapes in it.
     fn text(&self, member: Member, body: &ByteString) -> Result<ByteString, Breach> {
         let json = self.json(member)?;
-        let quoted = json
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'));
+        let quoted = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let Some(text) = quoted else {
-            return Err(Breach::new(
-                FaultKind::StringType,
-                "Input should be a valid string",
-            ));
+            return Err(Breach::new(FaultKind::StringType, "Input should be a valid string"));
         };
         if !text.contains('\\') {
             return Ok(body.slice_ref(text));

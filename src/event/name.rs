@@ -127,11 +127,7 @@ mod tests {
     fn control_characters_are_refused_everywhere() {
         for control in (0..=0x1f).chain(0x7f..=0x9f).filter_map(char::from_u32) {
             let text = format!("a{control}b");
-            assert_eq!(
-                kinds(&text),
-                [Some(FaultKind::StringPatternMismatch); 3],
-                "{text:?}"
-            );
+            assert_eq!(kinds(&text), [Some(FaultKind::StringPatternMismatch); 3], "{text:?}");
         }
         assert_eq!(kinds("a~b"), [None; 3]);
         assert_eq!(kinds("a¡b"), [None; 3]);
@@ -142,11 +138,7 @@ mod tests {
         for space in [
             ' ', '\u{a0}', '\u{1680}', '\u{2003}', '\u{2028}', '\u{2029}', '\u{3000}',
         ] {
-            for text in [
-                format!("a{space}b"),
-                format!("{space}a"),
-                format!("a{space}"),
-            ] {
+            for text in [format!("a{space}b"), format!("{space}a"), format!("a{space}")] {
                 assert_eq!(
                     kinds(&text),
                     [Some(FaultKind::StringPatternMismatch), None, None],
@@ -174,9 +166,6 @@ mod tests {
         }
         let mut topics = ["é", "Z", "a", "😀", "\u{ffff}"].map(|text| Topic::parse(text).unwrap());
         topics.sort();
-        assert_eq!(
-            topics.map(|topic| topic.to_string()),
-            ["Z", "a", "é", "\u{ffff}", "😀"]
-        );
+        assert_eq!(topics.map(|topic| topic.to_string()), ["Z", "a", "é", "\u{ffff}", "😀"]);
     }
 }

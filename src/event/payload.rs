@@ -39,9 +39,8 @@ impl Payload {
     /// Takes a JSON text, without the white space around it. Else the first rule that it breaks; `json_invalid` if it is not JSON.
     pub fn parse(text: impl Into<ByteString>) -> Result<Self, Breach> {
         let text = text.into();
-        let json: &RawValue = serde_json::from_str(&text).map_err(|error| {
-            Breach::new(FaultKind::JsonInvalid, format!("Invalid JSON: {error}"))
-        })?;
+        let json: &RawValue = serde_json::from_str(&text)
+            .map_err(|error| Breach::new(FaultKind::JsonInvalid, format!("Invalid JSON: {error}")))?;
         check(json.get())?;
         Ok(Self(text.slice_ref(json.get())))
     }
@@ -81,10 +80,7 @@ impl fmt::Debug for Payload {
 /// Scans a text that is known to be one JSON value, once and without recursion.
 fn check(json: &str) -> Result<(), Breach> {
     if !json.starts_with('{') {
-        return Err(Breach::new(
-            FaultKind::DictType,
-            "Input should be a valid dictionary",
-        ));
+        return Err(Breach::new(FaultKind::DictType, "Input should be a valid dictionary"));
     }
     if json.len() > PAYLOAD_BYTES_MAX {
         return Err(Breach::new(
@@ -180,9 +176,7 @@ fn check_number(json: &str, start: usize) -> Result<usize, Breach> {
 
 /// Whether PostgreSQL takes a zero with this exponent.
 fn fits_zero(significand: &str, exponent: &str) -> bool {
-    let fraction = significand
-        .split_once('.')
-        .map_or("", |(_, fraction)| fraction);
+    let fraction = significand.split_once('.').map_or("", |(_, fraction)| fraction);
     let Ok(exponent) = exponent.parse::<i64>() else {
         return false;
     };

@@ -22,9 +22,7 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// Microseconds since the Unix epoch. `None` outside the years 0001 to 9999.
     pub fn from_micros(micros: i64) -> Option<Self> {
-        (MICROS_MIN..=MICROS_MAX)
-            .contains(&micros)
-            .then_some(Self(micros))
+        (MICROS_MIN..=MICROS_MAX).contains(&micros).then_some(Self(micros))
     }
 
     /// Microseconds since the Unix epoch.
@@ -157,11 +155,7 @@ impl Reader<'_> {
     fn fraction(&mut self) -> Option<i64> {
         let mut micros = 0;
         let mut unit = MICROS_PER_SECOND / 10;
-        let count = self
-            .0
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = self.0.split_at(count);
         for digit in digits.iter().take(6) {
             micros += i64::from(digit - b'0') * unit;
@@ -207,24 +201,15 @@ mod tests {
             ("2025-10-24T10:30:00.250000Z", "2025-10-24T10:30:00.25Z"),
             ("2025-10-24T10:30:00.000001", "2025-10-24T10:30:00.000001Z"),
             ("2025-10-24T10:30:00.0000009Z", "2025-10-24T10:30:00Z"),
-            (
-                "2025-10-24T10:30:00.1234569Z",
-                "2025-10-24T10:30:00.123456Z",
-            ),
+            ("2025-10-24T10:30:00.1234569Z", "2025-10-24T10:30:00.123456Z"),
             ("2025-10-24T10:30:10.000Z", "2025-10-24T10:30:10Z"),
-            (
-                "1969-12-31T23:59:59.9999999Z",
-                "1969-12-31T23:59:59.999999Z",
-            ),
+            ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
             ("1969-12-31T23:59:59.0000009Z", "1969-12-31T23:59:59Z"),
             ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00Z"),
             ("2000-02-29T23:59:59Z", "2000-02-29T23:59:59Z"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
             ("0000-12-31T23:59:59-00:01", "0001-01-01T00:00:59Z"),
-            (
-                "9999-12-31T23:59:59.9999999Z",
-                "9999-12-31T23:59:59.999999Z",
-            ),
+            ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999Z"),
             ("9999-12-31T23:59:59+00:01", "9999-12-31T23:58:59Z"),
         ] {
             let timestamp = Timestamp::parse(text).expect(text);

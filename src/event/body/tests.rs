@@ -51,9 +51,7 @@ fn event_with(member: &str, value: &str) -> String {
         ("source", r#""s""#),
         ("payload", "{}"),
     ];
-    let write = |(name, given): (&str, &str)| {
-        format!("\"{name}\":{}", if name == member { value } else { given })
-    };
+    let write = |(name, given): (&str, &str)| format!("\"{name}\":{}", if name == member { value } else { given });
     format!("{{{}}}", members.map(write).join(","))
 }
 
@@ -66,28 +64,16 @@ fn the_shape_is_told_by_the_body() {
         (format!("[{EVENT}]"), Shape::Array, 1),
         (format!("\n[ {EVENT} ,\n{EVENT} ] "), Shape::Array, 2),
         (r#"{"events":[]}"#.to_owned(), Shape::Envelope, 0),
-        (
-            format!(r#"{{"events":[{EVENT},{EVENT}]}}"#),
-            Shape::Envelope,
-            2,
-        ),
+        (format!(r#"{{"events":[{EVENT},{EVENT}]}}"#), Shape::Envelope, 2),
         (
             format!(r#"{{"topic":"x","topic":5,"events":[{EVENT}],"source":1}}"#),
             Shape::Envelope,
             1,
         ),
-        (
-            format!(r#"{{"\u0065vents":[{EVENT}]}}"#),
-            Shape::Envelope,
-            1,
-        ),
+        (format!(r#"{{"\u0065vents":[{EVENT}]}}"#), Shape::Envelope, 1),
     ] {
         let parsed = parsed(&text);
-        assert_eq!(
-            (parsed.shape, parsed.events.len()),
-            (shape, count),
-            "{text}"
-        );
+        assert_eq!((parsed.shape, parsed.events.len()), (shape, count), "{text}");
         assert_eq!(parsed.indices, (0..count).collect::<Vec<_>>());
         assert_eq!(parsed.rejected, []);
     }
@@ -173,16 +159,10 @@ fn every_fault_of_an_event_is_told_in_the_order_of_the_members() {
     };
     let told = |parsed: Parsed| told(&parsed.into_faults());
     assert_eq!(told(parsed(text)), faults(r#"["body""#));
-    assert_eq!(
-        told(parsed(format!("[{EVENT},{text}]"))),
-        faults(r#"["body",1"#)
-    );
+    assert_eq!(told(parsed(format!("[{EVENT},{text}]"))), faults(r#"["body",1"#));
     let envelope = format!(r#"{{"events":[{EVENT},{text}]}}"#);
     assert_eq!(told(parsed(envelope)), faults(r#"["body","events",1"#));
-    assert_eq!(
-        told(lines(format!("{EVENT}\n\n{text}"))),
-        faults(r#"["line",3"#)
-    );
+    assert_eq!(told(lines(format!("{EVENT}\n\n{text}"))), faults(r#"["line",3"#));
 }
 
 #[test]
@@ -287,16 +267,7 @@ fn what_is_no_object_is_no_event() {
     for scalar in ["null", "1", "1e400", r#""x""#, r#""\ud800""#, "true"] {
         assert_rejected(parsed(scalar), &[("dict_type", r#"["body"]"#)]);
     }
-    for element in [
-        "null",
-        "1",
-        "1e400",
-        r#""x""#,
-        r#""\ud800""#,
-        "true",
-        "[]",
-        "[{}]",
-    ] {
+    for element in ["null", "1", "1e400", r#""x""#, r#""\ud800""#, "true", "[]", "[{}]"] {
         let batch = parsed(format!("[{EVENT},{element}]"));
         assert_eq!(batch.events.len(), 1);
         assert_rejected(batch, &[("dict_type", r#"["body",1]"#)]);
@@ -373,18 +344,11 @@ fn blank_lines_are_skipped_but_counted() {
     assert_eq!(parsed.indices, [0, 2]);
     assert_eq!(parsed.count(), 4);
     assert_eq!(parsed.loc(2), [Loc::Name("line"), Loc::Index(6)]);
-    let rejected: Vec<_> = parsed
-        .rejected
-        .iter()
-        .map(|rejected| rejected.index)
-        .collect();
+    let rejected: Vec<_> = parsed.rejected.iter().map(|rejected| rejected.index).collect();
     assert_eq!(rejected, [1, 3]);
     assert_rejected(
         parsed,
-        &[
-            ("json_invalid", r#"["line",5]"#),
-            ("dict_type", r#"["line",7]"#),
-        ],
+        &[("json_invalid", r#"["line",5]"#), ("dict_type", r#"["line",7]"#)],
     );
     for text in ["", "\n", " \r\n\n\t"] {
         assert_eq!(lines(text).count(), 0);
@@ -408,11 +372,7 @@ fn a_line_that_is_not_json_spoils_no_other() {
 fn beyond_the_first_hundred_faults_each_event_keeps_its_first() {
     let text = format!("[{}]", vec!["{}"; 30].join(","));
     let parsed = parse_json(&body(text), 30).unwrap();
-    let counts: Vec<_> = parsed
-        .rejected
-        .iter()
-        .map(|rejected| rejected.faults.len())
-        .collect();
+    let counts: Vec<_> = parsed.rejected.iter().map(|rejected| rejected.faults.len()).collect();
     assert_eq!(counts, [[5; 20].as_slice(), &[1; 10]].concat());
     assert_eq!(parsed.into_faults().len(), FAULTS_MAX);
 }
@@ -465,11 +425,8 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-fn object(
-    value: impl Strategy<Value = Value>,
-) -> impl Strategy<Value = serde_json::Map<String, Value>> {
-    proptest::collection::btree_map("[^\0]{0,4}", value, 0..5)
-        .prop_map(|map| map.into_iter().collect())
+fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = serde_json::Map<String, Value>> {
+    proptest::collection::btree_map("[^\0]{0,4}", value, 0..5).prop_map(|map| map.into_iter().collect())
 }
 
 proptest! {

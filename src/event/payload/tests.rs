@@ -12,13 +12,8 @@ fn kind_of_member(value: &str) -> Option<FaultKind> {
 
 fn nested(levels: usize) -> String {
     // The outermost level is the object itself, then arrays and objects in turn.
-    let opening: String = (1..levels)
-        .map(|level| ["{\"a\":", "["][level % 2])
-        .collect();
-    let closing: String = (1..levels)
-        .rev()
-        .map(|level| ["}", "]"][level % 2])
-        .collect();
+    let opening: String = (1..levels).map(|level| ["{\"a\":", "["][level % 2]).collect();
+    let closing: String = (1..levels).rev().map(|level| ["}", "]"][level % 2]).collect();
     format!("{{\"a\":{opening}1{closing}}}")
 }
 
@@ -70,16 +65,10 @@ fn a_payload_has_at_most_256_kib_as_sent() {
     let sized = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
     assert_eq!(sized(PAYLOAD_BYTES_MAX).len(), PAYLOAD_BYTES_MAX);
     assert_eq!(kind(&sized(PAYLOAD_BYTES_MAX)), None);
-    assert_eq!(
-        kind(&sized(PAYLOAD_BYTES_MAX + 1)),
-        Some(FaultKind::PayloadTooLarge)
-    );
+    assert_eq!(kind(&sized(PAYLOAD_BYTES_MAX + 1)), Some(FaultKind::PayloadTooLarge));
     let blanks = " ".repeat(PAYLOAD_BYTES_MAX - 2);
     assert_eq!(kind(&format!("{{{blanks}}}")), None);
-    assert_eq!(
-        kind(&format!("{{{blanks} }}")),
-        Some(FaultKind::PayloadTooLarge)
-    );
+    assert_eq!(kind(&format!("{{{blanks} }}")), Some(FaultKind::PayloadTooLarge));
     assert_eq!(kind(&format!("{blanks}{{}}{blanks}")), None);
 }
 
@@ -117,11 +106,7 @@ fn nul_and_unpaired_surrogates_are_refused_in_values_and_keys() {
         let refused = Some(FaultKind::PayloadUnrepresentable);
         assert_eq!(kind_of_member(&format!("\"{text}\"")), refused, "{text}");
         assert_eq!(kind(&format!("{{\"{text}\":1}}")), refused, "{text}");
-        assert_eq!(
-            kind(&format!("{{\"a\":[{{\"b\":[\"{text}\"]}}]}}")),
-            refused,
-            "{text}"
-        );
+        assert_eq!(kind(&format!("{{\"a\":[{{\"b\":[\"{text}\"]}}]}}")), refused, "{text}");
     }
 }
 
@@ -308,10 +293,7 @@ fn string() -> impl Strategy<Value = Sample> {
         1 => proptest::sample::select(bad.to_vec()).prop_map(|text| (text, false)),
     ];
     proptest::collection::vec(piece, 0..4).prop_map(|pieces| Sample {
-        text: format!(
-            "\"{}\"",
-            pieces.iter().map(|(text, _)| *text).collect::<String>()
-        ),
+        text: format!("\"{}\"", pieces.iter().map(|(text, _)| *text).collect::<String>()),
         representable: pieces.iter().all(|(_, good)| *good),
         levels: 0,
     })
@@ -321,9 +303,7 @@ fn number() -> impl Strategy<Value = Sample> {
     let digits = proptest::string::string_regex("-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,30})?").unwrap();
     let exponent = prop_oneof![30 => -250..250i32, 1 => -400..400i32];
     (digits, proptest::option::of(exponent)).prop_map(|(significand, exponent)| {
-        let text = exponent.map_or(significand.clone(), |exponent| {
-            format!("{significand}e{exponent}")
-        });
+        let text = exponent.map_or(significand.clone(), |exponent| format!("{significand}e{exponent}"));
         let double: f64 = text.parse().unwrap();
         let zero = significand.parse::<f64>().unwrap() == 0.0;
         Sample {
@@ -355,8 +335,7 @@ fn member() -> impl Strategy<Value = Sample> {
     ]
     .prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..4)
-                .prop_map(|parts| joined(&parts, "[", "]")),
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(|parts| joined(&parts, "[", "]")),
             proptest::collection::vec((string(), inner), 0..4).prop_map(|members| object(&members)),
         ]
     });
