@@ -1,1 +1,3 @@
 //! Eventsieve.
+
+pub mod event;

@@ -1,0 +1,148 @@
+//! The event: parsed once, never checked twice.
+//!
+//! This is the only place where an event is validated. A body goes in ([`parse_json`], [`parse_lines`]), events come out, and an [`Event`] that
+//! breaks a rule cannot exist: each of its fields has a type of its own that only parsing makes. The rules are those of the contract, and every
+//! bound is a constant ([`NAME_BYTES_MAX`], [`PAYLOAD_BYTES_MAX`], [`PAYLOAD_DEPTH_MAX`], [`NUMBER_CHARS_MAX`], [`FAULTS_MAX`]). Together they
+//! refuse everything that a store would refuse, so that one event cannot sink the batch it travels in.
+//!
+//! Text is not copied: the fields of an event are slices of the body it came in, and keep that body in memory as long as one of them lives. Only a
+//! string with an escape in it is decoded into memory of its own.
+
+mod body;
+mod cursor;
+mod fault;
+mod members;
+mod name;
+mod parsed;
+mod payload;
+mod timestamp;
+
+use std::io::Write;
+
+use serde::Serialize;
+
+pub use body::{parse_json, parse_lines};
+pub use cursor::Cursor;
+pub use fault::{Breach, FAULTS_MAX, Fault, FaultKind, Loc};
+pub use name::{EventId, NAME_BYTES_MAX, Source, Topic};
+pub use parsed::{Parsed, Rejected, Shape};
+pub use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
+pub use timestamp::Timestamp;
+
+/// What a client publishes. Its identity is `(topic, event_id)`, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Event {
+    /// What kind of thing happened, and the unit of order and counting.
+    pub topic: Topic,
+    /// The client's name for it, unique within the topic.
+    pub event_id: EventId,
+    /// When it happened, by the client's clock: the member `timestamp`.
+    pub occurred_at: Timestamp,
+    /// Who says so.
+    pub source: Source,
+    /// The client's JSON object, as it was sent.
+    pub payload: Payload,
+}
+
+impl Event {
+    /// The bytes of memory that the event is accounted with: its text and its own size.
+    pub fn weight(&self) -> usize {
+        let text = self.topic.as_str().len()
+            + self.event_id.as_str().len()
+            + self.source.as_str().len()
+            + self.payload.as_str().len();
+        text + size_of::<Self>()
+    }
+}
+
+/// An event with what the store added to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StoredEvent {
+    /// The event as it was first published.
+    pub event: Event,
+    /// When it was stored, by the store's clock.
+    pub received_at: Timestamp,
+    /// Its place in the log.
+    pub cursor: Cursor,
+}
+
+/// How a payload is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Byte for byte as the client sent it, line breaks included.
+    AsSent,
+    /// On one line, for NDJSON and SSE: line breaks between tokens become blanks.
+    OneLine,
+}
+
+impl StoredEvent {
+    /// Appends the event to `out` as the JSON object that every reader gets, its payload in the given form.
+    pub fn write_json(&self, out: &mut Vec<u8>, form: Form) {
+        let event = &self.event;
+        write_member(out, "{\"topic\":", event.topic.as_str());
+        write_member(out, ",\"event_id\":", event.event_id.as_str());
+        write_member(out, ",\"timestamp\":", &event.occurred_at);
+        write_member(out, ",\"source\":", event.source.as_str());
+        out.extend_from_slice(b",\"payload\":");
+        match form {
+            Form::AsSent => out.extend_from_slice(event.payload.as_str().as_bytes()),
+            Form::OneLine => out.extend_from_slice(event.payload.one_line().as_bytes()),
+        }
+        write_member(out, ",\"received_at\":", &self.received_at);
+        write_member(out, ",\"cursor\":", &self.cursor);
+        out.push(b'}');
+    }
+}
+
+fn write_member<T: Serialize + ?Sized>(out: &mut Vec<u8>, prefix: &str, value: &T) {
+    out.extend_from_slice(prefix.as_bytes());
+    serde_json::to_writer(out.by_ref(), value).expect("a string is always JSON, and a Vec takes all bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(payload: &str) -> StoredEvent {
+        StoredEvent {
+            event: Event {
+                topic: Topic::parse("order.created").unwrap(),
+                event_id: EventId::parse("evt \"1\"\u{2028}").unwrap(),
+                occurred_at: Timestamp::parse("2025-10-24T10:30:00.250Z").unwrap(),
+                source: Source::parse("shop\\é").unwrap(),
+                payload: Payload::parse(payload).unwrap(),
+            },
+            received_at: Timestamp::parse("2025-10-24 12:30:01+02:00").unwrap(),
+            cursor: Cursor::new(255, 16),
+        }
+    }
+
+    fn json(event: &StoredEvent, form: Form) -> String {
+        let mut out = Vec::new();
+        event.write_json(&mut out, form);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_stored_event_is_written_with_its_members_in_order_and_its_payload_as_sent() {
+        let expected = concat!(
+            r#"{"topic":"order.created","event_id":"evt \"1\""#,
+            "\u{2028}",
+            r#"","timestamp":"2025-10-24T10:30:00.25Z","source":"shop\\é","payload":{"b": 9007199254740993,"#,
+            "\r\n",
+            r#""a":1.0},"received_at":"2025-10-24T10:30:01Z","cursor":"00000000000000ff00000010"}"#
+        );
+        let event = stored("{\"b\": 9007199254740993,\r\n\"a\":1.0}");
+        assert_eq!(json(&event, Form::AsSent), expected);
+        assert_eq!(json(&event, Form::OneLine), expected.replace("\r\n", "  "));
+    }
+
+    #[test]
+    fn the_weight_is_the_text_and_the_size_of_the_struct() {
+        let event = stored(r#"{"a":1}"#).event;
+        assert_eq!(
+            event.weight(),
+            13 + 10 + 7 + 7 + size_of::<Event>() + "\u{2028}".len() - 3
+        );
+    }
+}

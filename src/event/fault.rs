@@ -1,0 +1,164 @@
+//! What is wrong with a request, and where.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// The most faults that one answer lists in full. A request with more is answered with the first ones.
+pub const FAULTS_MAX: usize = 100;
+
+/// The `type` of a fault, as the answer 422 names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// A required member is not there.
+    Missing,
+    /// Not an array where one is needed.
+    ListType,
+    /// A member that may stand once stands twice.
+    RepeatedMember,
+    /// Not a string where one is needed.
+    StringType,
+    /// An empty string.
+    StringTooShort,
+    /// A string of too many bytes.
+    StringTooLong,
+    /// A string with characters that it may not have.
+    StringPatternMismatch,
+    /// Not a date-time.
+    DatetimeParsing,
+    /// Not an object where one is needed.
+    DictType,
+    /// Not JSON.
+    JsonInvalid,
+    /// An array, or a request, of too many events.
+    ListTooLong,
+    /// A payload of too many bytes.
+    PayloadTooLarge,
+    /// A payload of too many levels.
+    PayloadTooDeep,
+    /// A payload with a string or a number that a store cannot hold.
+    PayloadUnrepresentable,
+    /// The store would not take the event, for a reason found only there.
+    StoreRefused,
+    /// A parameter that is not a whole number.
+    IntParsing,
+    /// A parameter below its smallest value.
+    GreaterThanEqual,
+    /// A parameter above its largest value.
+    LessThanEqual,
+    /// A parameter that is none of the words it may be.
+    LiteralError,
+    /// A cursor that is none.
+    CursorInvalid,
+    /// A parameter that may not be given here.
+    NotAllowed,
+}
+
+impl FaultKind {
+    /// The name in the answer, such as `string_too_long`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::ListType => "list_type",
+            Self::RepeatedMember => "repeated_member",
+            Self::StringType => "string_type",
+            Self::StringTooShort => "string_too_short",
+            Self::StringTooLong => "string_too_long",
+            Self::StringPatternMismatch => "string_pattern_mismatch",
+            Self::DatetimeParsing => "datetime_parsing",
+            Self::DictType => "dict_type",
+            Self::JsonInvalid => "json_invalid",
+            Self::ListTooLong => "list_too_long",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::PayloadTooDeep => "payload_too_deep",
+            Self::PayloadUnrepresentable => "payload_unrepresentable",
+            Self::StoreRefused => "store_refused",
+            Self::IntParsing => "int_parsing",
+            Self::GreaterThanEqual => "greater_than_equal",
+            Self::LessThanEqual => "less_than_equal",
+            Self::LiteralError => "literal_error",
+            Self::CursorInvalid => "cursor_invalid",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for FaultKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One step on the way to a fault: a name, or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(untagged)]
+pub enum Loc {
+    /// `body`, `line`, `query`, or the name of a member or parameter.
+    Name(&'static str),
+    /// An event of an array, counted from 0, or a line, counted from 1.
+    Index(usize),
+}
+
+/// A rule that a value breaks, without the place where the value stood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{msg}")]
+pub struct Breach {
+    /// Which rule.
+    pub kind: FaultKind,
+    /// The rule in words, for people. Never shows more of the value than where it is wrong.
+    pub msg: Cow<'static, str>,
+}
+
+impl Breach {
+    /// A breach of the rule `kind`, told as `msg`.
+    pub fn new(kind: FaultKind, msg: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, msg: msg.into() }
+    }
+
+    /// The same with its place.
+    pub fn at(self, loc: Vec<Loc>) -> Fault {
+        Fault {
+            kind: self.kind,
+            loc,
+            msg: self.msg,
+        }
+    }
+}
+
+/// One entry of an answer 422: `{"type":"missing","loc":["body","topic"],"msg":"Field required"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Which rule is broken.
+    #[serde(rename = "type")]
+    pub kind: FaultKind,
+    /// Where, from the outside in.
+    pub loc: Vec<Loc>,
+    /// The rule in words, for people.
+    pub msg: Cow<'static, str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_written_in_the_form_that_fastapi_users_know() {
+        let fault = Breach::new(FaultKind::Missing, "Field required").at(vec![
+            Loc::Name("body"),
+            Loc::Name("events"),
+            Loc::Index(1),
+            Loc::Name("event_id"),
+        ]);
+        assert_eq!(
+            serde_json::to_string(&fault).unwrap(),
+            r#"{"type":"missing","loc":["body","events",1,"event_id"],"msg":"Field required"}"#
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! What the body of a request holds, and how its events are named in an answer.
+
+use crate::event::Event;
+use crate::event::fault::{FAULTS_MAX, Fault, Loc};
+
+/// The form of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One event.
+    One,
+    /// `[…]`
+    Array,
+    /// `{"events":[…]}`
+    Envelope,
+    /// NDJSON: one event a line.
+    Lines,
+}
+
+impl Shape {
+    /// The place of an event: `number` counts from 0 in an array and an envelope, and is the number of the line, from 1, in NDJSON. A body of one
+    /// event needs none.
+    pub fn loc(self, number: usize) -> Vec<Loc> {
+        let body = Loc::Name("body");
+        match self {
+            Self::One => vec![body],
+            Self::Array => vec![body, Loc::Index(number)],
+            Self::Envelope => vec![body, Loc::Name("events"), Loc::Index(number)],
+            Self::Lines => vec![Loc::Name("line"), Loc::Index(number)],
+        }
+    }
+}
+
+/// An event of the request that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its place among the events of the request, from 0.
+    pub index: usize,
+    /// What is wrong, at least one fault. All of them, until the request has [`FAULTS_MAX`]; then the first one of each event.
+    pub faults: Vec<Fault>,
+}
+
+/// What a body holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The form that it has.
+    pub shape: Shape,
+    /// The valid events, in the order of the request.
+    pub events: Vec<Event>,
+    /// For each of `events` its place among all events of the request, from 0.
+    pub indices: Vec<usize>,
+    /// The invalid ones, in the order of the request.
+    pub rejected: Vec<Rejected>,
+    /// For each event of NDJSON, valid or not, the number of its line, from 1. Empty for other shapes.
+    pub lines: Vec<usize>,
+}
+
+impl Parsed {
+    /// No event yet, in a body of this form.
+    pub(super) fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            events: Vec::new(),
+            indices: Vec::new(),
+            rejected: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// How many events the request has, the rejected included.
+    pub fn count(&self) -> usize {
+        self.events.len() + self.rejected.len()
+    }
+
+    /// The place of the event with the given index in the request.
+    pub fn loc(&self, index: usize) -> Vec<Loc> {
+        let number = match self.shape {
+            Shape::Lines => self.lines[index],
+            _ => index,
+        };
+        self.shape.loc(number)
+    }
+
+    /// The faults of all rejected events, the first [`FAULTS_MAX`].
+    pub fn into_faults(self) -> Vec<Fault> {
+        let faults = self.rejected.into_iter().flat_map(|rejected| rejected.faults);
+        faults.take(FAULTS_MAX).collect()
+    }
+}

@@ -1,0 +1,201 @@
+//! The payload: the client's own JSON text, and the scan that refuses what a store could not hold.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytestring::ByteString;
+use serde_json::value::RawValue;
+
+use crate::event::fault::{Breach, FaultKind};
+
+/// The most bytes that a payload may have, as it is sent: 256 KiB.
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+
+/// The most levels of objects and arrays; the payload itself is level 1. Readers in other languages recurse, and stop at some hundred levels.
+pub const PAYLOAD_DEPTH_MAX: usize = 64;
+
+/// The most characters of a number's literal. PostgreSQL's `jsonb` and exact comparison then work on some hundred digits at most.
+pub const NUMBER_CHARS_MAX: usize = 1000;
+
+/// A literal of at most so many characters and without an exponent is neither infinite nor underflowing: an IEEE double reaches to 308 digits on
+/// each side of the point.
+const PLAIN_NUMBER_CHARS: usize = 300;
+
+/// The largest exponent that PostgreSQL's `numeric` takes with a zero.
+const ZERO_EXPONENT_MAX: i64 = 1_073_741_822;
+
+/// The most decimal places that PostgreSQL's `numeric` has, and it counts those of a zero, too: `0e-16384` has one too many.
+const ZERO_PLACES_MAX: i64 = 16_383;
+
+/// A JSON object as the client wrote it: at most [`PAYLOAD_BYTES_MAX`] bytes and [`PAYLOAD_DEPTH_MAX`] levels, without `\u0000` and unpaired
+/// surrogates, and with every number finite as an IEEE double, not underflowing to zero, and of at most [`NUMBER_CHARS_MAX`] characters.
+///
+/// Equal payloads are byte for byte the same; whether two payloads are the same JSON value is not decided here. `Debug` shows the size alone, so
+/// that no log shows a payload.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Payload(ByteString);
+
+impl Payload {
+    /// Takes a JSON text, without the white space around it. Else the first rule that it breaks; `json_invalid` if it is not JSON.
+    pub fn parse(text: impl Into<ByteString>) -> Result<Self, Breach> {
+        let text = text.into();
+        let json: &RawValue = serde_json::from_str(&text)
+            .map_err(|error| Breach::new(FaultKind::JsonInvalid, format!("Invalid JSON: {error}")))?;
+        check(json.get())?;
+        Ok(Self(text.slice_ref(json.get())))
+    }
+
+    /// Takes, unchecked, what a store gives back: it was parsed before it was stored.
+    pub fn from_stored(text: impl Into<ByteString>) -> Self {
+        Self(text.into())
+    }
+
+    /// Takes a part of `body` that a JSON parser has read as one value.
+    pub(super) fn of_json(body: &ByteString, json: &str) -> Result<Self, Breach> {
+        check(json)?;
+        Ok(Self(body.slice_ref(json)))
+    }
+
+    /// The text as it was sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text on one line: each line feed and carriage return becomes a blank. They stand between tokens only, JSON strings cannot have them.
+    pub fn one_line(&self) -> Cow<'_, str> {
+        if self.0.contains(['\n', '\r']) {
+            Cow::Owned(self.0.replace(['\n', '\r'], " "))
+        } else {
+            Cow::Borrowed(&self.0)
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+/// Scans a text that is known to be one JSON value, once and without recursion.
+fn check(json: &str) -> Result<(), Breach> {
+    if !json.starts_with('{') {
+        return Err(Breach::new(FaultKind::DictType, "Input should be a valid dictionary"));
+    }
+    if json.len() > PAYLOAD_BYTES_MAX {
+        return Err(Breach::new(
+            FaultKind::PayloadTooLarge,
+            format!("Payload should have at most {PAYLOAD_BYTES_MAX} bytes"),
+        ));
+    }
+    let bytes = json.as_bytes();
+    let mut depth = 0;
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = check_string(bytes, at + 1)?,
+            b'-' | b'0'..=b'9' => at = check_number(json, at)?,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > PAYLOAD_DEPTH_MAX {
+                    return Err(too_deep());
+                }
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    Ok(())
+}
+
+/// Checks the string whose first character is at `start`; returns where the text goes on behind its closing quote.
+fn check_string(bytes: &[u8], start: usize) -> Result<usize, Breach> {
+    let mut at = start;
+    loop {
+        match bytes[at] {
+            b'"' => return Ok(at + 1),
+            b'\\' => at += escape_bytes(&bytes[at..])?,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The bytes of the escape that `text` begins with; both halves of a surrogate pair are one.
+fn escape_bytes(text: &[u8]) -> Result<usize, Breach> {
+    match code_unit(text) {
+        None => Ok(2),
+        Some(0) => Err(unrepresentable("Strings should have no \\u0000")),
+        Some(0xd800..=0xdbff) if matches!(code_unit(&text[6..]), Some(0xdc00..=0xdfff)) => Ok(12),
+        Some(0xd800..=0xdfff) => Err(unrepresentable("Strings should have no unpaired surrogate")),
+        Some(_) => Ok(6),
+    }
+}
+
+/// The UTF-16 code unit, if `text` begins with `\u` and four hexadecimal digits.
+fn code_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Checks the number that begins at `start`; returns where it ends.
+fn check_number(json: &str, start: usize) -> Result<usize, Breach> {
+    let bytes = &json.as_bytes()[start..];
+    let chars = bytes
+        .iter()
+        .position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+        .unwrap_or(bytes.len());
+    if chars > NUMBER_CHARS_MAX {
+        return Err(unrepresentable(format!(
+            "Numbers should have at most {NUMBER_CHARS_MAX} characters"
+        )));
+    }
+    let literal = &json[start..start + chars];
+    let (significand, exponent) = match literal.split_once(['e', 'E']) {
+        None if chars <= PLAIN_NUMBER_CHARS => return Ok(start + chars),
+        None => (literal, "0"),
+        Some(parts) => parts,
+    };
+    let nonzero = significand.contains(|digit| matches!(digit, '1'..='9'));
+    let double: f64 = literal.parse().expect("a JSON number is a Rust float");
+    if nonzero && (double.is_infinite() || double == 0.0) {
+        return Err(unrepresentable(
+            "Numbers should be finite as an IEEE double, and not underflow to zero",
+        ));
+    }
+    if !nonzero && !fits_zero(significand, exponent) {
+        return Err(unrepresentable(
+            "The exponent of a zero should not be out of all proportion",
+        ));
+    }
+    Ok(start + chars)
+}
+
+/// Whether PostgreSQL takes a zero with this exponent.
+fn fits_zero(significand: &str, exponent: &str) -> bool {
+    let fraction = significand.split_once('.').map_or("", |(_, fraction)| fraction);
+    let Ok(exponent) = exponent.parse::<i64>() else {
+        return false;
+    };
+    let places = i64::try_from(fraction.len())
+        .unwrap_or(i64::MAX)
+        .saturating_sub(exponent);
+    exponent <= ZERO_EXPONENT_MAX && places <= ZERO_PLACES_MAX
+}
+
+fn too_deep() -> Breach {
+    Breach::new(
+        FaultKind::PayloadTooDeep,
+        format!("Payload should have at most {PAYLOAD_DEPTH_MAX} levels"),
+    )
+}
+
+fn unrepresentable(msg: impl Into<Cow<'static, str>>) -> Breach {
+    Breach::new(FaultKind::PayloadUnrepresentable, msg)
+}
+
+#[cfg(test)]
+mod tests;
