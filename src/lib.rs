@@ -1,1 +1,4 @@
 //! Eventsieve.
+
+pub mod cli;
+pub mod client;
