@@ -1,3 +1,5 @@
 //! Eventsieve.
 
+pub mod cli;
+pub mod client;
 pub mod event;

@@ -1,0 +1,86 @@
+//! The command line: one variant and one file for each command.
+//!
+//! Every flag has an environment variable, and the flag wins. A command ends with exit code 0 when it did what it should, 64 when it was
+//! called wrongly, and 1 when it failed.
+
+pub mod healthcheck;
+pub mod publish;
+pub mod target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// `EX_USAGE` of BSD's `sysexits.h`.
+const EXIT_USAGE: u8 = 64;
+
+/// A production event log: publish as often as you like; each event is stored once, counted once, and handed to every subscriber
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Healthcheck(healthcheck::Args),
+    Publish(publish::Args),
+}
+
+impl Cli {
+    /// Runs the command that was asked for, until it has ended.
+    ///
+    /// # Errors
+    /// What the command failed with; [`exit_code`] says how the process should end then.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Healthcheck(args) => args.run().await,
+            Command::Publish(args) => args.run().await,
+        }
+    }
+}
+
+/// Flags that are fine one by one and wrong together; the text says what to change.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// The exit code that tells of `error`.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}
+
+/// Shows what clap has to say instead of running a command: help or the version on standard output, or what is wrong with the flags.
+#[must_use]
+pub fn explain(error: &clap::Error) -> ExitCode {
+    let shown = error.print();
+    match (error.use_stderr(), shown) {
+        (true, _) => ExitCode::from(EXIT_USAGE),
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (false, Err(_)) => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_and_a_help_text() {
+        for command in Cli::command().get_subcommands() {
+            for flag in command.get_arguments() {
+                assert!(flag.get_env().is_some(), "{} {}", command.get_name(), flag.get_id());
+                assert!(flag.get_help().is_some(), "{} {}", command.get_name(), flag.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `eventsieve healthcheck`: asks a service whether it is ready, for containers without a shell.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::{cli::target::TargetArgs, client::Client};
+
+/// Shorter than the time-out that container health checks commonly have, so that the reason is told before the check is killed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Ask a running service whether it is ready: exit code 0 if publishing can succeed now, else 1 with the reason
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+impl Args {
+    /// Asks once.
+    ///
+    /// # Errors
+    /// When the service does not answer within three seconds, or answers that it is not ready.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let target = self.target.target()?;
+        let client = Client::new(target.clone(), ANSWER_TIMEOUT)?;
+        client.ready().await.with_context(|| format!("{target} is not ready"))
+    }
+}

@@ -1,0 +1,331 @@
+//! The typed HTTP client that the commands use to talk to a running service.
+//!
+//! Every call ends within a time-out, follows no redirect and uses no proxy, so that an answer is always the service's own. The client
+//! never sends a request twice: whether to try again is the caller's decision, and [`ClientError`] says what it needs to
+//! know for that.
+
+use std::{error::Error, fmt, str::FromStr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Response, StatusCode, Url,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    redirect,
+};
+use serde::Deserialize;
+
+/// How long opening a connection may take. Longer than one lost SYN (retransmitted after 1 s and 3 s).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a call may take, by default: twice the service's default request deadline, so that the service's own answer (503 or 504) comes first.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest answer that is read: far above that of a batch of 10 000 events.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How many characters of an explanation are shown.
+const EXPLANATION_CHARS_MAX: usize = 300;
+
+/// Where the service is: its base URL. It shows itself without a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target(Url);
+
+impl Target {
+    fn route(&self, path: &str) -> Url {
+        let mut url = self.0.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/{path}"));
+        url
+    }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let url = Url::parse(text).map_err(|_| TargetError)?;
+        match url.scheme() {
+            "http" | "https" if url.query().is_none() && url.fragment().is_none() => Ok(Self(url)),
+            _ => Err(TargetError),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
+            return out.write_str("(a URL that cannot be shown)");
+        }
+        out.write_str(shown.as_str().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+/// The text is not the base URL of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("give the service's base URL, such as http://127.0.0.1:8080")]
+pub struct TargetError;
+
+/// What is known of a failed request's effect on the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing of the request was stored.
+    Nothing,
+    /// It may have been stored: the request was begun, and its answer never came.
+    Unknown,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No client can be built, for example because the system's certificates cannot be read.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Setup(String),
+    /// The service cannot be reached or cannot serve now; the same request may succeed later, and is always safe to send again.
+    #[error("{reason}")]
+    Retryable {
+        /// What happened, in one line.
+        reason: String,
+        /// How long the service asks to be left alone, from `Retry-After`.
+        retry_after: Option<Duration>,
+        /// What may have been stored.
+        effect: Effect,
+    },
+    /// The service answered that it will not take this request; sending it again would not help.
+    #[error("refused with status {status}: {detail}")]
+    Refused {
+        /// The status code of the answer.
+        status: u16,
+        /// The reason that the answer gives, in one line.
+        detail: String,
+    },
+    /// Something answered that does not speak this service's language.
+    #[error("status {status} with an answer that is not eventsieve's: is this the right URL?")]
+    Foreign {
+        /// The status code of the answer.
+        status: u16,
+    },
+}
+
+impl ClientError {
+    fn transport(error: reqwest::Error) -> Self {
+        // A connection that was never opened carried nothing; of everything later the service may have seen all.
+        let effect = if error.is_connect() { Effect::Nothing } else { Effect::Unknown };
+        Self::Retryable { reason: one_line(&root_cause(error)), retry_after: None, effect }
+    }
+}
+
+/// The answer to a publish request: its events are committed and flushed to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct PublishAnswer {
+    /// How many events were received.
+    pub received: u64,
+    /// How many of them were new.
+    pub unique_processed: u64,
+    /// How many of them were stored before, or are repeated within the request.
+    pub duplicate_dropped: u64,
+}
+
+/// A connection pool to one service.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    target: Target,
+}
+
+impl Client {
+    /// A client for the service at `target` whose calls each end within `call_timeout`. It opens no connection yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Setup`] when TLS cannot be prepared (only for an `https` target).
+    pub fn new(target: Target, call_timeout: Duration) -> Result<Self, ClientError> {
+        // An error means that a provider is installed already, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(call_timeout)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .user_agent(concat!("eventsieve/", env!("CARGO_PKG_VERSION")));
+        if target.0.scheme() == "http" {
+            // Without this, reqwest reads the system's certificates even if it never needs them, and fails in an image that has none.
+            builder = builder.tls_certs_only([]);
+        }
+        let http = builder.build().map_err(|error| ClientError::Setup(one_line(&root_cause(error))))?;
+        Ok(Self { http, target })
+    }
+
+    /// The service that this client talks to.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Publishes `body`, the events of one request in the form that `content_type` names, and waits until they are committed.
+    ///
+    /// # Errors
+    /// [`ClientError::Retryable`] when the same request may succeed later, [`ClientError::Refused`] and [`ClientError::Foreign`]
+    /// when it will not.
+    pub async fn publish(&self, body: Bytes, content_type: &'static str) -> Result<PublishAnswer, ClientError> {
+        let request = self.http.post(self.target.route("publish")).header(CONTENT_TYPE, content_type).body(body);
+        let response = request.send().await.map_err(ClientError::transport)?;
+        let status = response.status();
+        if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
+            return Err(failure(response).await);
+        }
+        let answer = read_answer(response).await?;
+        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign { status: status.as_u16() })
+    }
+
+    /// Asks whether publishing can succeed now.
+    ///
+    /// # Errors
+    /// [`ClientError::Retryable`] with the service's reason when it cannot, and as [`Client::publish`] otherwise.
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        let response = self.http.get(self.target.route("readyz")).send().await.map_err(ClientError::transport)?;
+        if response.status() == StatusCode::OK { Ok(()) } else { Err(failure(response).await) }
+    }
+}
+
+/// The error that an answer without success stands for.
+async fn failure(response: Response) -> ClientError {
+    let status = response.status();
+    let retry_after = retry_after(&response);
+    // The status alone decides; an explanation that does not arrive is no reason to know less.
+    let detail = read_answer(response).await.map(|body| explain(&body)).unwrap_or_default();
+    let reason = format!("status {}{}{detail}", status.as_u16(), if detail.is_empty() { "" } else { ": " });
+    match status {
+        // The service has these say that nothing was stored.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            ClientError::Retryable { reason, retry_after, effect: Effect::Nothing }
+        }
+        // Of 504 it says so itself; the others may come from a load balancer that lost the service half-way.
+        status if status.is_server_error() => ClientError::Retryable { reason, retry_after, effect: Effect::Unknown },
+        status if status.is_client_error() => ClientError::Refused { status: status.as_u16(), detail },
+        status => ClientError::Foreign { status: status.as_u16() },
+    }
+}
+
+/// `Retry-After` in seconds, the only form that this service and the usual load balancers send (a date would need a true clock here).
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+async fn read_answer(mut response: Response) -> Result<Bytes, ClientError> {
+    let status = response.status().as_u16();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(ClientError::transport)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(ClientError::Foreign { status });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// The two forms of an error that the service knows: a problem, whose `detail` is a text, and a 422, whose `detail` lists faults.
+#[derive(Deserialize)]
+struct Explanation {
+    detail: Detail,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Detail {
+    Text(String),
+    Faults(Vec<Fault>),
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    loc: Vec<serde_json::Value>,
+    msg: String,
+}
+
+/// What the body of an error says, in one line.
+fn explain(body: &[u8]) -> String {
+    match serde_json::from_slice(body) {
+        Ok(Explanation { detail: Detail::Text(text) }) => one_line(&text),
+        Ok(Explanation { detail: Detail::Faults(faults) }) => explain_faults(&faults),
+        Err(_) => one_line(&String::from_utf8_lossy(body)),
+    }
+}
+
+fn explain_faults(faults: &[Fault]) -> String {
+    let Some(first) = faults.first() else { return String::new() };
+    let place: Vec<String> =
+        first.loc.iter().map(|step| step.as_str().map_or_else(|| step.to_string(), ToOwned::to_owned)).collect();
+    let more = match faults.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    one_line(&format!("{}: {}{more}", place.join("."), first.msg))
+}
+
+/// The innermost cause, which is the one that a person can act on ("Connection refused"), never with the URL and its password.
+fn root_cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause: &dyn Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// At most [`EXPLANATION_CHARS_MAX`] characters of `text` in one line that is safe on a terminal.
+fn one_line(text: &str) -> String {
+    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXPLANATION_CHARS_MAX).collect();
+    printable.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_target_keeps_the_path_it_is_mounted_at() {
+        assert_eq!(target("http://host:1").route("publish").as_str(), "http://host:1/publish");
+        assert_eq!(target("http://host/log/").route("readyz").as_str(), "http://host/log/readyz");
+    }
+
+    #[test]
+    fn only_a_base_url_is_a_target() {
+        for text in ["", "host:80", "ftp://host", "http://", "http://host/?a=b", "http://host/#top"] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_target_shows_no_password() {
+        let shown = format!("{0} {0:?}", target("http://me:secret@host/"));
+        assert_eq!(shown, "http://me:***@host http://me:***@host");
+    }
+
+    #[test]
+    fn errors_are_explained_in_one_line() {
+        let cases: [(&str, &str); 5] = [
+            (r#"{"detail":"the queue is full","status":503}"#, "the queue is full"),
+            (r#"{"detail":[{"type":"missing","loc":["body",1,"topic"],"msg":"Field required"}]}"#, "body.1.topic: Field required"),
+            (r#"{"detail":[{"loc":["line",3],"msg":"a"},{"loc":["line",4],"msg":"b"}]}"#, "line.3: a (and 1 more)"),
+            ("<h1>\u{1b}[31mBad\nGateway</h1>", "<h1> [31mBad Gateway</h1>"),
+            ("", ""),
+        ];
+        for (body, line) in cases {
+            assert_eq!(explain(body.as_bytes()), line);
+        }
+    }
+}
