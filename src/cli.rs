@@ -4,8 +4,11 @@
 //! called wrongly, and 1 when it failed.
 
 pub mod healthcheck;
+pub mod migrate;
 pub mod publish;
+pub mod serve;
 pub mod target;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -24,8 +27,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Healthcheck(healthcheck::Args),
+    Serve(Box<serve::Args>),
     Publish(publish::Args),
+    Verify(verify::Args),
+    Migrate(migrate::Args),
+    Healthcheck(healthcheck::Args),
 }
 
 impl Cli {
@@ -37,6 +43,9 @@ impl Cli {
         match self.command {
             Command::Healthcheck(args) => args.run().await,
             Command::Publish(args) => args.run().await,
+            Command::Serve(args) => args.run().await,
+            Command::Verify(args) => args.run().await,
+            Command::Migrate(args) => args.run().await,
         }
     }
 }

@@ -1,0 +1,105 @@
+//! The edge: the route table, what handlers share, and the layers around them.
+
+mod body;
+pub mod error;
+mod events;
+pub mod listener;
+mod prefer;
+mod probe;
+mod publish;
+mod request_id;
+mod stats;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use tokio::sync::watch;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::error::Failure;
+use self::stats::SharedStats;
+use crate::config::HttpConfig;
+use crate::ingest::Ingest;
+use crate::metrics::Metrics;
+use crate::store::{ErrorClass, Settled, Store};
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    store: Arc<dyn Store>,
+    ingest: Ingest,
+    metrics: Arc<Metrics>,
+    limits: Arc<HttpConfig>,
+    phase: watch::Receiver<Phase>,
+    health: watch::Receiver<Health>,
+    stats: SharedStats,
+}
+
+/// What [`AppState::new`] is made of.
+pub struct Parts {
+    /// Where events are read.
+    pub store: Arc<dyn Store>,
+    /// Where they are submitted.
+    pub ingest: Ingest,
+    /// The figures of this process.
+    pub metrics: Arc<Metrics>,
+    /// The limits of a request.
+    pub limits: HttpConfig,
+    /// Where the process stands in its life.
+    pub phase: watch::Receiver<Phase>,
+    /// What the last probe of the store found.
+    pub health: watch::Receiver<Health>,
+}
+
+/// Where the process stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It listens, and waits for the store.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It still serves, but says that it will not for long.
+    Draining,
+}
+
+/// What the last probe of the store found. `None` before the first.
+pub type Health = Option<Result<Settled, ErrorClass>>;
+
+impl AppState {
+    /// The state of a service.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, ingest, metrics, limits, phase, health } = parts;
+        Self { stats: SharedStats::new(store.clone()), store, ingest, metrics, limits: Arc::new(limits), phase, health }
+    }
+
+    /// Fails while the store was not opened yet: there is nothing to read or write.
+    fn check_started(&self) -> Result<(), Failure> {
+        match *self.phase.borrow() {
+            Phase::Starting => Err(Failure::Unavailable("The service is starting: the store is not open yet. Try again.")),
+            Phase::Serving | Phase::Draining => Ok(()),
+        }
+    }
+}
+
+/// Every route.
+pub fn routes(state: AppState) -> Router {
+    Router::new()
+        .route("/", get(probe::alive))
+        .route("/publish", post(publish::publish))
+        .route("/events", get(events::list))
+        .route("/stats", get(stats::show))
+        .route("/health", get(probe::health))
+        .route("/healthz", get(probe::health))
+        .route("/livez", get(probe::livez))
+        .route("/readyz", get(probe::readyz))
+        .route("/_flush", post(publish::flush))
+        .fallback(async || Failure::NotFound)
+        .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(|_| Failure::Internal.into_response()))
+        .layer(from_fn(error::render))
+        .with_state(state)
+}

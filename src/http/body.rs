@@ -1,0 +1,145 @@
+//! The body of `/publish`: its media type, its coding, its limits, and the memory it takes while it is read.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use http_body_util::BodyExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::StreamReader;
+
+use super::error::Failure;
+use crate::config::HttpConfig;
+use crate::ingest::{Budget, Reservation};
+
+/// How many bytes are decompressed at a time: what a bomb can exceed the limit by.
+const CHUNK: usize = 64 << 10;
+
+/// The two media types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `application/json`
+    Json,
+    /// `application/x-ndjson`
+    Lines,
+}
+
+/// How the body is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// The media type of a request.
+///
+/// # Errors
+/// [`Failure::UnsupportedMediaType`] for any other, and for none: a page of another site can then not publish in a
+/// visitor's name without asking first (a "simple" request has neither type).
+pub fn form(headers: &HeaderMap) -> Result<Form, Failure> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    match essence.to_ascii_lowercase().as_str() {
+        "application/json" => Ok(Form::Json),
+        "application/x-ndjson" => Ok(Form::Lines),
+        _ => Err(Failure::UnsupportedMediaType),
+    }
+}
+
+/// Reads the whole body, decompressed, and the memory reserved for it.
+///
+/// # Errors
+/// 413, 415, 400, 408, or 503 where the budget is spent.
+pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &HttpConfig,
+    budget: &std::sync::Arc<Budget>,
+) -> Result<(Bytes, Reservation), Failure> {
+    let coding = coding(headers)?;
+    let mut reservation = budget.reserve();
+    let max = limits.body_bytes_max;
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if coding == Coding::Identity && declared.is_some_and(|length| length > max) {
+        return Err(Failure::TooLarge(max));
+    }
+    let reading = async {
+        if coding == Coding::Identity {
+            return plain(body, max, &mut reservation).await;
+        }
+        let stream = TryStreamExt::map_err(body.into_data_stream(), std::io::Error::other);
+        let raw = tokio::io::BufReader::new(StreamReader::new(stream));
+        match coding {
+            Coding::Gzip => {
+                let mut decoder = async_compression::tokio::bufread::GzipDecoder::new(raw);
+                decoder.multiple_members(true);
+                decoded(decoder, max, &mut reservation).await
+            }
+            _ => {
+                let mut decoder = async_compression::tokio::bufread::ZstdDecoder::new(raw);
+                decoder.multiple_members(true);
+                decoded(decoder, max, &mut reservation).await
+            }
+        }
+    };
+    let bytes = tokio::time::timeout(limits.body_timeout, reading).await.map_err(|_| Failure::BodyTimeout)??;
+    Ok((bytes, reservation))
+}
+
+fn coding(headers: &HeaderMap) -> Result<Coding, Failure> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let Some(value) = codings.next() else { return Ok(Coding::Identity) };
+    match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        _ if codings.next().is_some() => Err(Failure::UnsupportedCoding),
+        "identity" => Ok(Coding::Identity),
+        "gzip" | "x-gzip" => Ok(Coding::Gzip),
+        "zstd" => Ok(Coding::Zstd),
+        _ => Err(Failure::UnsupportedCoding),
+    }
+}
+
+/// A body as it comes. One that arrives in one piece is not copied.
+async fn plain(mut body: Body, max: usize, reservation: &mut Reservation) -> Result<Bytes, Failure> {
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Failure::Incomplete)?.into_data() else { continue };
+        let length = first.len() + whole.len() + data.len();
+        if length > max {
+            return Err(Failure::TooLarge(max));
+        }
+        grow(reservation, data.len())?;
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+        } else {
+            if whole.is_empty() {
+                whole.extend_from_slice(&std::mem::take(&mut first));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// A body that is decompressed as it comes, and cut off at its limit.
+async fn decoded(mut decoder: impl AsyncRead + Unpin, max: usize, reservation: &mut Reservation) -> Result<Bytes, Failure> {
+    let mut whole = BytesMut::new();
+    loop {
+        whole.reserve(CHUNK);
+        let mut chunk = AsyncReadExt::take(&mut decoder, CHUNK as u64);
+        let read = chunk.read_buf(&mut whole).await.map_err(|_| Failure::Undecodable)?;
+        if read == 0 {
+            return Ok(whole.freeze());
+        }
+        if whole.len() > max {
+            return Err(Failure::TooLarge(max));
+        }
+        grow(reservation, read)?;
+    }
+}
+
+fn grow(reservation: &mut Reservation, bytes: usize) -> Result<(), Failure> {
+    let spent = "The memory for requests is spent: nothing was stored. Try again a little later.";
+    reservation.grow(bytes).map_err(|_| Failure::Unavailable(spent))
+}

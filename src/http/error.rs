@@ -1,0 +1,177 @@
+//! Every answer that is not the one hoped for: one enum, one match, a reason for each arm.
+//!
+//! A handler answers with a [`Failure`]; [`render`], the outermost layer, writes the problem document, because it alone
+//! knows the request's id, and because 404 and 405 of the router come the same way.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::request_id::{RequestId, X_REQUEST_ID};
+use crate::event::Fault;
+use crate::ingest::SubmitError;
+use crate::store::{ErrorClass, StoreError};
+
+/// How long a client should wait before it tries again, in seconds: long enough for a queue to drain, short enough for a
+/// store that restarts.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Why a request is not answered as it hoped.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// No such path.
+    NotFound,
+    /// The path is there, with other methods; the router adds `Allow`.
+    MethodNotAllowed,
+    /// A media type that `/publish` does not take.
+    UnsupportedMediaType,
+    /// A content coding other than gzip and zstd.
+    UnsupportedCoding,
+    /// The body is not what its `Content-Encoding` says.
+    Undecodable,
+    /// The body broke off.
+    Incomplete,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body is over the limit, in bytes.
+    TooLarge(usize),
+    /// What was sent breaks rules: the first faults are listed.
+    Invalid(Vec<Fault>),
+    /// Nothing was stored, and trying again later may succeed; the sentence says why.
+    Unavailable(&'static str),
+    /// A commit was tried and its outcome is not known.
+    OutcomeUnknown,
+    /// A bug, or a store that answers nonsense.
+    Internal,
+}
+
+impl Failure {
+    fn status(&self) -> StatusCode {
+        match self {
+            Failure::NotFound => StatusCode::NOT_FOUND,
+            Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Failure::UnsupportedMediaType | Failure::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Failure::Undecodable | Failure::Incomplete => StatusCode::BAD_REQUEST,
+            Failure::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Failure::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Failure::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Failure::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Failure::NotFound => "There is nothing at this path.".to_owned(),
+            Failure::MethodNotAllowed => "This path does not take this method: see the Allow header.".to_owned(),
+            Failure::UnsupportedMediaType => "Send application/json or application/x-ndjson.".to_owned(),
+            Failure::UnsupportedCoding => "Content-Encoding may be gzip or zstd.".to_owned(),
+            Failure::Undecodable => "The body is not what its Content-Encoding says.".to_owned(),
+            Failure::Incomplete => "The body broke off.".to_owned(),
+            Failure::BodyTimeout => "The body did not arrive in time.".to_owned(),
+            Failure::TooLarge(max) => format!("The body is larger than {max} bytes, counted after decompression."),
+            Failure::Invalid(_) => "The request breaks rules.".to_owned(),
+            Failure::Unavailable(reason) => (*reason).to_owned(),
+            Failure::OutcomeUnknown => {
+                "The commit was tried, and its outcome is not known: send the request again, nothing is stored twice.".to_owned()
+            }
+            Failure::Internal => "The service failed. Send the request again: nothing is stored twice.".to_owned(),
+        }
+    }
+
+    /// The final response. `bare` carries the headers that the router has set (`Allow`).
+    fn response(&self, bare: Response, id: &RequestId) -> Response {
+        let status = self.status();
+        let (media_type, body) = match self {
+            Failure::Invalid(faults) => ("application/json", json!({ "detail": faults })),
+            _ => ("application/problem+json", self.problem(status, id)),
+        };
+        let (mut parts, _) = bare.into_parts();
+        parts.status = status;
+        parts.headers.remove(header::CONTENT_LENGTH);
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if matches!(self, Failure::UnsupportedCoding) {
+            parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+        }
+        if matches!(self, Failure::BodyTimeout | Failure::Incomplete | Failure::TooLarge(_)) {
+            // The rest of the body may still be on its way: this connection cannot be used again.
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Response::from_parts(parts, Body::from(body.to_string()))
+    }
+
+    fn problem(&self, status: StatusCode, id: &RequestId) -> serde_json::Value {
+        let mut problem = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or_default(),
+            "status": status.as_u16(),
+            "detail": self.detail(),
+            "request_id": id.as_str(),
+        });
+        if matches!(self, Failure::OutcomeUnknown) {
+            problem["outcome"] = json!("unknown");
+        }
+        problem
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<SubmitError> for Failure {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Full => Failure::Unavailable("The queue is full: nothing was stored. Try again a little later."),
+            SubmitError::Stopping => Failure::Unavailable("The service is stopping: nothing was stored. Try again."),
+            SubmitError::TooLate => Failure::Unavailable("The store did not answer in time: nothing was stored. Try again."),
+            SubmitError::Unknown => Failure::OutcomeUnknown,
+            SubmitError::Refused(_) => Failure::Internal,
+        }
+    }
+}
+
+/// A read that failed. The error itself goes to the log, never to the client.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(error.class = error.class.as_str(), "a read failed: {}", error.line());
+        match error.class {
+            ErrorClass::Contention => Failure::Unavailable(
+                "The query took too long. Name a topic, or walk with after= through the log page by page.",
+            ),
+            ErrorClass::Data => Failure::Internal,
+            _ => Failure::Unavailable("The store cannot be reached. Try again."),
+        }
+    }
+}
+
+/// The outermost layer: gives the request its id, writes failures out, and logs the request once.
+pub async fn render(mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let begun = tokio::time::Instant::now();
+    let mut response = next.run(request).await;
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        response = failure.response(response, &id);
+    }
+    response.headers_mut().insert(X_REQUEST_ID, id.header());
+    let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
+    if response.status().is_server_error() {
+        tracing::warn!(request.id = id.as_str(), request.method = %method, request.path = ?path, status, milliseconds, "request failed");
+    } else {
+        tracing::debug!(request.id = id.as_str(), request.method = %method, request.path = ?path, status, milliseconds, "request");
+    }
+    response
+}

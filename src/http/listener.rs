@@ -1,0 +1,214 @@
+//! The accept loop: its own, over hyper, because a connection needs limits that `axum::serve` does not set.
+//!
+//! - a connection limit, beyond which connections wait in the kernel's backlog,
+//! - a time-out for the head of a request, counted from its first byte ([`HeadTimeout`]),
+//! - a time-out for an idle connection (hyper's own timer, which runs from the end of one request to the head of the next),
+//! - a time-out for a reader that does not read what it is sent.
+//!
+//! HTTP/1.1 only. The body's time-out is the handler's.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep};
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::HttpConfig;
+
+/// How long the loop waits after a failed accept (out of file handles, most likely) for connections to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// An open port.
+pub struct Listener {
+    tcp: TcpListener,
+    config: HttpConfig,
+}
+
+impl Listener {
+    /// Opens the port, and writes the ready-file where one is named.
+    ///
+    /// # Errors
+    /// The port is taken, the address is not ours, or the ready-file cannot be written.
+    pub async fn bind(config: HttpConfig) -> io::Result<Self> {
+        let tcp = TcpListener::bind((config.host.as_str(), config.port)).await?;
+        let listener = Self { tcp, config };
+        if let Some(file) = &listener.config.ready_file {
+            // Written beside and renamed, so that whoever waits for the file never reads half of it.
+            let new = file.with_extension("new");
+            tokio::fs::write(&new, format!("{}\n", listener.url()?)).await?;
+            tokio::fs::rename(&new, file).await?;
+        }
+        Ok(listener)
+    }
+
+    /// The base URL.
+    ///
+    /// # Errors
+    /// The system does not tell the port.
+    pub fn url(&self) -> io::Result<String> {
+        Ok(format!("http://{}", self.tcp.local_addr()?))
+    }
+
+    /// Accepts until `stop`, and then lets the requests of the connections end. Connections are tasks of `connections`.
+    pub async fn run(self, app: Router, stop: CancellationToken, connections: TaskTracker) {
+        let places = Arc::new(Semaphore::new(self.config.connections_max));
+        loop {
+            let accept = async {
+                let place = places.clone().acquire_owned().await;
+                (self.tcp.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = accept => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let connection = serve(stream, self.config.clone(), app.clone(), stop.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection ended at once");
+        return;
+    }
+    let requests = Arc::new(Requests::default());
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(config.idle_timeout));
+    let stream = HeadTimeout::new(Box::pin(stream), config.header_timeout, requests.clone());
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let under_way = requests.clone().begin();
+        let answer = hyper::service::Service::call(&TowerToHyperService::new(app.clone()), request);
+        async move {
+            let answer = answer.await;
+            drop(under_way);
+            answer
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.idle_timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// The requests of one connection: how many have begun, and whether one is under way.
+#[derive(Debug, Default)]
+struct Requests {
+    begun: AtomicU64,
+    is_under_way: AtomicBool,
+}
+
+/// A request is under way as long as this lives.
+struct UnderWay(Arc<Requests>);
+
+impl Requests {
+    fn begin(self: Arc<Self>) -> UnderWay {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.is_under_way.store(true, Ordering::Relaxed);
+        UnderWay(self)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.is_under_way.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A stream whose reads fail once the head of a request has been arriving for too long. The time runs from the head's first
+/// byte: hyper's own timer runs from the end of the request before, and so cannot tell a slow head from an idle connection.
+struct HeadTimeout<S> {
+    stream: S,
+    limit: Duration,
+    requests: Arc<Requests>,
+    /// Runs while a head arrives, with the number of requests that had begun when its first byte came.
+    timer: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl<S> HeadTimeout<S> {
+    fn new(stream: S, limit: Duration, requests: Arc<Requests>) -> Self {
+        Self { stream, limit, requests, timer: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let begun = self.requests.begun.load(Ordering::Relaxed);
+        if self.requests.is_under_way.load(Ordering::Relaxed) || self.timer.as_ref().is_some_and(|(at, _)| *at != begun) {
+            self.timer = None;
+        } else if buf.filled().len() > before && self.timer.is_none() {
+            self.timer = Some((begun, Box::pin(tokio::time::sleep_until(Instant::now() + self.limit))));
+        }
+        if result.is_pending()
+            && let Some((_, timer)) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of the request took too long")));
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

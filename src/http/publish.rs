@@ -1,0 +1,220 @@
+//! `POST /publish` and `POST /_flush`: parse, submit, render.
+
+use std::borrow::Cow;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::AppState;
+use super::body::{self, Form};
+use super::error::Failure;
+use super::prefer::{PREFERENCE_APPLIED, Preferences};
+use crate::event::{
+    Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic, parse_json,
+    parse_lines,
+};
+use crate::ingest::{Handling, Submission, SubmitError, Verdict};
+
+/// Takes events and answers when they are durable.
+pub async fn publish(State(state): State<AppState>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+    state.check_started()?;
+    let form = body::form(&headers)?;
+    let preferences = Preferences::of(&headers);
+    let (bytes, mut reservation) = body::read(&headers, body, &state.limits, state.ingest.bytes()).await?;
+    let parse = if form == Form::Json { parse_json } else { parse_lines };
+    let mut parsed = parse(&bytes, state.limits.events_max).map_err(Failure::Invalid)?;
+    drop(bytes);
+    state.metrics.rejected.fetch_add(parsed.rejected.len() as u64, Ordering::Relaxed);
+    let is_valid = parsed.rejected.is_empty();
+    if !is_valid && (preferences.handling == Handling::Strict || parsed.events.is_empty()) {
+        return Err(Failure::Invalid(parsed.into_faults()));
+    }
+    // The text is accounted with the body; what comes on top of it is the events' own size.
+    let own_size = parsed.events.len() * size_of::<Event>();
+    reservation.grow(own_size).map_err(|_| Failure::from(SubmitError::Full))?;
+    let report = Report::new(&mut parsed, preferences);
+    let events = std::mem::take(&mut parsed.events);
+    if events.is_empty() {
+        return Ok(report.processed(&parsed, &[]));
+    }
+    let submission = Submission { events, reservation, handling: preferences.handling };
+    if preferences.respond_async {
+        state.ingest.submit_and_forget(submission)?;
+        return Ok(report.accepted(&parsed));
+    }
+    match state.ingest.submit(submission).await {
+        Ok(verdicts) => {
+            let refused = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Refused)).count();
+            state.metrics.rejected.fetch_add(refused as u64, Ordering::Relaxed);
+            Ok(report.processed(&parsed, &verdicts))
+        }
+        Err(SubmitError::Refused(culprits)) => {
+            state.metrics.rejected.fetch_add(culprits.len() as u64, Ordering::Relaxed);
+            let refused = |culprit: &usize| store_refused(&parsed, parsed.indices[*culprit]);
+            Err(Failure::Invalid(culprits.iter().take(FAULTS_MAX).map(refused).collect()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits for everything that was accepted before.
+pub async fn flush(State(state): State<AppState>) -> Result<Json<Value>, Failure> {
+    state.check_started()?;
+    let flushed = state.ingest.flush().await?;
+    Ok(Json(json!({ "flushed": flushed })))
+}
+
+/// The fault of an event that the store would not take, for a reason found only there.
+fn store_refused(parsed: &Parsed, index: usize) -> Fault {
+    Breach::new(FaultKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
+}
+
+/// What the answer will tell: kept from before the events go to the writer.
+struct Report {
+    /// For each valid event, where results are wanted.
+    identities: Option<Vec<(Topic, EventId)>>,
+    rejected: Vec<Rejected>,
+    handling: Handling,
+}
+
+#[derive(Serialize)]
+struct Processed<'a> {
+    status: &'static str,
+    message: String,
+    received: usize,
+    unique_processed: usize,
+    duplicate_dropped: usize,
+    details: Details,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Vec<EventResult<'a>>>,
+}
+
+#[derive(Serialize)]
+struct Details {
+    accepted: usize,
+    rejected: usize,
+    duplicates_immediate: usize,
+}
+
+/// The result of one event, in the order of the request.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum EventResult<'a> {
+    Received {
+        index: usize,
+        topic: &'a str,
+        event_id: &'a str,
+        status: &'static str,
+        cursor: Option<Cursor>,
+        received_at: Option<Timestamp>,
+    },
+    Rejected {
+        index: usize,
+        status: &'static str,
+        errors: Cow<'a, [Fault]>,
+    },
+}
+
+impl EventResult<'_> {
+    fn index(&self) -> usize {
+        match self {
+            EventResult::Received { index, .. } | EventResult::Rejected { index, .. } => *index,
+        }
+    }
+}
+
+impl Report {
+    fn new(parsed: &mut Parsed, preferences: Preferences) -> Self {
+        let wants_all = preferences.representation || parsed.shape == Shape::One;
+        let identity = |event: &Event| (event.topic.clone(), event.event_id.clone());
+        Self {
+            identities: wants_all.then(|| parsed.events.iter().map(identity).collect()),
+            rejected: std::mem::take(&mut parsed.rejected),
+            handling: preferences.handling,
+        }
+    }
+
+    /// The answer to a request whose events were committed.
+    fn processed(&self, parsed: &Parsed, verdicts: &[Verdict]) -> Response {
+        let count = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
+        let refused = count(|verdict| matches!(verdict, Verdict::Refused));
+        let unique = count(|verdict| matches!(verdict, Verdict::Stored(_)));
+        let received = verdicts.len() - refused;
+        let duplicates = received - unique;
+        let results = match (&self.identities, self.handling) {
+            (None, Handling::Strict) => None,
+            (None, Handling::Lenient) => Some(self.results(parsed, verdicts, &[])),
+            (Some(identities), _) => Some(self.results(parsed, verdicts, identities)),
+        };
+        let status = if unique > 0 { StatusCode::CREATED } else { StatusCode::OK };
+        let answer = Processed {
+            status: "success",
+            message: format!("Processed {received} event{}", if received == 1 { "" } else { "s" }),
+            received,
+            unique_processed: unique,
+            duplicate_dropped: duplicates,
+            details: Details {
+                accepted: unique,
+                rejected: self.rejected.len() + refused,
+                duplicates_immediate: duplicates,
+            },
+            results,
+        };
+        (status, Json(answer)).into_response()
+    }
+
+    /// The answer to a request whose events are only queued.
+    fn accepted(&self, parsed: &Parsed) -> Response {
+        let received = parsed.indices.len();
+        let mut answer = json!({
+            "status": "accepted",
+            "message": format!("Received {received} event(s) for processing"),
+            "received": received,
+        });
+        if self.handling == Handling::Lenient {
+            answer["details"] = json!({ "rejected": self.rejected.len() });
+            answer["results"] = json!(self.results(parsed, &[], &[]));
+        }
+        let applied = [(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"))];
+        (StatusCode::ACCEPTED, applied, Json(answer)).into_response()
+    }
+
+    /// The rejected, and the others where their `identities` are given.
+    fn results<'a>(
+        &'a self,
+        parsed: &Parsed,
+        verdicts: &[Verdict],
+        identities: &'a [(Topic, EventId)],
+    ) -> Vec<EventResult<'a>> {
+        let rejected = self.rejected.iter().map(|rejected| EventResult::Rejected {
+            index: rejected.index,
+            status: "rejected",
+            errors: Cow::Borrowed(&rejected.faults),
+        });
+        let mut results: Vec<EventResult<'a>> = rejected.collect();
+        for (place, (&verdict, &index)) in verdicts.iter().zip(&parsed.indices).enumerate() {
+            let (status, first) = match verdict {
+                Verdict::Stored(first) => ("stored", Some(first)),
+                Verdict::Duplicate(first) => ("duplicate", first),
+                Verdict::Conflict(first) => ("conflict", first),
+                Verdict::Refused => {
+                    let errors = Cow::Owned(vec![store_refused(parsed, index)]);
+                    results.push(EventResult::Rejected { index, status: "rejected", errors });
+                    continue;
+                }
+            };
+            let Some((topic, event_id)) = identities.get(place) else { continue };
+            let (topic, event_id) = (topic.as_str(), event_id.as_str());
+            let (cursor, received_at) = (first.map(|first| first.cursor), first.map(|first| first.received_at));
+            results.push(EventResult::Received { index, topic, event_id, status, cursor, received_at });
+        }
+        results.sort_by_key(EventResult::index);
+        results
+    }
+}

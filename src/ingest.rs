@@ -1,0 +1,204 @@
+//! Ingest: requests hand their events over and wait; writers commit them in groups.
+//!
+//! A request owns nothing that could cancel a flush: it submits and waits for its verdicts, and if it goes away its events
+//! are stored all the same. Whether a request may still be answered "nothing was stored" is told by who owns its events:
+//! while they lie in its [`seat::Seat`] no commit was tried, and the request can take them back; once a writer has them the
+//! outcome is the writer's to tell.
+//!
+//! There is no linger timer. A free writer takes what is waiting; while it commits, the next batch gathers.
+
+mod budget;
+mod queue;
+mod seat;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use self::budget::{Budget, Reservation};
+use self::queue::Queue;
+use self::seat::Taken;
+pub use self::writer::Writer;
+use crate::config::IngestConfig;
+use crate::event::Event;
+use crate::metrics::Metrics;
+use crate::store::{ErrorClass, Outcome, Place, Store};
+
+/// The handle by which events are submitted. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: IngestConfig,
+    queue: Queue,
+    bytes: Arc<Budget>,
+    metrics: Arc<Metrics>,
+    trouble: std::sync::Mutex<Option<(ErrorClass, Instant)>>,
+}
+
+/// The events of one request, on their way to the store.
+#[derive(Debug)]
+pub struct Submission {
+    /// In the order of the request; at least one.
+    pub events: Vec<Event>,
+    /// The memory that they are accounted with; given back when their flush has ended.
+    pub reservation: Reservation,
+    /// What happens when the store refuses some of them.
+    pub handling: Handling,
+}
+
+/// What happens to the rest of a request when the store refuses some of its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// Nothing of the request is stored.
+    Strict,
+    /// The others are stored.
+    Lenient,
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was new.
+    Stored(Place),
+    /// Its identity was there; the place is the first copy's, `None` when that was pruned.
+    Duplicate(Option<Place>),
+    /// Its identity was there with another payload.
+    Conflict(Option<Place>),
+    /// The store would not take it (lenient requests only).
+    Refused,
+}
+
+/// Why a request was not stored, or may not have been.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The budget is spent. Nothing was stored.
+    #[error("the queue is full")]
+    Full,
+    /// The process is about to end. Nothing was stored.
+    #[error("the service is stopping")]
+    Stopping,
+    /// The deadline passed before a commit was tried, or all tries surely failed. Nothing was stored.
+    #[error("the store did not take the events in time")]
+    TooLate,
+    /// A commit was tried and its outcome is not known.
+    #[error("the outcome of the commit is unknown")]
+    Unknown,
+    /// The store would not take these events of the request (indices in `Submission::events`). Nothing was stored.
+    #[error("the store refused {} of the events", .0.len())]
+    Refused(Vec<usize>),
+}
+
+/// How long a store that could not take a flush counts as unable to, without a flush that shows the contrary.
+const TROUBLE_LASTS: Duration = Duration::from_secs(5);
+
+impl Ingest {
+    /// An ingest with its writers, which do nothing until they run ([`Writer::run`]).
+    #[must_use]
+    pub fn new(settings: IngestConfig, store: &Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, Vec<Writer>) {
+        let writers = settings.writers;
+        let shared = Arc::new(Shared {
+            queue: Queue::new(settings.queue_events_max),
+            bytes: Budget::new(settings.queue_bytes_max),
+            metrics,
+            settings,
+            trouble: std::sync::Mutex::default(),
+        });
+        let writers = (0..writers).map(|lane| Writer::new(lane, store.clone(), shared.clone())).collect();
+        (Self { shared }, writers)
+    }
+
+    /// The budget of bytes, from which a body takes as it arrives.
+    #[must_use]
+    pub fn bytes(&self) -> &Arc<Budget> {
+        &self.shared.bytes
+    }
+
+    /// Submits events and waits for their verdicts, in the events' order, until the request deadline.
+    ///
+    /// Dropping the future changes nothing for the events once it was polled.
+    ///
+    /// # Errors
+    /// [`SubmitError`]: whether nothing was stored, or what is unknown.
+    pub async fn submit(&self, submission: Submission) -> Result<Vec<Verdict>, SubmitError> {
+        let deadline = Instant::now() + self.shared.settings.request_deadline;
+        let (seat, answer) = self.shared.queue.push(submission, Some(deadline))?;
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(SubmitError::Unknown)),
+            Err(_) => match seat.take() {
+                Taken::Work(work) => {
+                    self.shared.queue.withdraw(work);
+                    Err(SubmitError::TooLate)
+                }
+                Taken::Gone => Err(SubmitError::Unknown),
+            },
+        }
+    }
+
+    /// Hands events over without waiting: they are valid and queued, not yet durable. No deadline ends them.
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`] or [`SubmitError::Stopping`].
+    pub fn submit_and_forget(&self, submission: Submission) -> Result<(), SubmitError> {
+        self.shared.queue.push(submission, None).map(drop)
+    }
+
+    /// Waits until all that was accepted before the call is committed, for no longer than the request deadline.
+    ///
+    /// # Errors
+    /// [`SubmitError::TooLate`] when that could not be done in time. Else the number of events that it waited for.
+    pub async fn flush(&self) -> Result<usize, SubmitError> {
+        let (ticket, events) = self.shared.queue.accepted();
+        let flushed = self.shared.queue.finished(ticket);
+        let limit = self.shared.settings.request_deadline;
+        tokio::time::timeout(limit, flushed).await.map_err(|_| SubmitError::TooLate)?;
+        Ok(events)
+    }
+
+    /// Takes no more submissions. The writers commit what is queued and return.
+    pub fn close(&self) {
+        self.shared.queue.close();
+    }
+
+    /// Events in memory: queued, or in a flush.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.queue.events()
+    }
+
+    /// The most events in memory.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shared.settings.queue_events_max
+    }
+
+    /// Why the last flush could not be committed, if none could since, and it was a moment ago.
+    #[must_use]
+    pub fn trouble(&self) -> Option<ErrorClass> {
+        let trouble = *self.shared.trouble.lock().expect("nothing panics while it holds the trouble");
+        trouble.filter(|(_, since)| since.elapsed() < TROUBLE_LASTS).map(|(class, _)| class)
+    }
+}
+
+impl Shared {
+    fn set_trouble(&self, class: Option<ErrorClass>) {
+        *self.trouble.lock().expect("nothing panics while it holds the trouble") = class.map(|class| (class, Instant::now()));
+    }
+}
+
+impl From<Outcome> for Verdict {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Stored(place) => Verdict::Stored(place),
+            Outcome::Duplicate(first) => Verdict::Duplicate(first),
+            Outcome::Conflict(first) => Verdict::Conflict(first),
+        }
+    }
+}
+
+
+

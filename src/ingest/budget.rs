@@ -1,0 +1,88 @@
+//! The budget of bytes: taken from the first byte of a body until its flush has ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A fixed number of bytes that bodies and events share.
+#[derive(Debug)]
+pub struct Budget {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+/// The budget is spent: the request is answered 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the memory for requests is spent")]
+pub struct Spent;
+
+impl Budget {
+    /// A budget of `max` bytes.
+    #[must_use]
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicUsize::new(0), max })
+    }
+
+    /// An empty reservation, to be grown.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>) -> Reservation {
+        Reservation { budget: self.clone(), bytes: 0 }
+    }
+
+    /// The bytes that are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes taken from a [`Budget`], given back on drop.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Takes `more` bytes, or none of them.
+    ///
+    /// # Errors
+    /// [`Spent`] when fewer are left.
+    pub fn grow(&mut self, more: usize) -> Result<(), Spent> {
+        let fits = |taken: usize| taken.checked_add(more).filter(|taken| *taken <= self.budget.max);
+        self.budget.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| Spent)?;
+        self.bytes += more;
+        Ok(())
+    }
+
+    /// The bytes taken.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_given_to_the_last_byte_and_comes_back() {
+        let budget = Budget::new(100);
+        let mut first = budget.reserve();
+        first.grow(60).unwrap();
+        let mut second = budget.reserve();
+        assert_eq!(second.grow(41), Err(Spent));
+        second.grow(40).unwrap();
+        drop(first);
+        assert_eq!(budget.taken(), 40);
+        second.grow(60).unwrap();
+        drop(second);
+        assert_eq!(budget.taken(), 0);
+    }
+}

@@ -1,0 +1,360 @@
+//! A writer: takes what is waiting, commits it as one batch, and answers every request with its own verdicts.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::queue::{Closed, Seated};
+use super::seat::{Answer, Seat, Taken, Work};
+use super::{Handling, Shared, SubmitError, Verdict};
+use crate::event::Event;
+use crate::store::backoff::Backoff;
+use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Store, StoreError};
+
+/// How long one attempt to commit may take before its outcome counts as unknown and it is sent again elsewhere.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A flush whose first attempt is older is never sent again: its ledger row may be gone, and a second copy of its counts
+/// could not be told. A process that was frozen comes back to this.
+const FLUSH_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// How often an error that nobody knows is met before the flush is given up.
+const UNEXPECTED_MAX: u32 = 5;
+
+/// How many rehearsals the search for events that the store refuses may cost; what is not cleared by then is refused.
+const REHEARSALS_MAX: u32 = 256;
+
+/// One of the writers of an ingest.
+pub struct Writer {
+    lane: u32,
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+    appender: Option<Box<dyn Appender>>,
+    backoff: Backoff,
+}
+
+/// What to do with a group after an attempt.
+enum Step {
+    /// Every request was answered.
+    Done,
+    /// The store refuses something in it.
+    Refused(Vec<Seated>),
+    /// Surely nothing was stored; the work is back in its seats.
+    Again(Vec<Arc<Seat>>),
+}
+
+impl Writer {
+    pub(super) fn new(lane: u32, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+        Self { lane, store, shared, appender: None, backoff: Backoff::default() }
+    }
+
+    /// Commits until the ingest is closed and the queue is empty.
+    pub async fn run(mut self) {
+        let events_max = self.shared.settings.batch_events_max;
+        while let Ok(group) = self.shared.clone().queue.take(events_max).await.map_err(|Closed| ()) {
+            self.commit(group).await;
+        }
+    }
+
+    /// Sees a group through: to its verdicts, or to the refusal of those that cannot be stored.
+    async fn commit(&mut self, group: Vec<Seated>) {
+        let mut groups = vec![group];
+        while let Some(group) = groups.pop() {
+            match self.flush(group).await {
+                Step::Done => {}
+                Step::Refused(mut group) if group.len() > 1 => {
+                    // Bisect by request: the others must not suffer.
+                    let rest = group.split_off(group.len() / 2);
+                    groups.extend([rest, group]);
+                }
+                Step::Refused(group) => groups.extend(self.without_culprits(group).await),
+                Step::Again(seats) => {
+                    tokio::time::sleep(self.backoff.next_wait()).await;
+                    groups.push(retake(seats));
+                }
+            }
+        }
+    }
+
+    /// Tries to commit one group under one flush id, as often as its outcome is in doubt.
+    async fn flush(&mut self, mut group: Vec<Seated>) -> Step {
+        if group.is_empty() {
+            return Step::Done;
+        }
+        let mut counts = Vec::with_capacity(group.len());
+        let mut events = Vec::with_capacity(group.iter().map(|(_, work)| work.events.len()).sum());
+        for (_, work) in &mut group {
+            counts.push(work.events.len());
+            events.append(&mut work.events);
+        }
+        let (batch, row_of) = Batch::new(events);
+        match self.append(&batch, &group).await {
+            Ok(appended) => {
+                let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
+                for ((_, work), count) in group.into_iter().zip(counts) {
+                    self.answer(work, Ok(verdicts.by_ref().take(count).collect()));
+                }
+                Step::Done
+            }
+            Err(Failure::Unknown) => {
+                for (_, work) in group {
+                    self.answer(work, Err(SubmitError::Unknown));
+                }
+                Step::Done
+            }
+            Err(failure) => {
+                let mut events = batch.into_events().into_iter();
+                for ((_, work), count) in group.iter_mut().zip(counts) {
+                    work.events = events.by_ref().take(count).collect();
+                }
+                if failure == Failure::Refused {
+                    return Step::Refused(group);
+                }
+                Step::Again(group.into_iter().map(put_back).collect())
+            }
+        }
+    }
+
+    /// One flush: attempts under one id until it is known to have been committed, or known not to have been, or given up.
+    async fn append(&mut self, batch: &Batch, group: &[Seated]) -> Result<Appended, Failure> {
+        let flush = Flush { id: Uuid::new_v4(), batch, lease: None };
+        let mut doubt = Doubt::default();
+        loop {
+            let begun = Instant::now();
+            match self.attempt(&flush).await {
+                Ok(appended) => {
+                    let unique = appended.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Stored(_))).count();
+                    self.shared.metrics.record_commit(batch.len() as u64, unique as u64, begun.elapsed());
+                    self.shared.set_trouble(None);
+                    self.backoff.reset();
+                    return Ok(appended);
+                }
+                Err(error) if error.class == ErrorClass::Data => return Err(Failure::Refused),
+                Err(error) => {
+                    self.report(&error);
+                    doubt.note(error.class);
+                    if !doubt.is_ambiguous() {
+                        return Err(Failure::Definite);
+                    }
+                    if doubt.is_over(group) {
+                        tracing::error!(batch.len = batch.len(), "the outcome of a flush stays unknown: given up");
+                        return Err(Failure::Unknown);
+                    }
+                    tokio::time::sleep(self.backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    /// One attempt on this writer's connection, opened where there is none.
+    async fn attempt(&mut self, flush: &Flush<'_>) -> Result<Appended, StoreError> {
+        let mut appender = self.appender().await?;
+        let result = appender.append(flush, ATTEMPT_TIMEOUT).await;
+        self.keep(appender, &result);
+        result
+    }
+
+    async fn appender(&mut self) -> Result<Box<dyn Appender>, StoreError> {
+        match self.appender.take() {
+            Some(appender) => Ok(appender),
+            None => self.store.appender(self.lane).await,
+        }
+    }
+
+    /// Keeps the connection unless the error says that it is of no more use.
+    fn keep<T>(&mut self, appender: Box<dyn Appender>, result: &Result<T, StoreError>) {
+        if !matches!(result, Err(error) if error.class.breaks_connection()) {
+            self.appender = Some(appender);
+        }
+    }
+
+    fn report(&self, error: &StoreError) {
+        self.shared.set_trouble(Some(error.class));
+        let (class, line) = (error.class.as_str(), error.line());
+        match error.class {
+            ErrorClass::Configuration | ErrorClass::Unexpected => tracing::error!(error.class = class, "{line}"),
+            ErrorClass::LostRace | ErrorClass::StalePlan => tracing::debug!(error.class = class, "{line}"),
+            _ => tracing::warn!(error.class = class, "{line}"),
+        }
+    }
+
+    /// Finds the events of a single request that the store refuses. A strict request is refused for them; what is left of a
+    /// lenient one comes back, to be stored.
+    async fn without_culprits(&mut self, mut group: Vec<Seated>) -> Option<Vec<Seated>> {
+        let (seat, mut work) = group.pop()?;
+        let culprits = match self.culprits(&work.events).await {
+            Ok(culprits) => culprits,
+            Err(error) => {
+                // The store went away in the middle of the search: begin again when it is back.
+                self.report(&error);
+                tokio::time::sleep(self.backoff.next_wait()).await;
+                return Some(retake(vec![put_back((seat, work))]));
+            }
+        };
+        match work.handling {
+            _ if culprits.is_empty() => Some(vec![(seat, work)]),
+            Handling::Lenient if culprits.len() < work.events.len() => {
+                self.store_the_rest(seat, work, &culprits).await;
+                None
+            }
+            Handling::Strict | Handling::Lenient => {
+                let answer = Err(SubmitError::Refused(culprits));
+                work.events.clear();
+                self.answer(work, answer);
+                None
+            }
+        }
+    }
+
+    /// Stores what the store does not refuse of a lenient request, as one flush, and answers for all of it.
+    async fn store_the_rest(&mut self, seat: Arc<Seat>, mut work: Box<Work>, culprits: &[usize]) {
+        let all = std::mem::take(&mut work.events);
+        let is_culprit = |index: &usize| culprits.binary_search(index).is_ok();
+        let total = all.len();
+        let good: Vec<Event> = all.into_iter().enumerate().filter(|(index, _)| !is_culprit(index)).map(|(_, e)| e).collect();
+        let (batch, row_of) = Batch::new(good);
+        let group = [(seat, work)];
+        let result = loop {
+            match self.append(&batch, &group).await {
+                Err(Failure::Definite) if !group[0].1.is_late() => tokio::time::sleep(self.backoff.next_wait()).await,
+                result => break result,
+            }
+        };
+        let [(_, work)] = group;
+        let answer = match result {
+            Ok(appended) => {
+                let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
+                let verdict = |index| if is_culprit(&index) { Some(Verdict::Refused) } else { verdicts.next() };
+                Ok((0..total).filter_map(verdict).collect())
+            }
+            Err(Failure::Unknown) => Err(SubmitError::Unknown),
+            Err(Failure::Definite) => Err(SubmitError::TooLate),
+            Err(Failure::Refused) => Err(SubmitError::Refused((0..total).collect())),
+        };
+        self.answer(work, answer);
+    }
+
+    /// The indices of the events that the store refuses, by rehearsing halves and halves of halves.
+    async fn culprits(&mut self, events: &[Event]) -> Result<Vec<usize>, StoreError> {
+        let mut culprits = Vec::new();
+        let mut ranges = vec![0..events.len()];
+        let mut rehearsals = 0;
+        while let Some(range) = ranges.pop() {
+            rehearsals += 1;
+            if rehearsals <= REHEARSALS_MAX && self.is_accepted(&events[range.clone()]).await? {
+                continue;
+            }
+            if range.len() == 1 || rehearsals > REHEARSALS_MAX {
+                culprits.extend(range);
+            } else {
+                let middle = range.start + range.len() / 2;
+                ranges.extend([middle..range.end, range.start..middle]);
+            }
+        }
+        culprits.sort_unstable();
+        Ok(culprits)
+    }
+
+    async fn is_accepted(&mut self, events: &[Event]) -> Result<bool, StoreError> {
+        let (batch, _) = Batch::new(events.to_vec());
+        let mut appender = self.appender().await?;
+        let result = appender.rehearse(&Flush { id: Uuid::new_v4(), batch: &batch, lease: None }, ATTEMPT_TIMEOUT).await;
+        self.keep(appender, &result);
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if error.class == ErrorClass::Data => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends a request: its room is free before its answer can be seen.
+    fn answer(&self, work: Box<Work>, answer: Answer) {
+        let ticket = work.ticket;
+        let Work { answer: waiter, reservation, .. } = *work;
+        drop(reservation);
+        self.shared.queue.ended(ticket);
+        if waiter.send(answer).is_err() {
+            tracing::debug!("a request has gone away before its answer");
+        }
+    }
+}
+
+/// Why a flush has no verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// Surely nothing was stored; it may be tried again.
+    Definite,
+    /// Surely nothing was stored; the store refuses something in it.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What is known about the attempts of one flush.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// When the first attempt failed whose outcome is unknown, by both clocks: the monotonic one stands still while a
+    /// machine sleeps, the other may be set back.
+    since: Option<(Instant, SystemTime)>,
+    unexpected: u32,
+}
+
+impl Doubt {
+    #[expect(clippy::disallowed_methods, reason = "a frozen machine is told by the wall clock alone")]
+    fn note(&mut self, class: ErrorClass) {
+        if class.is_ambiguous() {
+            self.since.get_or_insert_with(|| (Instant::now(), SystemTime::now()));
+        }
+        self.unexpected += u32::from(class == ErrorClass::Unexpected);
+    }
+
+    /// Once an attempt was ambiguous, nothing but success settles the flush.
+    fn is_ambiguous(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Whether to give up: nobody waits any more, it is too old, or the error is one that nobody knows, again and again.
+    fn is_over(&self, group: &[Seated]) -> bool {
+        let age = self.since.map_or(Duration::ZERO, |(monotonic, wall)| {
+            monotonic.elapsed().max(wall.elapsed().unwrap_or_default())
+        });
+        let nobody_waits = group.iter().all(|(_, work)| work.is_late());
+        self.unexpected >= UNEXPECTED_MAX || age >= FLUSH_AGE_MAX || nobody_waits
+    }
+}
+
+impl Work {
+    /// Whether the request's deadline has passed: it was answered without us.
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+fn put_back((seat, work): Seated) -> Arc<Seat> {
+    seat.put_back(work);
+    seat
+}
+
+/// Takes the work out again, where the request has not given up meanwhile.
+fn retake(seats: Vec<Arc<Seat>>) -> Vec<Seated> {
+    let take = |seat: Arc<Seat>| match seat.take() {
+        Taken::Work(work) => Some((seat, work)),
+        Taken::Gone => None,
+    };
+    seats.into_iter().filter_map(take).collect()
+}
+
+/// The verdict of each event, in the order of their arrival.
+fn verdicts(batch: &Batch, row_of: &[u32], appended: &Appended) -> Vec<Verdict> {
+    let verdict = |(index, row): (u32, &u32)| {
+        let row = *row as usize;
+        match appended.outcomes[row] {
+            // A copy that was folded into the row of the first.
+            Outcome::Stored(place) if batch.rows()[row].position != index => Verdict::Duplicate(Some(place)),
+            outcome => outcome.into(),
+        }
+    };
+    (0u32..).zip(row_of).map(verdict).collect()
+}

@@ -1,0 +1,199 @@
+//! The store on PostgreSQL 14 or later: the schema in `migrations/postgres`, and who connects to it for what.
+//!
+//! Each writer owns a connection ([`append`]); reads share a few ([`connect::Readers`]); the probe has one of its own, so
+//! that a slow read can never make the service look dead. `sqlx`'s pool is not used: in sqlx 0.9.0 a query that is
+//! cancelled gives its connection back through a ping without a time limit, so a connection that died silently takes its
+//! place in the pool with it. Here whatever is not surely idle is dropped.
+
+mod append;
+mod connect;
+mod error;
+mod read;
+mod verify;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection, Row};
+use tokio::sync::Mutex;
+
+use self::connect::{Readers, Role, bounded, connect};
+use crate::config::DatabaseUrl;
+use crate::event::Topic;
+use crate::store::{
+    Appender, Counts, ErrorClass, List, Page, Settled, Store, StoreError, StoreStats, Verification, Walk,
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Whether the server takes writes, and how far the log is settled.
+const PROBE: &str = concat!(
+    "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as read_only, s.edge, s.horizon, ",
+    read::unsettled_seconds!("s.edge"),
+    " as unsettled_seconds from ",
+    read::settled!(),
+    " s"
+);
+
+/// The versions of the migrations that were applied.
+const APPLIED: &str = "select version from _sqlx_migrations where success";
+
+/// The settings without which "durable" would not be true.
+const SETTINGS: &str = "select name from pg_settings
+    where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off' order by name";
+
+/// How long a probe may take before the store counts as unreachable.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long reading the counters may take; their number is small, so only a server in trouble takes longer.
+const STATS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A store on PostgreSQL.
+pub struct Postgres {
+    options: PgConnectOptions,
+    readers: Readers,
+    probe: Mutex<Option<PgConnection>>,
+}
+
+impl Postgres {
+    /// Understands `url`; connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Configuration`] when it is no `postgres://` URL.
+    pub fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url
+            .expose()
+            .parse()
+            .map_err(|error: sqlx::Error| connect::invalid_url(&error))?;
+        Ok(Self { readers: Readers::new(options.clone()), options, probe: Mutex::new(None) })
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn migrate(&self) -> Result<i64, StoreError> {
+        let mut pg = connect(&self.options, Role::Admin).await?;
+        // `run` is not usable in a boxed future (its bound on the connection is not general enough); this is its inside.
+        MIGRATIONS.run_direct(None, &mut pg, false).await.or_else(newer_is_fine)?;
+        close(pg).await;
+        Ok(newest_migration())
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        let mut pg = connect(&self.options, Role::Admin).await?;
+        let applied: Vec<i64> = match sqlx::query_scalar(APPLIED).fetch_all(&mut pg).await {
+            Ok(versions) => versions,
+            Err(error) if error::sqlstate(&error) == "42P01" => Vec::new(),
+            Err(error) => return Err(error::during("reading the schema's version")(error)),
+        };
+        close(pg).await;
+        if MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)) {
+            return Ok(());
+        }
+        let message = format!(
+            "the database's schema is older than this program's (version {}): run `eventsieve migrate`, or start without --no-migrate",
+            newest_migration()
+        );
+        Err(StoreError::new(ErrorClass::Configuration, message))
+    }
+
+    async fn appender(&self, lane: u32) -> Result<Box<dyn Appender>, StoreError> {
+        Ok(Box::new(append::PgAppender::open(&self.options, lane).await?))
+    }
+
+    async fn list(&self, list: &List) -> Result<Page, StoreError> {
+        self.readers.run(read::LIST_TIMEOUT, |mut pg| async move { let read = read::list(&mut pg, list).await?; Ok((pg, read)) }).await
+    }
+
+    async fn walk(&self, walk: &Walk) -> Result<Page, StoreError> {
+        self.readers.run(read::LIST_TIMEOUT, |mut pg| async move { let read = read::walk(&mut pg, walk).await?; Ok((pg, read)) }).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.readers.run(STATS_TIMEOUT, |mut pg| async move { let read = read::stats(&mut pg).await?; Ok((pg, read)) }).await
+    }
+
+    async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {
+        self.readers.run(STATS_TIMEOUT, |mut pg| async move { let read = read::topic_counts(&mut pg, topic).await?; Ok((pg, read)) }).await
+    }
+
+    async fn settled(&self) -> Result<Settled, StoreError> {
+        self.readers.run(STATS_TIMEOUT, |mut pg| async move { let read = read::settled_now(&mut pg).await?; Ok((pg, read)) }).await
+    }
+
+    async fn probe(&self) -> Result<Settled, StoreError> {
+        let mut slot = self.probe.lock().await;
+        let mut pg = match slot.take() {
+            Some(pg) => pg,
+            None => connect(&self.options, Role::Probe).await?,
+        };
+        let row = bounded(PROBE_TIMEOUT, "probing", sqlx::query(PROBE).fetch_one(&mut pg)).await?;
+        if row.try_get("read_only").map_err(error::decoding)? {
+            return Err(StoreError::new(ErrorClass::ReadOnly, "the server takes no writes (a standby, or read-only)"));
+        }
+        *slot = Some(pg);
+        read::settled_from(&row)
+    }
+
+    async fn verify(&self) -> Result<Verification, StoreError> {
+        let mut pg = connect(&self.options, Role::Admin).await?;
+        let verification = verify::verify(&mut pg).await?;
+        close(pg).await;
+        Ok(verification)
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        let off = self
+            .readers
+            .run(STATS_TIMEOUT, |mut pg| async move {
+                let off = sqlx::query_scalar::<_, String>(SETTINGS).fetch_all(&mut pg).await;
+                Ok((pg, off.map_err(error::during("reading settings"))?))
+            })
+            .await?;
+        let warning = |name: String| format!("PostgreSQL runs with {name} = off: what is acknowledged may be lost in a crash");
+        Ok(off.into_iter().map(warning).collect())
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        if let Some(pg) = self.probe.lock().await.take() {
+            close(pg).await;
+        }
+    }
+}
+
+/// A migration that this program does not know was applied by a newer one. Migrations only add (a changed function gets a
+/// new name), so an older replica may start beside it: a roll-back needs that.
+fn newer_is_fine(error: MigrateError) -> Result<(), StoreError> {
+    match error {
+        MigrateError::VersionMissing(version) => {
+            tracing::warn!(schema.version = version, "the schema was made by a newer version of eventsieve");
+            Ok(())
+        }
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            let mut error = error::during("migrating the schema")(error);
+            if matches!(error.class, ErrorClass::Unexpected | ErrorClass::Data | ErrorClass::LostRace) {
+                // The statements are ours and fixed: what does not fit is what was there before.
+                error.class = ErrorClass::Configuration;
+            }
+            Err(error)
+        }
+        other => Err(StoreError::new(ErrorClass::Configuration, "the schema is not ours").with_source(other)),
+    }
+}
+
+fn newest_migration() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Says good-bye to the server. A failure does not matter: the socket is closed all the same.
+async fn close(pg: PgConnection) {
+    if let Err(error) = bounded(PROBE_TIMEOUT, "closing", pg.close()).await {
+        tracing::debug!(%error, "closing a connection");
+    }
+}

@@ -1,0 +1,185 @@
+//! The flush: one statement on a writer's own connection.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::postgres::types::PgInterval;
+use sqlx::{Executor, Row as _};
+
+use super::connect::{Role, bounded, connect};
+use super::error;
+use crate::event::{Cursor, Timestamp};
+use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Place, StoreError};
+
+/// The flush; `migrations/postgres` says what the function does.
+const APPEND: &str = "select * from append_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
+/// Refuses a server that takes no writes, before anything is sent to it.
+const IS_READ_ONLY: &str = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
+
+/// Raises the offset of batch numbers where the cluster's next transaction id would not give a number above the newest
+/// batch: a dump restored into a new cluster. The row's lock lets one writer do it; the others then find it done.
+const RAISE_OFFSET: &str = "
+    with newest as (
+        select greatest((select max(batch) from batches), (select max(batch) from events), high_water) as batch,
+               pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next
+        from log
+    )
+    update log set xid_offset = newest.batch - newest.next + 1
+    from newest
+    where log.xid_offset + newest.next <= newest.batch";
+
+/// The number of shards of a topic's counters. Writers of one process take lanes that follow each other from a random
+/// start, so that they seldom share a shard; reading sums them.
+const SHARDS: u32 = 16;
+
+/// A writer's connection.
+pub(super) struct PgAppender {
+    pg: PgConnection,
+    shard: i32,
+}
+
+impl PgAppender {
+    /// Connects, refuses a server that takes no writes, and sees to it that batch numbers go on rising.
+    pub(super) async fn open(options: &PgConnectOptions, lane: u32) -> Result<Self, StoreError> {
+        let mut pg = connect(options, Role::Writer).await?;
+        let limit = Duration::from_secs(5);
+        let read_only: bool =
+            bounded(limit, "looking at the server", sqlx::query_scalar(IS_READ_ONLY).fetch_one(&mut pg)).await?;
+        if read_only {
+            return Err(StoreError::new(ErrorClass::ReadOnly, "the server takes no writes (a standby, or read-only)"));
+        }
+        let raised = bounded(limit, "checking batch numbers", sqlx::query(RAISE_OFFSET).execute(&mut pg)).await?;
+        if raised.rows_affected() > 0 {
+            tracing::warn!("transaction ids start below the newest batch (a restored dump?): batch numbers were raised");
+        }
+        static START: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+        let shard = (START.get_or_init(rand::random).wrapping_add(lane)) % SHARDS;
+        Ok(Self { pg, shard: i32::try_from(shard).expect("a shard is below 16") })
+    }
+
+    async fn call(&mut self, flush: &Flush<'_>) -> Result<PgRow, sqlx::Error> {
+        let rows = Rows::of(flush.batch);
+        sqlx::query(APPEND)
+            .bind(flush.id)
+            .bind(self.shard)
+            .bind(flush.lease.map(|lease| lease.owner))
+            .bind(flush.lease.map(|lease| interval(lease.length)))
+            .bind(&rows.topics)
+            .bind(&rows.event_ids)
+            .bind(&rows.occurred)
+            .bind(&rows.sources)
+            .bind(&rows.payloads)
+            .bind(&rows.positions)
+            .bind(&rows.copies)
+            .bind(&rows.count_topics)
+            .bind(&rows.count_received)
+            .bind(&rows.count_rows)
+            .fetch_one(&mut self.pg)
+            .await
+    }
+}
+
+#[async_trait]
+impl Appender for PgAppender {
+    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+        let row = bounded(timeout, "flushing", self.call(flush)).await?;
+        appended(flush.batch, &row).map_err(error::decoding)
+    }
+
+    async fn rehearse(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<(), StoreError> {
+        let rehearsal = async {
+            self.pg.execute("begin").await?;
+            let result = self.call(flush).await;
+            self.pg.execute("rollback").await?;
+            result
+        };
+        bounded(timeout, "rehearsing a flush", rehearsal).await.map(drop)
+    }
+}
+
+/// A batch as the arrays that the function takes: borrowed text, nothing copied before the wire.
+#[derive(Default)]
+struct Rows<'a> {
+    topics: Vec<&'a str>,
+    event_ids: Vec<&'a str>,
+    occurred: Vec<DateTime<Utc>>,
+    sources: Vec<&'a str>,
+    payloads: Vec<&'a str>,
+    positions: Vec<i32>,
+    copies: Vec<i32>,
+    count_topics: Vec<&'a str>,
+    count_received: Vec<i64>,
+    count_rows: Vec<i64>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(batch: &'a Batch) -> Self {
+        let mut rows = Rows::default();
+        for &row in batch.rows() {
+            let event = batch.event(row);
+            rows.topics.push(event.topic.as_str());
+            rows.event_ids.push(event.event_id.as_str());
+            rows.occurred.push(event.occurred_at.into());
+            rows.sources.push(event.source.as_str());
+            rows.payloads.push(event.payload.as_str());
+            rows.positions.push(signed(row.position));
+            rows.copies.push(signed(row.copies));
+            if rows.count_topics.last() != Some(&event.topic.as_str()) {
+                rows.count_topics.push(event.topic.as_str());
+                rows.count_received.push(0);
+                rows.count_rows.push(0);
+            }
+            if let (Some(received), Some(count)) = (rows.count_received.last_mut(), rows.count_rows.last_mut()) {
+                *received += i64::from(row.copies);
+                *count += 1;
+            }
+        }
+        rows
+    }
+}
+
+/// Reads the function's answer: what is not among the missed was stored.
+fn appended(batch: &Batch, row: &PgRow) -> Result<Appended, sqlx::Error> {
+    let number: i64 = row.try_get("batch")?;
+    let received_at = timestamp(row.try_get("received_at")?);
+    let missed: Option<Vec<i32>> = row.try_get("missed")?;
+    let mut missed_at = vec![None; batch.len()];
+    if let Some(missed) = missed {
+        let batches: Vec<Option<i64>> = row.try_get("first_batches")?;
+        let positions: Vec<Option<i32>> = row.try_get("first_positions")?;
+        let received: Vec<Option<DateTime<Utc>>> = row.try_get("first_received")?;
+        let conflicts: Vec<bool> = row.try_get("conflicts")?;
+        for (index, position) in missed.into_iter().enumerate() {
+            let first = match (batches[index], positions[index], received[index]) {
+                (Some(batch), Some(position), Some(received)) => {
+                    Some(Place { cursor: Cursor::new(batch, position), received_at: timestamp(received) })
+                }
+                _ => None,
+            };
+            let outcome = if conflicts[index] { Outcome::Conflict(first) } else { Outcome::Duplicate(first) };
+            missed_at[usize::try_from(position).unwrap_or(usize::MAX)] = Some(outcome);
+        }
+    }
+    let outcome = |position: u32| {
+        let stored = || Outcome::Stored(Place { cursor: Cursor::new(number, signed(position)), received_at });
+        missed_at[position as usize].unwrap_or_else(stored)
+    };
+    let outcomes = batch.rows().iter().map(|row| outcome(row.position)).collect();
+    Ok(Appended { batch: number, received_at, outcomes })
+}
+
+/// The store's clock lies within the years that a [`Timestamp`] knows.
+pub(super) fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    Timestamp::from_micros(time.timestamp_micros()).expect("PostgreSQL's clock shows a year before 10000")
+}
+
+fn signed(number: u32) -> i32 {
+    i32::try_from(number).expect("a batch has fewer than 2^31 events")
+}
+
+fn interval(length: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(length.as_micros()).unwrap_or(i64::MAX) }
+}

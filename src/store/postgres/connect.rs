@@ -1,0 +1,129 @@
+//! Connections: how they are opened, bounded, and shared by readers.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::Semaphore;
+
+use super::error;
+use crate::store::{ErrorClass, StoreError};
+
+/// How long opening a connection may take, the handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many reads run at once; more wait for their turn.
+const READERS_MAX: usize = 8;
+
+/// What a connection is for. Its name is seen in `pg_stat_activity.application_name`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Flushes of one writer.
+    Writer,
+    /// `/events` and `/stats`.
+    Reader,
+    /// Health.
+    Probe,
+    /// Migrations and recounts, which may take long.
+    Admin,
+}
+
+/// Opens a connection with the settings of its role.
+pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<PgConnection, StoreError> {
+    // A server that lost its client (cut off, not closed) must not go on for it: it asks the socket each second.
+    let watch = ("client_connection_check_interval", "1s");
+    let idle = ("idle_in_transaction_session_timeout", "10s");
+    let (name, settings) = match role {
+        // A flush that waits for another's key, or for a lock of somebody's DDL, gives way before the request's deadline.
+        // A large batch must not spill its arrays to disk.
+        Role::Writer => {
+            ("eventsieve writer", vec![("lock_timeout", "3s"), ("statement_timeout", "10s"), ("work_mem", "32MB")])
+        }
+        Role::Reader => ("eventsieve reader", vec![("statement_timeout", "5s")]),
+        Role::Probe => ("eventsieve probe", vec![("statement_timeout", "2s")]),
+        Role::Admin => ("eventsieve", vec![("lock_timeout", "0"), ("statement_timeout", "0")]),
+    };
+    let options = options
+        .clone()
+        .application_name(name)
+        .options([watch, idle].into_iter().chain(settings))
+        .disable_statement_logging();
+    match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
+        Ok(connected) => connected.map_err(error::connecting),
+        Err(_) => Err(StoreError::new(ErrorClass::NotSent, "connecting to PostgreSQL took too long")),
+    }
+}
+
+/// An error for a URL that is not understood. The URL itself is not shown: it may hold a password.
+pub(super) fn invalid_url(error: &sqlx::Error) -> StoreError {
+    StoreError::new(ErrorClass::Configuration, format!("DATABASE_URL is not understood: {error}"))
+}
+
+/// Runs a query within `limit`; longer is ambiguous, and the caller drops the connection.
+pub(super) async fn bounded<T>(
+    limit: Duration,
+    what: &'static str,
+    query: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, query).await {
+        Ok(result) => result.map_err(error::during(what)),
+        Err(_) => Err(StoreError::new(ErrorClass::Ambiguous, format!("{what}: no answer from PostgreSQL in {limit:?}"))),
+    }
+}
+
+/// The connections that reads share. One is idle here, or owned by the read that uses it: a read that fails, is cancelled
+/// or takes too long takes its connection with it.
+pub(super) struct Readers {
+    options: PgConnectOptions,
+    turns: Semaphore,
+    idle: std::sync::Mutex<Vec<PgConnection>>,
+}
+
+impl Readers {
+    pub(super) fn new(options: PgConnectOptions) -> Self {
+        Self { options, turns: Semaphore::new(READERS_MAX), idle: std::sync::Mutex::default() }
+    }
+
+    /// Runs one read within `limit`, waiting for a turn included. The read owns its connection and gives it back when all is
+    /// well. A connection that had been idle may have died meanwhile: then all idle ones are dropped and the read is made
+    /// once more on a new one.
+    pub(super) async fn run<T, F, R>(&self, limit: Duration, read: F) -> Result<T, StoreError>
+    where
+        F: Fn(PgConnection) -> R,
+        R: Future<Output = Result<(PgConnection, T), StoreError>>,
+    {
+        let attempt = async {
+            let closed = |_| StoreError::new(ErrorClass::NotSent, "the store is closed");
+            let _turn = self.turns.acquire().await.map_err(closed)?;
+            let idle = self.lock().pop();
+            if let Some(pg) = idle {
+                match read(pg).await {
+                    Err(error) if error.class.breaks_connection() => self.lock().clear(),
+                    result => return self.keep(result),
+                }
+            }
+            let pg = connect(&self.options, Role::Reader).await?;
+            self.keep(read(pg).await)
+        };
+        let too_long = |_| StoreError::new(ErrorClass::Contention, "the read took too long");
+        tokio::time::timeout(limit, attempt).await.map_err(too_long)?
+    }
+
+    pub(super) async fn close(&self) {
+        self.turns.close();
+        let idle = std::mem::take(&mut *self.lock());
+        for pg in idle {
+            super::close(pg).await;
+        }
+    }
+
+    fn keep<T>(&self, result: Result<(PgConnection, T), StoreError>) -> Result<T, StoreError> {
+        let (pg, read) = result?;
+        self.lock().push(pg);
+        Ok(read)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<PgConnection>> {
+        self.idle.lock().expect("nothing panics while it holds the idle connections")
+    }
+}

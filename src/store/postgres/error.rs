@@ -1,0 +1,102 @@
+//! What PostgreSQL's errors mean for a flush: the one table from SQLSTATE to [`ErrorClass`].
+
+use crate::store::{ErrorClass, StoreError};
+
+/// The SQLSTATE of an error, or nothing when it came from elsewhere.
+pub(super) fn sqlstate(error: &sqlx::Error) -> String {
+    error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned()
+}
+
+/// Turns an error of a statement that was sent into a [`StoreError`].
+pub(super) fn during(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |error| {
+        let class = match &error {
+            sqlx::Error::Database(database) => classify(&database.code().unwrap_or_default(), database.message()),
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => ErrorClass::Ambiguous,
+            _ => ErrorClass::Unexpected,
+        };
+        StoreError::new(class, what).with_source(cause(error))
+    }
+}
+
+/// What the server said, without the words that sqlx puts around it.
+fn cause(error: sqlx::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default().into_owned();
+            format!("{} (SQLSTATE {code})", database.message()).into()
+        }
+        other => other.into(),
+    }
+}
+
+/// Turns an error of opening a connection into a [`StoreError`]: nothing was sent yet, so nothing is ambiguous.
+pub(super) fn connecting(error: sqlx::Error) -> StoreError {
+    let class = match &error {
+        sqlx::Error::Database(database) => match classify(&database.code().unwrap_or_default(), database.message()) {
+            ErrorClass::Ambiguous | ErrorClass::Unexpected => ErrorClass::NotSent,
+            class => class,
+        },
+        sqlx::Error::Configuration(_) => ErrorClass::Configuration,
+        _ => ErrorClass::NotSent,
+    };
+    StoreError::new(class, "connecting to PostgreSQL").with_source(cause(error))
+}
+
+/// An answer that is not as the schema says.
+pub(super) fn decoding(error: sqlx::Error) -> StoreError {
+    StoreError::new(ErrorClass::Unexpected, "reading PostgreSQL's answer").with_source(error)
+}
+
+/// The table of design section 4. The codes are those of PostgreSQL's documentation, appendix A.
+pub(super) fn classify(code: &str, message: &str) -> ErrorClass {
+    match code {
+        "23502" | "23514" | "54000" | "54001" | "21000" => ErrorClass::Data,
+        "23505" => ErrorClass::LostRace,
+        "40001" | "40P01" | "55P03" | "57014" => ErrorClass::Contention,
+        "53100" | "53200" | "53300" | "53400" => ErrorClass::Resources,
+        "25006" => ErrorClass::ReadOnly,
+        "57P01" | "57P02" | "57P05" => ErrorClass::Ambiguous,
+        "57P03" => ErrorClass::NotSent,
+        "26000" | "42P05" => ErrorClass::StalePlan,
+        "0A000" if message.contains("cached plan") => ErrorClass::StalePlan,
+        "28P01" | "28000" | "3D000" | "42501" | "42P01" | "42703" | "42883" => ErrorClass::Configuration,
+        _ if code.starts_with("22") => ErrorClass::Data,
+        _ if code.starts_with("08") => ErrorClass::Ambiguous,
+        _ => ErrorClass::Unexpected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sqlstate_of_the_table_has_its_class() {
+        let table = [
+            (ErrorClass::Data, "22P05 22P02 22003 22021 22008 23502 23514 54000 54001 21000"),
+            (ErrorClass::LostRace, "23505"),
+            (ErrorClass::Contention, "40001 40P01 55P03 57014"),
+            (ErrorClass::Resources, "53100 53200 53300 53400"),
+            (ErrorClass::ReadOnly, "25006"),
+            (ErrorClass::Ambiguous, "57P01 57P02 57P05 08000 08003 08006 08007"),
+            (ErrorClass::NotSent, "57P03"),
+            (ErrorClass::StalePlan, "26000 42P05"),
+            (ErrorClass::Configuration, "28P01 28000 3D000 42501 42P01 42703 42883"),
+            (ErrorClass::Unexpected, "58030 XX000 0A000 25P02 42601"),
+        ];
+        for (class, codes) in table {
+            for code in codes.split(' ') {
+                assert_eq!(classify(code, "something"), class, "{code}");
+            }
+        }
+        assert_eq!(classify("0A000", "cached plan must not change result type"), ErrorClass::StalePlan);
+    }
+
+    #[test]
+    fn a_lost_connection_is_ambiguous_once_a_statement_was_sent_and_never_before() {
+        let lost = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert_eq!(during("flushing")(lost()).class, ErrorClass::Ambiguous);
+        assert_eq!(connecting(lost()).class, ErrorClass::NotSent);
+    }
+}

@@ -1,0 +1,339 @@
+//! Reading back: lists, walks and counters.
+//!
+//! Which index serves a read is decided here by the statement, not there by a plan: everything, one topic, or one identity
+//! ([`Road`]). What else filters is checked row by row.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::query::Query;
+
+use super::append::timestamp;
+use super::error::{decoding, during};
+use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::store::{Counts, Filter, List, Order, Page, Settled, StoreError, StoreStats, TOPICS_MAX, Walk};
+
+/// The query time limit: what a list or a walk's page may take, the wait for its turn included.
+pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many rows a page of a walk examines at most when a filter matches rarely.
+const SCAN_MAX: i64 = 5000;
+
+/// The settled edge (the first batch that is *not* settled) and the horizon (above every committed batch), in the snapshot
+/// of the statement they stand in.
+macro_rules! settled {
+    () => {
+        "(select l.xid_offset + pg_snapshot_xmin(pg_current_snapshot())::text::bigint as edge,
+                 l.xid_offset + pg_snapshot_xmax(pg_current_snapshot())::text::bigint as horizon from log l)"
+    };
+}
+pub(super) use settled;
+
+/// The age of the oldest committed batch at or above `$edge`.
+macro_rules! unsettled_seconds {
+    ($edge:literal) => {
+        concat!(
+            "coalesce((select greatest(extract(epoch from clock_timestamp() - b.received_at), 0)::float8
+              from batches b where b.batch >= ",
+            $edge,
+            " order by b.batch limit 1), 0)"
+        )
+    };
+}
+pub(super) use unsettled_seconds;
+
+macro_rules! columns {
+    () => {
+        "e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position"
+    };
+}
+
+/// The filters that no index serves. All statements bind $1 topic, $2 event_id, $3 source, $4 since, $5 until.
+macro_rules! checks {
+    () => {
+        "($3::text is null or e.source = $3) and ($4::timestamptz is null or e.occurred_at >= $4)
+         and ($5::timestamptz is null or e.occurred_at < $5)"
+    };
+}
+
+macro_rules! everything {
+    () => {
+        "$1::text is null and ($2::text is null or e.event_id = $2)"
+    };
+}
+
+macro_rules! one_topic {
+    () => {
+        "e.topic = $1 and ($2::text is null or e.event_id = $2)"
+    };
+}
+
+macro_rules! one_identity {
+    () => {
+        "e.topic = $1 and e.event_id = $2"
+    };
+}
+
+/// $6, $7: behind this place; $8: below this batch; $9: limit; $10: offset.
+macro_rules! list {
+    ($road:ident, $compare:literal, $order:literal) => {
+        concat!(
+            "select s.edge, s.horizon, p.* from ", settled!(), " s left join lateral (
+                select ", columns!(), " from events e
+                where ", $road!(), " and ", checks!(), "
+                  and (e.batch, e.position) ", $compare, " ($6::bigint, $7::int) and e.batch < $8::bigint
+                order by e.batch ", $order, ", e.position ", $order, " limit $9::bigint offset $10::bigint
+            ) p on true order by p.batch ", $order, ", p.position ", $order
+        )
+    };
+}
+
+/// $6, $7: after this place; $8: rows to examine; $9: limit. The columns `scanned_*` tell how far the page looked.
+macro_rules! walk {
+    ($road:ident) => {
+        concat!(
+            "with s as ", settled!(), ", examined as materialized (
+                select e.* from events e
+                where ", $road!(), " and (e.batch, e.position) > ($6::bigint, $7::int) and e.batch < (select edge from s)
+                order by e.batch, e.position limit $8::bigint
+            )
+            select s.edge, s.horizon, x.scanned, l.batch as scanned_batch, l.position as scanned_position, p.*
+            from s cross join (select count(*) as scanned from examined) x
+                left join (select batch, position from examined order by batch desc, position desc limit 1) l on true
+                left join (
+                    select ", columns!(), " from examined e where ", checks!(), "
+                    order by e.batch, e.position limit $9::bigint
+                ) p on true
+            order by p.batch, p.position"
+        )
+    };
+}
+
+const LIST_ALL: &str = list!(everything, ">", "asc");
+const LIST_ALL_NEWEST: &str = list!(everything, "<", "desc");
+const LIST_TOPIC: &str = list!(one_topic, ">", "asc");
+const LIST_TOPIC_NEWEST: &str = list!(one_topic, "<", "desc");
+const LIST_IDENTITY: &str = list!(one_identity, ">", "asc");
+const LIST_IDENTITY_NEWEST: &str = list!(one_identity, "<", "desc");
+const WALK_ALL: &str = walk!(everything);
+const WALK_TOPIC: &str = walk!(one_topic);
+const WALK_IDENTITY: &str = walk!(one_identity);
+
+/// One snapshot: the totals with the log's and the outbox's state in the first row, then the largest topics.
+const STATS: &str = concat!(
+    "with t as materialized (
+        select topic, sum(received)::bigint as received, sum(unique_processed)::bigint as unique_processed,
+               sum(duplicate_dropped)::bigint as duplicate_dropped, sum(conflicts)::bigint as conflicts,
+               sum(pruned)::bigint as pruned
+        from topic_counts group by topic
+    ), s as ", settled!(), ", o as (
+        select count(*) as batches,
+               coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8 as oldest
+        from batches where published_at is null
+    )
+    (select null::text as topic, coalesce(sum(t.received), 0)::bigint as received,
+           coalesce(sum(t.unique_processed), 0)::bigint as unique_processed,
+           coalesce(sum(t.duplicate_dropped), 0)::bigint as duplicate_dropped,
+           coalesce(sum(t.conflicts), 0)::bigint as conflicts, coalesce(sum(t.pruned), 0)::bigint as pruned,
+           count(t.topic) as topics, (select batches from o) as outbox_batches, (select oldest from o) as outbox_oldest,
+           (select edge from s) as edge, (select horizon from s) as horizon,
+           ", unsettled_seconds!("(select edge from s)"), " as unsettled_seconds
+    from t)
+    union all
+    (select topic, received, unique_processed, duplicate_dropped, conflicts, pruned, null, null, null, null, null, null
+    from t order by unique_processed desc, topic limit $1)"
+);
+
+const SETTLED: &str =
+    concat!("select s.edge, s.horizon, ", unsettled_seconds!("s.edge"), " as unsettled_seconds from ", settled!(), " s");
+
+const TOPIC_COUNTS: &str = "
+    select coalesce(sum(received), 0)::bigint as received, coalesce(sum(unique_processed), 0)::bigint as unique_processed,
+           coalesce(sum(duplicate_dropped), 0)::bigint as duplicate_dropped,
+           coalesce(sum(conflicts), 0)::bigint as conflicts, coalesce(sum(pruned), 0)::bigint as pruned
+    from topic_counts where topic = $1";
+
+/// The index that serves a read.
+enum Road {
+    Everything,
+    Topic,
+    Identity,
+}
+
+impl Road {
+    fn of(filter: &Filter) -> Self {
+        match (&filter.topic, &filter.event_id) {
+            (Some(_), Some(_)) => Road::Identity,
+            (Some(_), None) => Road::Topic,
+            (None, _) => Road::Everything,
+        }
+    }
+}
+
+/// Lists what is committed.
+pub(super) async fn list(pg: &mut PgConnection, list: &List) -> Result<Page, StoreError> {
+    let sql = match (Road::of(&list.filter), list.order) {
+        (Road::Everything, Order::Ascending) => LIST_ALL,
+        (Road::Everything, Order::Descending) => LIST_ALL_NEWEST,
+        (Road::Topic, Order::Ascending) => LIST_TOPIC,
+        (Road::Topic, Order::Descending) => LIST_TOPIC_NEWEST,
+        (Road::Identity, Order::Ascending) => LIST_IDENTITY,
+        (Road::Identity, Order::Descending) => LIST_IDENTITY_NEWEST,
+    };
+    let behind = list.behind.map(|cursor| (cursor.batch(), cursor.position()));
+    let (batch, position) = behind.unwrap_or(match list.order {
+        Order::Ascending => (-1, 0),
+        Order::Descending => (i64::MAX, 0),
+    });
+    let rows = bind(sqlx::query(sql), &list.filter)
+        .bind(batch)
+        .bind(position)
+        .bind(list.below.unwrap_or(i64::MAX))
+        .bind(i64::from(list.limit))
+        .bind(i64::try_from(list.offset).unwrap_or(i64::MAX))
+        .fetch_all(pg)
+        .await
+        .map_err(during("listing events"))?;
+    let edge = rows.first().map(edge).transpose()?.unwrap_or(Cursor::BEGINNING);
+    let events = stored_events(&rows)?;
+    let is_last = events.len() < list.limit as usize;
+    let next = match (list.order, events.last()) {
+        (Order::Ascending, Some(last)) if !is_last => last.cursor.min(edge),
+        _ => edge,
+    };
+    Ok(Page { events, next, is_last })
+}
+
+/// Walks over what is settled.
+pub(super) async fn walk(pg: &mut PgConnection, walk: &Walk) -> Result<Page, StoreError> {
+    let sql = match Road::of(&walk.filter) {
+        Road::Everything => WALK_ALL,
+        Road::Topic => WALK_TOPIC,
+        Road::Identity => WALK_IDENTITY,
+    };
+    let Filter { topic, source, event_id, since, until } = &walk.filter;
+    let is_checked = source.is_some() || since.is_some() || until.is_some() || (event_id.is_some() && topic.is_none());
+    let limit = i64::from(walk.limit);
+    let scan = if is_checked { limit.max(SCAN_MAX) } else { limit };
+    let rows = bind(sqlx::query(sql), &walk.filter)
+        .bind(walk.after.batch())
+        .bind(walk.after.position())
+        .bind(scan)
+        .bind(limit)
+        .fetch_all(pg)
+        .await
+        .map_err(during("walking over events"))?;
+    let Some(first) = rows.first() else { return Ok(Page { events: Vec::new(), next: walk.after, is_last: true }) };
+    let edge = edge(first)?;
+    let scanned: i64 = first.try_get("scanned").map_err(decoding)?;
+    let events = stored_events(&rows)?;
+    let is_full = events.len() == walk.limit as usize;
+    let next = match (events.last(), scanned_to(first)?) {
+        (Some(last), _) if is_full => last.cursor,
+        (_, Some(last)) if scanned == scan => last,
+        _ => edge.max(walk.after),
+    };
+    Ok(Page { events, next, is_last: !is_full && scanned < scan })
+}
+
+/// The counters and more, in one snapshot.
+pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreError> {
+    let rows = sqlx::query(STATS).bind(TOPICS_MAX).fetch_all(pg).await.map_err(during("reading counters"))?;
+    let read = || {
+        let (totals, topics) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
+        let topic = |row: &PgRow| Ok((row.try_get("topic")?, row.try_get("unique_processed")?));
+        Ok(StoreStats {
+            counts: counts(totals)?,
+            topic_count: totals.try_get("topics")?,
+            topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
+            outbox_batches: totals.try_get("outbox_batches")?,
+            outbox_oldest_seconds: totals.try_get("outbox_oldest")?,
+            settled: settled_of(totals)?,
+        })
+    };
+    read().map_err(decoding)
+}
+
+/// The counters of one topic.
+pub(super) async fn topic_counts(pg: &mut PgConnection, topic: &Topic) -> Result<Counts, StoreError> {
+    let row = sqlx::query(TOPIC_COUNTS).bind(topic.as_str()).fetch_one(pg).await;
+    counts(&row.map_err(during("reading a topic's counters"))?).map_err(decoding)
+}
+
+/// How far the log is settled.
+pub(super) async fn settled_now(pg: &mut PgConnection) -> Result<Settled, StoreError> {
+    let row = sqlx::query(SETTLED).fetch_one(pg).await.map_err(during("reading the settled edge"))?;
+    settled_from(&row)
+}
+
+/// How far the log is settled, from a row with `edge`, `horizon` and `unsettled_seconds`.
+pub(super) fn settled_from(row: &PgRow) -> Result<Settled, StoreError> {
+    settled_of(row).map_err(decoding)
+}
+
+fn settled_of(row: &PgRow) -> Result<Settled, sqlx::Error> {
+    Ok(Settled {
+        edge: edge_cursor(row.try_get("edge")?),
+        horizon: row.try_get("horizon")?,
+        unsettled_seconds: row.try_get("unsettled_seconds")?,
+    })
+}
+
+fn counts(row: &PgRow) -> Result<Counts, sqlx::Error> {
+    Ok(Counts {
+        received: row.try_get("received")?,
+        unique_processed: row.try_get("unique_processed")?,
+        duplicate_dropped: row.try_get("duplicate_dropped")?,
+        conflicts: row.try_get("conflicts")?,
+        pruned: row.try_get("pruned")?,
+    })
+}
+
+fn bind<'q>(
+    query: Query<'q, sqlx::Postgres, PgArguments>,
+    filter: &'q Filter,
+) -> Query<'q, sqlx::Postgres, PgArguments> {
+    let time = |timestamp: Timestamp| -> DateTime<Utc> { timestamp.into() };
+    query
+        .bind(filter.topic.as_ref().map(Topic::as_str))
+        .bind(filter.event_id.as_ref().map(EventId::as_str))
+        .bind(filter.source.as_ref().map(Source::as_str))
+        .bind(filter.since.map(time))
+        .bind(filter.until.map(time))
+}
+
+fn edge(row: &PgRow) -> Result<Cursor, StoreError> {
+    row.try_get("edge").map(edge_cursor).map_err(decoding)
+}
+
+/// The last place below the first batch that is not settled.
+fn edge_cursor(first_unsettled: i64) -> Cursor {
+    Cursor::new(first_unsettled - 1, i32::MAX)
+}
+
+fn scanned_to(row: &PgRow) -> Result<Option<Cursor>, StoreError> {
+    let batch: Option<i64> = row.try_get("scanned_batch").map_err(decoding)?;
+    let position: Option<i32> = row.try_get("scanned_position").map_err(decoding)?;
+    Ok(batch.zip(position).map(|(batch, position)| Cursor::new(batch, position)))
+}
+
+/// The events of a page. A page of none is one row whose event is null.
+fn stored_events(rows: &[PgRow]) -> Result<Vec<StoredEvent>, StoreError> {
+    let has_event = |row: &&PgRow| !matches!(row.try_get::<Option<&str>, _>("topic"), Ok(None));
+    rows.iter().filter(has_event).map(stored_event).collect::<Result<_, _>>().map_err(decoding)
+}
+
+fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
+    let text = |column| row.try_get::<String, _>(column);
+    let event = Event {
+        topic: Topic::from_stored(text("topic")?),
+        event_id: EventId::from_stored(text("event_id")?),
+        occurred_at: timestamp(row.try_get("occurred_at")?),
+        source: Source::from_stored(text("source")?),
+        payload: Payload::from_stored(text("payload")?),
+    };
+    let cursor = Cursor::new(row.try_get("batch")?, row.try_get("position")?);
+    Ok(StoredEvent { event, received_at: timestamp(row.try_get("received_at")?), cursor })
+}

@@ -1,0 +1,30 @@
+//! Logs: one line each on standard error, as text or JSON.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging: what is logged by `RUST_LOG` (default `info`), how by `LOG_FORMAT` (`text` or `json`; default `text` on a
+/// terminal, else `json`). Called once, by commands that run for long.
+///
+/// # Errors
+/// A sentence that says what is wrong with one of the two.
+#[expect(clippy::disallowed_methods, reason = "logging starts before anything else, so that configuration can be reported")]
+pub fn start() -> Result<(), String> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(&text).map_err(|_| format!("RUST_LOG is not understood: {text:?}; try info or debug"))?
+        }
+        _ => EnvFilter::new("info"),
+    };
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_json = match std::env::var("LOG_FORMAT").as_deref() {
+        Ok("json") => true,
+        Ok("text") => false,
+        Ok("") | Err(_) => !is_terminal,
+        Ok(other) => return Err(format!("LOG_FORMAT must be text or json, not {other:?}")),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    let started = if is_json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+    started.map_err(|error| format!("logging cannot be started: {error}"))
+}
