@@ -53,7 +53,10 @@ impl StoreOptions {
             (_, Some(file)) => match std::fs::read_to_string(file) {
                 Ok(text) => text.trim().to_owned(),
                 Err(error) => {
-                    return Err(ConfigError(vec![format!("DATABASE_URL_FILE: cannot read {}: {error}", file.display())]));
+                    return Err(ConfigError(vec![format!(
+                        "DATABASE_URL_FILE: cannot read {}: {error}",
+                        file.display()
+                    )]));
                 }
             },
             _ => {
@@ -101,7 +104,12 @@ struct HttpOptions {
     #[arg(long, env = "EVENTSIEVE_MAX_EVENTS", default_value = "10000", value_name = "EVENTS")]
     max_events: String,
     /// The most connections at once; more wait to be accepted.
-    #[arg(long, env = "EVENTSIEVE_MAX_CONNECTIONS", default_value = "8192", value_name = "CONNECTIONS")]
+    #[arg(
+        long,
+        env = "EVENTSIEVE_MAX_CONNECTIONS",
+        default_value = "8192",
+        value_name = "CONNECTIONS"
+    )]
     max_connections: String,
     /// How long the head of a request may take.
     #[arg(long, env = "EVENTSIEVE_HEADER_TIMEOUT", default_value = "10s", value_name = "TIME")]
@@ -118,13 +126,23 @@ struct HttpOptions {
 #[command(next_help_heading = "Ingest")]
 struct IngestOptions {
     /// How long a request may wait for its commit: then 503 or 504.
-    #[arg(long, env = "EVENTSIEVE_REQUEST_DEADLINE", default_value = "15s", value_name = "TIME")]
+    #[arg(
+        long,
+        env = "EVENTSIEVE_REQUEST_DEADLINE",
+        default_value = "15s",
+        value_name = "TIME"
+    )]
     request_deadline: String,
     /// How many batches are committed at once.
     #[arg(long, env = "EVENTSIEVE_WRITERS", default_value = "4", value_name = "WRITERS")]
     writers: String,
     /// The most events in memory, waiting for their commit.
-    #[arg(long, env = "EVENTSIEVE_QUEUE_EVENTS", default_value = "100000", value_name = "EVENTS")]
+    #[arg(
+        long,
+        env = "EVENTSIEVE_QUEUE_EVENTS",
+        default_value = "100000",
+        value_name = "EVENTS"
+    )]
     queue_events: String,
     /// The most memory for bodies and events, from a body's first byte to its commit.
     #[arg(long, env = "EVENTSIEVE_QUEUE_BYTES", default_value = "48MiB", value_name = "SIZE")]
@@ -241,7 +259,12 @@ impl ServeOptions {
         };
         problems.relations(&http, &ingest, &life);
         match database_url {
-            Ok(database_url) if problems.0.is_empty() => Ok(Config { database_url, http, ingest, life }),
+            Ok(database_url) if problems.0.is_empty() => Ok(Config {
+                database_url,
+                http,
+                ingest,
+                life,
+            }),
             _ => Err(ConfigError(problems.0)),
         }
     }
@@ -257,24 +280,38 @@ struct Problems(Vec<String>);
 
 impl Problems {
     fn number<N: TryFrom<u64> + Default>(&mut self, name: &str, text: &str, range: std::ops::RangeInclusive<u64>) -> N {
-        let number = text.parse().ok().filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok());
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number| range.contains(number))
+            .and_then(|number| N::try_from(number).ok());
         number.unwrap_or_else(|| {
-            self.0.push(format!("{name} must be a whole number from {} to {}, not {text:?}", range.start(), range.end()));
+            self.0.push(format!(
+                "{name} must be a whole number from {} to {}, not {text:?}",
+                range.start(),
+                range.end()
+            ));
             N::default()
         })
     }
 
     fn size(&mut self, name: &str, text: &str) -> usize {
-        let size = text.parse::<bytesize::ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+        let size = text
+            .parse::<bytesize::ByteSize>()
+            .ok()
+            .and_then(|size| usize::try_from(size.as_u64()).ok());
         size.filter(|size| *size >= 1024).unwrap_or_else(|| {
-            self.0.push(format!("{name} must be a size of at least 1KiB, such as 10MiB, not {text:?}"));
+            self.0.push(format!(
+                "{name} must be a size of at least 1KiB, such as 10MiB, not {text:?}"
+            ));
             0
         })
     }
 
     fn time(&mut self, name: &str, text: &str) -> Duration {
         humantime::parse_duration(text).unwrap_or_else(|_| {
-            self.0.push(format!("{name} must be a time such as 500ms, 15s or 2m, not {text:?}"));
+            self.0
+                .push(format!("{name} must be a time such as 500ms, 15s or 2m, not {text:?}"));
             Duration::ZERO
         })
     }
@@ -285,13 +322,19 @@ impl Problems {
             return;
         }
         if ingest.queue_events_max < http.events_max {
-            self.0.push("EVENTSIEVE_QUEUE_EVENTS must be at least EVENTSIEVE_MAX_EVENTS: a request is never split".to_owned());
+            self.0.push(
+                "EVENTSIEVE_QUEUE_EVENTS must be at least EVENTSIEVE_MAX_EVENTS: a request is never split".to_owned(),
+            );
         }
         if ingest.queue_bytes_max < http.body_bytes_max {
-            self.0.push("EVENTSIEVE_QUEUE_BYTES must be at least EVENTSIEVE_MAX_BODY: a request is never split".to_owned());
+            self.0.push(
+                "EVENTSIEVE_QUEUE_BYTES must be at least EVENTSIEVE_MAX_BODY: a request is never split".to_owned(),
+            );
         }
         if life.grace_period < life.drain_delay {
-            self.0.push("EVENTSIEVE_GRACE_PERIOD must be at least EVENTSIEVE_DRAIN_DELAY: it ends what is left".to_owned());
+            self.0.push(
+                "EVENTSIEVE_GRACE_PERIOD must be at least EVENTSIEVE_DRAIN_DELAY: it ends what is left".to_owned(),
+            );
         }
         if ingest.request_deadline.is_zero() {
             self.0.push("EVENTSIEVE_REQUEST_DEADLINE must be above zero".to_owned());
@@ -312,7 +355,9 @@ mod tests {
     }
 
     fn check(arguments: &str) -> Result<Config, ConfigError> {
-        Command::parse_from(std::iter::once("serve").chain(arguments.split_whitespace())).serve.check()
+        Command::parse_from(std::iter::once("serve").chain(arguments.split_whitespace()))
+            .serve
+            .check()
     }
 
     #[test]
@@ -326,13 +371,17 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_together() {
-        let problems = check("--database-url mysql://x --port 70000 --max-body lots --request-deadline soon").unwrap_err().0;
+        let problems = check("--database-url mysql://x --port 70000 --max-body lots --request-deadline soon")
+            .unwrap_err()
+            .0;
         assert_eq!(problems.len(), 4, "{problems:?}");
     }
 
     #[test]
     fn a_queue_that_is_smaller_than_a_request_is_refused() {
-        let problems = check("--database-url postgres://x --queue-events 10 --queue-bytes 1MiB").unwrap_err().0;
+        let problems = check("--database-url postgres://x --queue-events 10 --queue-bytes 1MiB")
+            .unwrap_err()
+            .0;
         assert_eq!(problems.len(), 2, "{problems:?}");
     }
 }

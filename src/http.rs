@@ -72,14 +72,31 @@ impl AppState {
     /// The state of a service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, ingest, metrics, limits, phase, health } = parts;
-        Self { stats: SharedStats::new(store.clone()), store, ingest, metrics, limits: Arc::new(limits), phase, health }
+        let Parts {
+            store,
+            ingest,
+            metrics,
+            limits,
+            phase,
+            health,
+        } = parts;
+        Self {
+            stats: SharedStats::new(store.clone()),
+            store,
+            ingest,
+            metrics,
+            limits: Arc::new(limits),
+            phase,
+            health,
+        }
     }
 
     /// Fails while the store was not opened yet: there is nothing to read or write.
     fn check_started(&self) -> Result<(), Failure> {
         match *self.phase.borrow() {
-            Phase::Starting => Err(Failure::Unavailable("The service is starting: the store is not open yet. Try again.")),
+            Phase::Starting => Err(Failure::Unavailable(
+                "The service is starting: the store is not open yet. Try again.",
+            )),
             Phase::Serving | Phase::Draining => Ok(()),
         }
     }

@@ -108,7 +108,9 @@ impl Ingest {
             settings,
             trouble: std::sync::Mutex::default(),
         });
-        let writers = (0..writers).map(|lane| Writer::new(lane, store.clone(), shared.clone())).collect();
+        let writers = (0..writers)
+            .map(|lane| Writer::new(lane, store.clone(), shared.clone()))
+            .collect();
         (Self { shared }, writers)
     }
 
@@ -155,7 +157,9 @@ impl Ingest {
         let (ticket, events) = self.shared.queue.accepted();
         let flushed = self.shared.queue.finished(ticket);
         let limit = self.shared.settings.request_deadline;
-        tokio::time::timeout(limit, flushed).await.map_err(|_| SubmitError::TooLate)?;
+        tokio::time::timeout(limit, flushed)
+            .await
+            .map_err(|_| SubmitError::TooLate)?;
         Ok(events)
     }
 
@@ -179,14 +183,21 @@ impl Ingest {
     /// Why the last flush could not be committed, if none could since, and it was a moment ago.
     #[must_use]
     pub fn trouble(&self) -> Option<ErrorClass> {
-        let trouble = *self.shared.trouble.lock().expect("nothing panics while it holds the trouble");
-        trouble.filter(|(_, since)| since.elapsed() < TROUBLE_LASTS).map(|(class, _)| class)
+        let trouble = *self
+            .shared
+            .trouble
+            .lock()
+            .expect("nothing panics while it holds the trouble");
+        trouble
+            .filter(|(_, since)| since.elapsed() < TROUBLE_LASTS)
+            .map(|(class, _)| class)
     }
 }
 
 impl Shared {
     fn set_trouble(&self, class: Option<ErrorClass>) {
-        *self.trouble.lock().expect("nothing panics while it holds the trouble") = class.map(|class| (class, Instant::now()));
+        *self.trouble.lock().expect("nothing panics while it holds the trouble") =
+            class.map(|class| (class, Instant::now()));
     }
 }
 
@@ -200,5 +211,5 @@ impl From<Outcome> for Verdict {
     }
 }
 
-
-
+#[cfg(test)]
+mod tests;

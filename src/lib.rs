@@ -1,4 +1,72 @@
-//! Eventsieve.
+//! **eventsieve**: publish an event as often as you like; it is stored once and counted once.
+//!
+//! This page is the map. Who reads nothing else can name the file for any change.
+//!
+//! # The house
+//!
+//! Floors; a file imports only from floors below its own (and `x/y.rs` from `x.rs`). A test at the end of this file holds
+//! it, and that `sqlx` is named only in the store, `axum` only at the edge, and the environment only in [`config`] and
+//! [`telemetry`].
+//!
+//! | floor | room | what belongs there |
+//! |---|---|---|
+//! | 5 | [`cli`] | the commands, a file for each; exit codes. `main.rs` only parses and dispatches |
+//! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop |
+//! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `listener.rs` (connections and their time-outs) |
+//! | 3 | [`client`] | the HTTP client that commands use |
+//! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
+//! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts) |
+//! | 1 | [`store`] | the contract of a store, and what its errors mean; [`store::postgres`] with a file each for connecting, appending, reading, verifying and the error table; `backoff.rs` |
+//! | 1 | [`telemetry`] | logs |
+//! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
+//! | 0 | [`config`] | flags and environment |
+//! | 0 | [`metrics`] | what this process counts in memory |
+//!
+//! Outside `src`: `migrations/postgres` (the schema, and the flush as a function; each says why), `integration-tests` (black
+//! box: the real binary, a real PostgreSQL, a fault proxy; never this library), `deploy/test-services.sh` (a throwaway
+//! PostgreSQL and Redis for tests).
+//!
+//! # The walk of one event
+//!
+//! 1. [`http::listener::Listener::run`] accepts the connection; [`http::routes`] finds `publish`.
+//! 2. `http/publish.rs` reads the body under its limits and within the budget ([`ingest::Budget`]), and parses it
+//!    ([`event::parse_json`], [`event::parse_lines`]). Names and payloads are slices of the body: nothing is copied. An
+//!    [`event::Event`] that breaks a rule cannot exist.
+//! 3. [`ingest::Ingest::submit`] puts the events into a seat of the queue, or refuses them at once if the budget is spent.
+//! 4. A free [`ingest::Writer`] takes what is waiting and waits for no more: while it commits, the next batch gathers. That
+//!    is the group commit, without a timer on the way of a lone request.
+//! 5. [`store::Batch::new`] folds copies into rows and sorts them by identity, so that two flushes lock the same keys in the
+//!    same order; each keeps its position, the order of arrival.
+//! 6. [`store::Appender::append`] is one statement and one transaction: the ledger row, the events, the first copies of the
+//!    duplicates, the counters. It answers with an [`store::Outcome`] for each row.
+//! 7. The writer turns outcomes into an [`ingest::Verdict`] for each event and answers every request with its own, in its own
+//!    order; `http/publish.rs` renders them.
+//!
+//! # What must stay true
+//!
+//! - **2xx means durable.** The answer is made from what `append` returned, and `append` returns after the commit.
+//! - **A lost reply is not counted twice.** A flush that is sent again has the same [`store::Flush::id`]; the ledger's unique
+//!   key proves that the first attempt committed. Once an attempt was ambiguous ([`store::ErrorClass::is_ambiguous`]), only
+//!   its verdicts or "outcome unknown" (504) can follow, never "nothing was stored" (503).
+//! - **503 means nothing was stored.** A request can take its events back only while they lie in their seat; from the moment
+//!   a writer has them it cannot, and what it then answers at its deadline is 504.
+//! - **A client that goes away changes nothing.** No future that a request owns writes to the store.
+//! - **One bad request hurts nobody else.** What the store would refuse is refused by `event`; if it still refuses a batch,
+//!   the writer bisects it by request, and a lenient request by event, in rehearsals that are rolled back.
+//! - **A request is whole.** Its events are never in two flushes.
+//! - **A walk never skips.** It stops at the settled edge ([`store::Settled`]), below the oldest transaction that still runs.
+//!   Lists do not use the edge, so they show what was acknowledged.
+//! - **Memory is bounded** by one budget of bytes and one of events, each from arrival to the end of the flush.
+//!
+//! # Where this differs from the design
+//!
+//! - The flush returns one row with arrays of what was *not* stored, instead of a row for each event: most events are new,
+//!   and what is not listed was stored. It also takes each topic's totals, which the sorted batch knows for nothing.
+//! - `enable_nestloop = off` and `jit = off` are properties of the function: without statistics of arrays the planner may
+//!   choose a join that is quadratic in the batch, and with the first alone it compiles every flush (270 ms for one event).
+//! - Readers share connections through a small pool of our own, because sqlx's can lose a place for ever when a query is
+//!   cancelled on a connection that died silently ([`store::postgres`] says how).
+//! - A newer schema is accepted with a warning: migrations only add, so that an older replica can be rolled back to.
 
 pub mod cli;
 pub mod client;
@@ -11,3 +79,71 @@ pub mod metrics;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    const FLOORS: [(&str, u8); 11] = [
+        ("event", 0),
+        ("config", 0),
+        ("metrics", 0),
+        ("store", 1),
+        ("telemetry", 1),
+        ("ingest", 2),
+        ("http", 3),
+        ("client", 3),
+        ("lifecycle", 3),
+        ("serve", 4),
+        ("cli", 5),
+    ];
+
+    /// Who may name a library or a module of `std`.
+    const TENANTS: [(&str, &[&str]); 3] = [
+        ("sqlx::", &["store"]),
+        ("axum::", &["http", "serve"]),
+        ("std::env::", &["config", "telemetry"]),
+    ];
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+            .collect()
+    }
+
+    #[test]
+    fn a_file_imports_only_from_floors_below_its_own() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let floor = |room: &str| FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor);
+        let mut faults = Vec::new();
+        for path in files(&source) {
+            let inside = path.strip_prefix(&source).unwrap().with_extension("");
+            let room = inside
+                .components()
+                .next()
+                .unwrap()
+                .as_os_str()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            if inside.ends_with("tests") || inside.to_str().unwrap().contains("conformance") || floor(&room).is_none() {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for import in code.split("crate::").skip(1) {
+                let other = import.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                if other != room && floor(other).is_some_and(|other| other >= floor(&room).unwrap()) {
+                    faults.push(format!("{} names crate::{other}", inside.display()));
+                }
+            }
+            for (name, tenants) in TENANTS {
+                if code.contains(name) && !tenants.contains(&room.as_str()) {
+                    faults.push(format!("{} names {name}", inside.display()));
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+}

@@ -22,7 +22,12 @@ pub struct Tasks {
 impl Default for Tasks {
     fn default() -> Self {
         let (died, deaths) = mpsc::channel(1);
-        Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), died, deaths }
+        Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            died,
+            deaths,
+        }
     }
 }
 
@@ -73,7 +78,10 @@ impl Signals {
     /// # Errors
     /// The system refuses the handlers.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next of them, and answers with its name.

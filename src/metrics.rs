@@ -36,7 +36,12 @@ struct Recent {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let recent = Recent { latencies: Vec::new(), next_latency: 0, events: [0; RATE_SECONDS + 1], second: 0 };
+        let recent = Recent {
+            latencies: Vec::new(),
+            next_latency: 0,
+            events: [0; RATE_SECONDS + 1],
+            second: 0,
+        };
         Self {
             started: Instant::now(),
             received: AtomicU64::default(),
@@ -84,7 +89,10 @@ impl Metrics {
         let mut latencies = self.lock().latencies.clone();
         latencies.sort_unstable();
         let rank = |percent: usize| latencies.get((latencies.len() * percent).div_ceil(100).saturating_sub(1));
-        (rank(50).copied().unwrap_or_default(), rank(99).copied().unwrap_or_default())
+        (
+            rank(50).copied().unwrap_or_default(),
+            rank(99).copied().unwrap_or_default(),
+        )
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Recent> {
@@ -117,12 +125,20 @@ mod tests {
         for milliseconds in 1..=100 {
             metrics.record_commit(1, 1, Duration::from_millis(milliseconds));
         }
-        assert_eq!(metrics.commit_latency(), (Duration::from_millis(50), Duration::from_millis(99)));
+        assert_eq!(
+            metrics.commit_latency(),
+            (Duration::from_millis(50), Duration::from_millis(99))
+        );
     }
 
     #[test]
     fn a_second_that_has_passed_leaves_the_rate_after_ten() {
-        let mut recent = Recent { latencies: Vec::new(), next_latency: 0, events: [0; 11], second: 0 };
+        let mut recent = Recent {
+            latencies: Vec::new(),
+            next_latency: 0,
+            events: [0; 11],
+            second: 0,
+        };
         recent.events[slot(0)] = 7;
         recent.turn_to(10);
         assert_eq!(recent.events.iter().sum::<u64>(), 7);

@@ -14,7 +14,7 @@ use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
 use crate::store::backoff::Backoff;
-use crate::store::{self, ErrorClass, Store, StoreError};
+use crate::store::{self, ErrorClass, Store};
 
 /// How often the store is probed: a store that is gone is noticed within this and the probe's own time limit.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,7 +33,9 @@ pub async fn serve(config: Config) -> Result<()> {
     let (health, seen_health) = watch::channel(None);
 
     let address = format!("{}:{}", config.http.host, config.http.port);
-    let listener = Listener::bind(config.http.clone()).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = Listener::bind(config.http.clone())
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), url = listener.url()?, "listening");
     let parts = Parts {
         store: store.clone(),
@@ -44,8 +46,17 @@ pub async fn serve(config: Config) -> Result<()> {
         health: seen_health,
     };
     let app = http::routes(AppState::new(parts));
-    let mut service = Service { store, ingest, phase, tasks: Tasks::default(), connections: TaskTracker::new() };
-    service.tasks.spawn("listener", listener.run(app, service.tasks.stop().clone(), service.connections.clone()));
+    let mut service = Service {
+        store,
+        ingest,
+        phase,
+        tasks: Tasks::default(),
+        connections: TaskTracker::new(),
+    };
+    service.tasks.spawn(
+        "listener",
+        listener.run(app, service.tasks.stop().clone(), service.connections.clone()),
+    );
 
     let ended = tokio::select! {
         started = open(&*service.store, config.life.migrates) => started,
@@ -76,7 +87,8 @@ struct Service {
 impl Service {
     /// The store is open: from here on requests are served.
     fn start(&self, writers: Vec<Writer>, health: watch::Sender<Health>) {
-        self.tasks.spawn("probe", probe(self.store.clone(), health, self.tasks.stop().clone()));
+        self.tasks
+            .spawn("probe", probe(self.store.clone(), health, self.tasks.stop().clone()));
         for writer in writers {
             self.tasks.spawn("writer", writer.run());
         }
@@ -116,7 +128,11 @@ impl Service {
 async fn open(store: &dyn Store, migrates: bool) -> Result<()> {
     let mut backoff = Backoff::default();
     loop {
-        let opened = if migrates { store.migrate().await.map(drop) } else { store.check_schema().await };
+        let opened = if migrates {
+            store.migrate().await.map(drop)
+        } else {
+            store.check_schema().await
+        };
         match opened {
             Ok(()) => break,
             Err(error) if error.class == ErrorClass::Configuration => return Err(error.into()),
@@ -143,7 +159,11 @@ async fn probe(store: Arc<dyn Store>, health: watch::Sender<Health>, stop: tokio
             match &found {
                 Ok(_) if was_well.is_some() => tracing::info!("the store is back"),
                 Ok(_) => {}
-                Err(error) => tracing::warn!(error.class = error.class.as_str(), "the store is gone: {}", error.line()),
+                Err(error) => tracing::warn!(
+                    error.class = error.class.as_str(),
+                    "the store is gone: {}",
+                    error.line()
+                ),
             }
         }
         was_well = Some(found.is_ok());

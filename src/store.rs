@@ -60,7 +60,10 @@ impl Batch {
         let mut first = 0; // the row of the current identity's first event
         for index in order {
             let event = at(index);
-            let known = rows.get(first).map(|row| at(row.position)).filter(|known| (&known.topic, &known.event_id) == (&event.topic, &event.event_id));
+            let known = rows
+                .get(first)
+                .map(|row| at(row.position))
+                .filter(|known| (&known.topic, &known.event_id) == (&event.topic, &event.event_id));
             if known.is_some_and(|known| known.payload == event.payload) {
                 rows[first].copies += 1;
                 row_of[index as usize] = row_number(first);
@@ -69,7 +72,10 @@ impl Batch {
                     first = rows.len();
                 }
                 row_of[index as usize] = row_number(rows.len());
-                rows.push(Row { position: index, copies: 1 });
+                rows.push(Row {
+                    position: index,
+                    copies: 1,
+                });
             }
         }
         (Batch { events, rows }, row_of)
@@ -448,7 +454,11 @@ pub struct StoreError {
 impl StoreError {
     /// An error of this class, with what was being done or is wrong.
     pub fn new(class: ErrorClass, context: impl Into<String>) -> Self {
-        Self { class, context: context.into(), source: None }
+        Self {
+            class,
+            context: context.into(),
+            source: None,
+        }
     }
 
     /// The same, caused by `source`.

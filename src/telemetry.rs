@@ -9,7 +9,10 @@ use tracing_subscriber::EnvFilter;
 ///
 /// # Errors
 /// A sentence that says what is wrong with one of the two.
-#[expect(clippy::disallowed_methods, reason = "logging starts before anything else, so that configuration can be reported")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "logging starts before anything else, so that configuration can be reported"
+)]
 pub fn start() -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => {
@@ -24,7 +27,14 @@ pub fn start() -> Result<(), String> {
         Ok("") | Err(_) => !is_terminal,
         Ok(other) => return Err(format!("LOG_FORMAT must be text or json, not {other:?}")),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
-    let started = if is_json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal);
+    let started = if is_json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.try_init()
+    };
     started.map_err(|error| format!("logging cannot be started: {error}"))
 }

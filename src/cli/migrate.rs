@@ -10,7 +10,9 @@ use crate::store;
 ///
 /// `serve` does so itself, unless it is started with --no-migrate.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  eventsieve migrate --database-url postgres://eventsieve:secret@localhost/eventsieve")]
+#[command(
+    after_help = "Example:\n  eventsieve migrate --database-url postgres://eventsieve:secret@localhost/eventsieve"
+)]
 pub struct Args {
     #[command(flatten)]
     store: StoreOptions,

@@ -10,7 +10,9 @@ use crate::store::{self, Verification};
 ///
 /// In one snapshot, while the service runs or not. Ends with 1 if anything is off.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  eventsieve verify --database-url postgres://eventsieve:secret@localhost/eventsieve")]
+#[command(
+    after_help = "Example:\n  eventsieve verify --database-url postgres://eventsieve:secret@localhost/eventsieve"
+)]
 pub struct Args {
     #[command(flatten)]
     store: StoreOptions,
@@ -43,7 +45,10 @@ fn table(verification: &Verification) -> String {
         ("pruned", counts.pruned),
         ("not yet published", verification.outbox_batches),
     ];
-    let mut table: String = lines.iter().map(|(name, count)| format!("{name:<18}{count:>14}\n")).collect();
+    let mut table: String = lines
+        .iter()
+        .map(|(name, count)| format!("{name:<18}{count:>14}\n"))
+        .collect();
     for drift in &verification.drifts {
         table.push_str(&format!("off: {drift}\n"));
     }

@@ -38,7 +38,10 @@ enum Coding {
 /// [`Failure::UnsupportedMediaType`] for any other, and for none: a page of another site can then not publish in a
 /// visitor's name without asking first (a "simple" request has neither type).
 pub fn form(headers: &HeaderMap) -> Result<Form, Failure> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     match essence.to_ascii_lowercase().as_str() {
         "application/json" => Ok(Form::Json),
@@ -60,7 +63,9 @@ pub async fn read(
     let coding = coding(headers)?;
     let mut reservation = budget.reserve();
     let max = limits.body_bytes_max;
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if coding == Coding::Identity && declared.is_some_and(|length| length > max) {
         return Err(Failure::TooLarge(max));
     }
@@ -83,13 +88,17 @@ pub async fn read(
             }
         }
     };
-    let bytes = tokio::time::timeout(limits.body_timeout, reading).await.map_err(|_| Failure::BodyTimeout)??;
+    let bytes = tokio::time::timeout(limits.body_timeout, reading)
+        .await
+        .map_err(|_| Failure::BodyTimeout)??;
     Ok((bytes, reservation))
 }
 
 fn coding(headers: &HeaderMap) -> Result<Coding, Failure> {
     let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    let Some(value) = codings.next() else { return Ok(Coding::Identity) };
+    let Some(value) = codings.next() else {
+        return Ok(Coding::Identity);
+    };
     match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         _ if codings.next().is_some() => Err(Failure::UnsupportedCoding),
         "identity" => Ok(Coding::Identity),
@@ -104,7 +113,9 @@ async fn plain(mut body: Body, max: usize, reservation: &mut Reservation) -> Res
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Failure::Incomplete)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| Failure::Incomplete)?.into_data() else {
+            continue;
+        };
         let length = first.len() + whole.len() + data.len();
         if length > max {
             return Err(Failure::TooLarge(max));
@@ -123,7 +134,11 @@ async fn plain(mut body: Body, max: usize, reservation: &mut Reservation) -> Res
 }
 
 /// A body that is decompressed as it comes, and cut off at its limit.
-async fn decoded(mut decoder: impl AsyncRead + Unpin, max: usize, reservation: &mut Reservation) -> Result<Bytes, Failure> {
+async fn decoded(
+    mut decoder: impl AsyncRead + Unpin,
+    max: usize,
+    reservation: &mut Reservation,
+) -> Result<Bytes, Failure> {
     let mut whole = BytesMut::new();
     loop {
         whole.reserve(CHUNK);

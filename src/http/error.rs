@@ -77,7 +77,8 @@ impl Failure {
             Failure::Invalid(_) => "The request breaks rules.".to_owned(),
             Failure::Unavailable(reason) => (*reason).to_owned(),
             Failure::OutcomeUnknown => {
-                "The commit was tried, and its outcome is not known: send the request again, nothing is stored twice.".to_owned()
+                "The commit was tried, and its outcome is not known: send the request again, nothing is stored twice."
+                    .to_owned()
             }
             Failure::Internal => "The service failed. Send the request again: nothing is stored twice.".to_owned(),
         }
@@ -93,16 +94,24 @@ impl Failure {
         let (mut parts, _) = bare.into_parts();
         parts.status = status;
         parts.headers.remove(header::CONTENT_LENGTH);
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        parts
+            .headers
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            parts
+                .headers
+                .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         if matches!(self, Failure::UnsupportedCoding) {
-            parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+            parts
+                .headers
+                .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
         }
         if matches!(self, Failure::BodyTimeout | Failure::Incomplete | Failure::TooLarge(_)) {
             // The rest of the body may still be on its way: this connection cannot be used again.
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            parts
+                .headers
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Response::from_parts(parts, Body::from(body.to_string()))
     }
@@ -133,9 +142,13 @@ impl IntoResponse for Failure {
 impl From<SubmitError> for Failure {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Full => Failure::Unavailable("The queue is full: nothing was stored. Try again a little later."),
+            SubmitError::Full => {
+                Failure::Unavailable("The queue is full: nothing was stored. Try again a little later.")
+            }
             SubmitError::Stopping => Failure::Unavailable("The service is stopping: nothing was stored. Try again."),
-            SubmitError::TooLate => Failure::Unavailable("The store did not answer in time: nothing was stored. Try again."),
+            SubmitError::TooLate => {
+                Failure::Unavailable("The store did not answer in time: nothing was stored. Try again.")
+            }
             SubmitError::Unknown => Failure::OutcomeUnknown,
             SubmitError::Refused(_) => Failure::Internal,
         }

@@ -51,7 +51,9 @@ pub async fn list(
     if query.style == Style::Lines {
         return lines(state, query).await;
     }
-    let page = query.first_page(&state, query.limit.map_or(LIMIT_DEFAULT, small)).await?;
+    let page = query
+        .first_page(&state, query.limit.map_or(LIMIT_DEFAULT, small))
+        .await?;
     Ok(query.write(&page))
 }
 
@@ -65,10 +67,19 @@ impl Query {
             since: parameters.time("since"),
             until: parameters.time("until"),
         };
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let wants_lines = accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim() == NDJSON);
+        let accept = headers
+            .get(header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let wants_lines = accept
+            .split(',')
+            .any(|range| range.split(';').next().unwrap_or_default().trim() == NDJSON);
         let format = parameters.word("format", &[("object", Style::Object), ("array", Style::Array)]);
-        let style = if wants_lines { Style::Lines } else { format.unwrap_or(Style::Object) };
+        let style = if wants_lines {
+            Style::Lines
+        } else {
+            format.unwrap_or(Style::Object)
+        };
         let limit_max = if wants_lines { u64::MAX } else { LIMIT_MAX };
         let limit = parameters.number("limit", 1, limit_max);
         let offset = parameters.number("offset", 0, u64::MAX);
@@ -85,15 +96,40 @@ impl Query {
         }
         parameters.finish()?;
         let (order, offset) = (order.unwrap_or_default(), offset.unwrap_or(0));
-        Ok(Self { filter, order, limit, offset, after, style })
+        Ok(Self {
+            filter,
+            order,
+            limit,
+            offset,
+            after,
+            style,
+        })
     }
 
     async fn first_page(&self, state: &AppState, limit: u32) -> Result<Page, StoreError> {
         match self.after {
-            Some(after) => state.store.walk(&Walk { filter: self.filter.clone(), after, limit }).await,
+            Some(after) => {
+                state
+                    .store
+                    .walk(&Walk {
+                        filter: self.filter.clone(),
+                        after,
+                        limit,
+                    })
+                    .await
+            }
             None => {
                 let (filter, order, offset) = (self.filter.clone(), self.order, self.offset);
-                state.store.list(&List { filter, order, offset, limit, ..List::default() }).await
+                state
+                    .store
+                    .list(&List {
+                        filter,
+                        order,
+                        offset,
+                        limit,
+                        ..List::default()
+                    })
+                    .await
             }
         }
     }
@@ -108,7 +144,13 @@ impl Query {
         }
         let topic = self.filter.topic.as_ref().map(|topic| topic.as_str());
         let topic = serde_json::to_string(&topic).expect("a string is always JSON");
-        out.extend_from_slice(format!(r#"{{"status":"success","topic":{topic},"count":{},"events":"#, page.events.len()).as_bytes());
+        out.extend_from_slice(
+            format!(
+                r#"{{"status":"success","topic":{topic},"count":{},"events":"#,
+                page.events.len()
+            )
+            .as_bytes(),
+        );
         write_array(&mut out, &page.events);
         out.extend_from_slice(format!(r#","next":"{}"}}"#, page.next).as_bytes());
         ([(header::CONTENT_TYPE, JSON)], out).into_response()
@@ -171,9 +213,20 @@ struct Lines {
 /// The first page is read before the answer begins, so that a store that fails is a proper 503.
 async fn lines(state: AppState, query: Query) -> Result<Response, Failure> {
     let settled = state.store.settled().await?;
-    let below = if query.after.is_some() { settled.edge.batch() + 1 } else { settled.horizon };
+    let below = if query.after.is_some() {
+        settled.edge.batch() + 1
+    } else {
+        settled.horizon
+    };
     let (left, at) = (query.limit, query.after);
-    let mut lines = Lines { state, query, left, at, below, is_last: false };
+    let mut lines = Lines {
+        state,
+        query,
+        left,
+        at,
+        below,
+        is_last: false,
+    };
     let first = lines.next_chunk().await?;
     let rest = stream::unfold(Some(lines), async |lines| {
         let mut lines = lines?;
@@ -193,7 +246,9 @@ impl Lines {
     /// The next lines, some hundred at a time; `None` at the end.
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
         loop {
-            let limit = self.left.map_or(STREAM_PAGE, |left| small(left.min(u64::from(STREAM_PAGE))));
+            let limit = self
+                .left
+                .map_or(STREAM_PAGE, |left| small(left.min(u64::from(STREAM_PAGE))));
             if self.is_last || limit == 0 {
                 return Ok(None);
             }
@@ -222,7 +277,10 @@ impl Lines {
             let page = self.state.store.walk(&Walk { filter, after, limit }).await?;
             self.at = Some(page.next);
             let reached = page.next.batch() >= self.below;
-            return Ok(Page { is_last: page.is_last || reached, ..page });
+            return Ok(Page {
+                is_last: page.is_last || reached,
+                ..page
+            });
         }
         let is_first = self.at.is_none();
         let list = List {

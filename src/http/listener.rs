@@ -163,7 +163,12 @@ struct HeadTimeout<S> {
 
 impl<S> HeadTimeout<S> {
     fn new(stream: S, limit: Duration, requests: Arc<Requests>) -> Self {
-        Self { stream, limit, requests, timer: None }
+        Self {
+            stream,
+            limit,
+            requests,
+            timer: None,
+        }
     }
 }
 
@@ -172,7 +177,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let begun = self.requests.begun.load(Ordering::Relaxed);
-        if self.requests.is_under_way.load(Ordering::Relaxed) || self.timer.as_ref().is_some_and(|(at, _)| *at != begun) {
+        if self.requests.is_under_way.load(Ordering::Relaxed) || self.timer.as_ref().is_some_and(|(at, _)| *at != begun)
+        {
             self.timer = None;
         } else if buf.filled().len() > before && self.timer.is_none() {
             self.timer = Some((begun, Box::pin(tokio::time::sleep_until(Instant::now() + self.limit))));
@@ -181,7 +187,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
             && let Some((_, timer)) = &mut self.timer
             && timer.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of the request took too long")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the head of the request took too long",
+            )));
         }
         result
     }

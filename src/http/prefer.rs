@@ -37,8 +37,16 @@ impl Preferences {
                 _ => {}
             }
         }
-        let handling = if handling.as_deref() == Some("lenient") { Handling::Lenient } else { Handling::Strict };
-        Self { handling, representation: returns.as_deref() == Some("representation"), respond_async }
+        let handling = if handling.as_deref() == Some("lenient") {
+            Handling::Lenient
+        } else {
+            Handling::Strict
+        };
+        Self {
+            handling,
+            representation: returns.as_deref() == Some("representation"),
+            respond_async,
+        }
     }
 }
 
@@ -49,19 +57,41 @@ mod tests {
     use super::*;
 
     fn preferences(values: &[&'static str]) -> Preferences {
-        Preferences::of(&values.iter().map(|value| (PREFER, HeaderValue::from_static(value))).collect())
+        Preferences::of(
+            &values
+                .iter()
+                .map(|value| (PREFER, HeaderValue::from_static(value)))
+                .collect(),
+        )
     }
 
     #[test]
     fn preferences_are_read_from_all_headers_whatever_their_case() {
-        let all = Preferences { handling: Handling::Lenient, representation: true, respond_async: true };
-        assert_eq!(preferences(&["respond-async, wait=10", "Handling=Lenient; x=y,return=\"representation\""]), all);
+        let all = Preferences {
+            handling: Handling::Lenient,
+            representation: true,
+            respond_async: true,
+        };
+        assert_eq!(
+            preferences(&[
+                "respond-async, wait=10",
+                "Handling=Lenient; x=y,return=\"representation\""
+            ]),
+            all
+        );
     }
 
     #[test]
     fn without_preferences_a_request_is_strict_and_waits_for_its_commit() {
-        let none = Preferences { handling: Handling::Strict, representation: false, respond_async: false };
+        let none = Preferences {
+            handling: Handling::Strict,
+            representation: false,
+            respond_async: false,
+        };
         assert_eq!(preferences(&[]), none);
-        assert_eq!(preferences(&["handling=strict, handling=lenient, return=minimal, unknown"]), none);
+        assert_eq!(
+            preferences(&["handling=strict, handling=lenient, return=minimal, unknown"]),
+            none
+        );
     }
 }

@@ -34,7 +34,9 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<Value>, Failur
 /// `GET /health`: the whole picture.
 pub async fn health(State(state): State<AppState>) -> Response {
     let health = *state.health.borrow();
-    let unsettled = health.and_then(Result::ok).map_or(0.0, |settled| settled.unsettled_seconds);
+    let unsettled = health
+        .and_then(Result::ok)
+        .map_or(0.0, |settled| settled.unsettled_seconds);
     let trouble = state.trouble();
     let (code, status) = match trouble {
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
@@ -48,7 +50,10 @@ pub async fn health(State(state): State<AppState>) -> Response {
     let body = json!({ "status": status, "store": store, "fanout": { "kind": "process", "status": "up" } });
     let mut response = (code, Json(body)).into_response();
     if code == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(axum::http::header::RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+        response.headers_mut().insert(
+            axum::http::header::RETRY_AFTER,
+            axum::http::HeaderValue::from_static("1"),
+        );
     }
     response
 }
@@ -71,7 +76,10 @@ impl AppState {
             Some(Err(class)) => Some(class),
         };
         let flushed = self.ingest.trouble().filter(|class| {
-            let is_of_the_store = matches!(class, ErrorClass::Resources | ErrorClass::ReadOnly | ErrorClass::Configuration);
+            let is_of_the_store = matches!(
+                class,
+                ErrorClass::Resources | ErrorClass::ReadOnly | ErrorClass::Configuration
+            );
             is_of_the_store || matches!(class, ErrorClass::NotSent)
         });
         probed.or(flushed).map(|class| match class {

@@ -16,8 +16,8 @@ use super::body::{self, Form};
 use super::error::Failure;
 use super::prefer::{PREFERENCE_APPLIED, Preferences};
 use crate::event::{
-    Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic, parse_json,
-    parse_lines,
+    Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic,
+    parse_json, parse_lines,
 };
 use crate::ingest::{Handling, Submission, SubmitError, Verdict};
 
@@ -30,34 +30,51 @@ pub async fn publish(State(state): State<AppState>, headers: HeaderMap, body: Bo
     let parse = if form == Form::Json { parse_json } else { parse_lines };
     let mut parsed = parse(&bytes, state.limits.events_max).map_err(Failure::Invalid)?;
     drop(bytes);
-    state.metrics.rejected.fetch_add(parsed.rejected.len() as u64, Ordering::Relaxed);
+    state
+        .metrics
+        .rejected
+        .fetch_add(parsed.rejected.len() as u64, Ordering::Relaxed);
     let is_valid = parsed.rejected.is_empty();
     if !is_valid && (preferences.handling == Handling::Strict || parsed.events.is_empty()) {
         return Err(Failure::Invalid(parsed.into_faults()));
     }
     // The text is accounted with the body; what comes on top of it is the events' own size.
     let own_size = parsed.events.len() * size_of::<Event>();
-    reservation.grow(own_size).map_err(|_| Failure::from(SubmitError::Full))?;
+    reservation
+        .grow(own_size)
+        .map_err(|_| Failure::from(SubmitError::Full))?;
     let report = Report::new(&mut parsed, preferences);
     let events = std::mem::take(&mut parsed.events);
     if events.is_empty() {
         return Ok(report.processed(&parsed, &[]));
     }
-    let submission = Submission { events, reservation, handling: preferences.handling };
+    let submission = Submission {
+        events,
+        reservation,
+        handling: preferences.handling,
+    };
     if preferences.respond_async {
         state.ingest.submit_and_forget(submission)?;
         return Ok(report.accepted(&parsed));
     }
     match state.ingest.submit(submission).await {
         Ok(verdicts) => {
-            let refused = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Refused)).count();
+            let refused = verdicts
+                .iter()
+                .filter(|verdict| matches!(verdict, Verdict::Refused))
+                .count();
             state.metrics.rejected.fetch_add(refused as u64, Ordering::Relaxed);
             Ok(report.processed(&parsed, &verdicts))
         }
         Err(SubmitError::Refused(culprits)) => {
-            state.metrics.rejected.fetch_add(culprits.len() as u64, Ordering::Relaxed);
+            state
+                .metrics
+                .rejected
+                .fetch_add(culprits.len() as u64, Ordering::Relaxed);
             let refused = |culprit: &usize| store_refused(&parsed, parsed.indices[*culprit]);
-            Err(Failure::Invalid(culprits.iter().take(FAULTS_MAX).map(refused).collect()))
+            Err(Failure::Invalid(
+                culprits.iter().take(FAULTS_MAX).map(refused).collect(),
+            ))
         }
         Err(error) => Err(error.into()),
     }
@@ -152,7 +169,11 @@ impl Report {
             (None, Handling::Lenient) => Some(self.results(parsed, verdicts, &[])),
             (Some(identities), _) => Some(self.results(parsed, verdicts, identities)),
         };
-        let status = if unique > 0 { StatusCode::CREATED } else { StatusCode::OK };
+        let status = if unique > 0 {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
         let answer = Processed {
             status: "success",
             message: format!("Processed {received} event{}", if received == 1 { "" } else { "s" }),
@@ -205,14 +226,27 @@ impl Report {
                 Verdict::Conflict(first) => ("conflict", first),
                 Verdict::Refused => {
                     let errors = Cow::Owned(vec![store_refused(parsed, index)]);
-                    results.push(EventResult::Rejected { index, status: "rejected", errors });
+                    results.push(EventResult::Rejected {
+                        index,
+                        status: "rejected",
+                        errors,
+                    });
                     continue;
                 }
             };
-            let Some((topic, event_id)) = identities.get(place) else { continue };
+            let Some((topic, event_id)) = identities.get(place) else {
+                continue;
+            };
             let (topic, event_id) = (topic.as_str(), event_id.as_str());
             let (cursor, received_at) = (first.map(|first| first.cursor), first.map(|first| first.received_at));
-            results.push(EventResult::Received { index, topic, event_id, status, cursor, received_at });
+            results.push(EventResult::Received {
+                index,
+                topic,
+                event_id,
+                status,
+                cursor,
+                received_at,
+            });
         }
         results.sort_by_key(EventResult::index);
         results

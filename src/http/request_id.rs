@@ -21,7 +21,10 @@ impl RequestId {
             let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/+=-".contains(&byte);
             (1..=CHARACTERS_MAX).contains(&id.len()) && id.bytes().all(is_fit)
         };
-        let sent = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(fit);
+        let sent = headers
+            .get(X_REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(fit);
         Self(sent.map_or_else(|| Uuid::new_v4().to_string(), ToOwned::to_owned))
     }
 

@@ -36,8 +36,18 @@ fn figures(state: &AppState, stats: &StoreStats) -> Value {
     let uptime = hundredths(metrics.started.elapsed().as_secs_f64());
     let (p50, p99) = metrics.commit_latency();
     let milliseconds = |time: std::time::Duration| hundredths(time.as_secs_f64() * 1e3);
-    let Counts { received, unique_processed, duplicate_dropped, pruned, .. } = stats.counts;
-    let topics: Map<String, Value> = stats.topics.iter().map(|(topic, unique)| (topic.clone(), json!(unique))).collect();
+    let Counts {
+        received,
+        unique_processed,
+        duplicate_dropped,
+        pruned,
+        ..
+    } = stats.counts;
+    let topics: Map<String, Value> = stats
+        .topics
+        .iter()
+        .map(|(topic, unique)| (topic.clone(), json!(unique)))
+        .collect();
     let mut figures = counts(&stats.counts);
     let rest = json!({
         "topics": topics,
@@ -86,14 +96,22 @@ pub struct SharedStats {
 impl SharedStats {
     /// Nothing is read yet.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, running: Arc::default(), next: Arc::default() }
+        Self {
+            store,
+            running: Arc::default(),
+            next: Arc::default(),
+        }
     }
 
     /// The counters, from a snapshot that was taken after this call.
     pub async fn read(&self) -> Result<Arc<StoreStats>, StoreError> {
         let reading = {
-            let mut next = self.next.lock().expect("nothing panics while it holds the next reading");
-            next.get_or_insert_with(|| self.clone().begin().boxed().shared()).clone()
+            let mut next = self
+                .next
+                .lock()
+                .expect("nothing panics while it holds the next reading");
+            next.get_or_insert_with(|| self.clone().begin().boxed().shared())
+                .clone()
         };
         reading.await
     }
@@ -101,7 +119,10 @@ impl SharedStats {
     async fn begin(self) -> Result<Arc<StoreStats>, StoreError> {
         let _turn = self.running.lock().await;
         // From here on it has begun: who asks now needs another.
-        self.next.lock().expect("nothing panics while it holds the next reading").take();
+        self.next
+            .lock()
+            .expect("nothing panics while it holds the next reading")
+            .take();
         self.store.stats().await.map(Arc::new)
     }
 }

@@ -19,13 +19,19 @@ impl Budget {
     /// A budget of `max` bytes.
     #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), max })
+        Arc::new(Self {
+            taken: AtomicUsize::new(0),
+            max,
+        })
     }
 
     /// An empty reservation, to be grown.
     #[must_use]
     pub fn reserve(self: &Arc<Self>) -> Reservation {
-        Reservation { budget: self.clone(), bytes: 0 }
+        Reservation {
+            budget: self.clone(),
+            bytes: 0,
+        }
     }
 
     /// The bytes that are taken.
@@ -49,7 +55,10 @@ impl Reservation {
     /// [`Spent`] when fewer are left.
     pub fn grow(&mut self, more: usize) -> Result<(), Spent> {
         let fits = |taken: usize| taken.checked_add(more).filter(|taken| *taken <= self.budget.max);
-        self.budget.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| Spent)?;
+        self.budget
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .map_err(|_| Spent)?;
         self.bytes += more;
         Ok(())
     }

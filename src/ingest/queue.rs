@@ -40,7 +40,12 @@ pub(super) type Seated = (Arc<Seat>, Box<Work>);
 
 impl Queue {
     pub(super) fn new(events_max: usize) -> Self {
-        Self { state: Mutex::default(), arrived: Notify::new(), ended: Notify::new(), events_max }
+        Self {
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            ended: Notify::new(),
+            events_max,
+        }
     }
 
     /// Takes a request in, or refuses it at once.
@@ -50,7 +55,11 @@ impl Queue {
         deadline: Option<Instant>,
     ) -> Result<(Arc<Seat>, oneshot::Receiver<Answer>), SubmitError> {
         let (answer, receiver) = oneshot::channel();
-        let Submission { events, reservation, handling } = submission;
+        let Submission {
+            events,
+            reservation,
+            handling,
+        } = submission;
         let mut state = self.lock();
         if state.is_closed {
             return Err(SubmitError::Stopping);
@@ -62,7 +71,14 @@ impl Queue {
         state.next_ticket += 1;
         state.events += events.len();
         state.outstanding.insert(ticket, events.len());
-        let seat = Arc::new(Seat::new(Work { ticket, events, handling, reservation, deadline, answer }));
+        let seat = Arc::new(Seat::new(Work {
+            ticket,
+            events,
+            handling,
+            reservation,
+            deadline,
+            answer,
+        }));
         state.waiting.push_back(seat.clone());
         drop(state);
         self.arrived.notify_one();
@@ -128,7 +144,12 @@ impl Queue {
             let ended = self.ended.notified();
             let mut ended = std::pin::pin!(ended);
             ended.as_mut().enable();
-            if self.lock().outstanding.first_key_value().is_none_or(|(oldest, _)| *oldest >= ticket) {
+            if self
+                .lock()
+                .outstanding
+                .first_key_value()
+                .is_none_or(|(oldest, _)| *oldest >= ticket)
+            {
                 return;
             }
             ended.await;
@@ -137,6 +158,12 @@ impl Queue {
 
     pub(super) fn events(&self) -> usize {
         self.lock().events
+    }
+
+    /// Seats in the queue, empty ones included.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
     }
 
     pub(super) fn close(&self) {

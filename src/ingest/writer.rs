@@ -47,7 +47,13 @@ enum Step {
 
 impl Writer {
     pub(super) fn new(lane: u32, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
-        Self { lane, store, shared, appender: None, backoff: Backoff::default() }
+        Self {
+            lane,
+            store,
+            shared,
+            appender: None,
+            backoff: Backoff::default(),
+        }
     }
 
     /// Commits until the ingest is closed and the queue is empty.
@@ -119,14 +125,24 @@ impl Writer {
 
     /// One flush: attempts under one id until it is known to have been committed, or known not to have been, or given up.
     async fn append(&mut self, batch: &Batch, group: &[Seated]) -> Result<Appended, Failure> {
-        let flush = Flush { id: Uuid::new_v4(), batch, lease: None };
+        let flush = Flush {
+            id: Uuid::new_v4(),
+            batch,
+            lease: None,
+        };
         let mut doubt = Doubt::default();
         loop {
             let begun = Instant::now();
             match self.attempt(&flush).await {
                 Ok(appended) => {
-                    let unique = appended.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Stored(_))).count();
-                    self.shared.metrics.record_commit(batch.len() as u64, unique as u64, begun.elapsed());
+                    let unique = appended
+                        .outcomes
+                        .iter()
+                        .filter(|outcome| matches!(outcome, Outcome::Stored(_)))
+                        .count();
+                    self.shared
+                        .metrics
+                        .record_commit(batch.len() as u64, unique as u64, begun.elapsed());
                     self.shared.set_trouble(None);
                     self.backoff.reset();
                     return Ok(appended);
@@ -139,7 +155,10 @@ impl Writer {
                         return Err(Failure::Definite);
                     }
                     if doubt.is_over(group) {
-                        tracing::error!(batch.len = batch.len(), "the outcome of a flush stays unknown: given up");
+                        tracing::error!(
+                            batch.len = batch.len(),
+                            "the outcome of a flush stays unknown: given up"
+                        );
                         return Err(Failure::Unknown);
                     }
                     tokio::time::sleep(self.backoff.next_wait()).await;
@@ -213,7 +232,12 @@ impl Writer {
         let all = std::mem::take(&mut work.events);
         let is_culprit = |index: &usize| culprits.binary_search(index).is_ok();
         let total = all.len();
-        let good: Vec<Event> = all.into_iter().enumerate().filter(|(index, _)| !is_culprit(index)).map(|(_, e)| e).collect();
+        let good: Vec<Event> = all
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| !is_culprit(index))
+            .map(|(_, e)| e)
+            .collect();
         let (batch, row_of) = Batch::new(good);
         let group = [(seat, work)];
         let result = loop {
@@ -226,7 +250,13 @@ impl Writer {
         let answer = match result {
             Ok(appended) => {
                 let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
-                let verdict = |index| if is_culprit(&index) { Some(Verdict::Refused) } else { verdicts.next() };
+                let verdict = |index| {
+                    if is_culprit(&index) {
+                        Some(Verdict::Refused)
+                    } else {
+                        verdicts.next()
+                    }
+                };
                 Ok((0..total).filter_map(verdict).collect())
             }
             Err(Failure::Unknown) => Err(SubmitError::Unknown),
@@ -260,7 +290,16 @@ impl Writer {
     async fn is_accepted(&mut self, events: &[Event]) -> Result<bool, StoreError> {
         let (batch, _) = Batch::new(events.to_vec());
         let mut appender = self.appender().await?;
-        let result = appender.rehearse(&Flush { id: Uuid::new_v4(), batch: &batch, lease: None }, ATTEMPT_TIMEOUT).await;
+        let result = appender
+            .rehearse(
+                &Flush {
+                    id: Uuid::new_v4(),
+                    batch: &batch,
+                    lease: None,
+                },
+                ATTEMPT_TIMEOUT,
+            )
+            .await;
         self.keep(appender, &result);
         match result {
             Ok(()) => Ok(true),
@@ -272,7 +311,11 @@ impl Writer {
     /// Ends a request: its room is free before its answer can be seen.
     fn answer(&self, work: Box<Work>, answer: Answer) {
         let ticket = work.ticket;
-        let Work { answer: waiter, reservation, .. } = *work;
+        let Work {
+            answer: waiter,
+            reservation,
+            ..
+        } = *work;
         drop(reservation);
         self.shared.queue.ended(ticket);
         if waiter.send(answer).is_err() {
@@ -302,7 +345,10 @@ struct Doubt {
 }
 
 impl Doubt {
-    #[expect(clippy::disallowed_methods, reason = "a frozen machine is told by the wall clock alone")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a frozen machine is told by the wall clock alone"
+    )]
     fn note(&mut self, class: ErrorClass) {
         if class.is_ambiguous() {
             self.since.get_or_insert_with(|| (Instant::now(), SystemTime::now()));

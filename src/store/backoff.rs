@@ -51,7 +51,10 @@ mod tests {
         let waits: Vec<Duration> = (0..200).map(|_| backoff.next_wait()).collect();
         assert!(waits[0] <= 2 * FIRST);
         assert!(waits.iter().all(|wait| *wait <= 2 * LONGEST));
-        assert!(waits.iter().any(|wait| *wait > LONGEST), "200 waits with full jitter pass the middle of the range");
+        assert!(
+            waits.iter().any(|wait| *wait > LONGEST),
+            "200 waits with full jitter pass the middle of the range"
+        );
         backoff.reset();
         assert!(backoff.next_wait() <= 2 * FIRST);
     }

@@ -66,7 +66,11 @@ impl Postgres {
             .expose()
             .parse()
             .map_err(|error: sqlx::Error| connect::invalid_url(&error))?;
-        Ok(Self { readers: Readers::new(options.clone()), options, probe: Mutex::new(None) })
+        Ok(Self {
+            readers: Readers::new(options.clone()),
+            options,
+            probe: Mutex::new(None),
+        })
     }
 }
 
@@ -79,7 +83,10 @@ impl Store for Postgres {
     async fn migrate(&self) -> Result<i64, StoreError> {
         let mut pg = connect(&self.options, Role::Admin).await?;
         // `run` is not usable in a boxed future (its bound on the connection is not general enough); this is its inside.
-        MIGRATIONS.run_direct(None, &mut pg, false).await.or_else(newer_is_fine)?;
+        MIGRATIONS
+            .run_direct(None, &mut pg, false)
+            .await
+            .or_else(newer_is_fine)?;
         close(pg).await;
         Ok(newest_migration())
     }
@@ -107,23 +114,48 @@ impl Store for Postgres {
     }
 
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
-        self.readers.run(read::LIST_TIMEOUT, |mut pg| async move { let read = read::list(&mut pg, list).await?; Ok((pg, read)) }).await
+        self.readers
+            .run(read::LIST_TIMEOUT, |mut pg| async move {
+                let read = read::list(&mut pg, list).await?;
+                Ok((pg, read))
+            })
+            .await
     }
 
     async fn walk(&self, walk: &Walk) -> Result<Page, StoreError> {
-        self.readers.run(read::LIST_TIMEOUT, |mut pg| async move { let read = read::walk(&mut pg, walk).await?; Ok((pg, read)) }).await
+        self.readers
+            .run(read::LIST_TIMEOUT, |mut pg| async move {
+                let read = read::walk(&mut pg, walk).await?;
+                Ok((pg, read))
+            })
+            .await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.readers.run(STATS_TIMEOUT, |mut pg| async move { let read = read::stats(&mut pg).await?; Ok((pg, read)) }).await
+        self.readers
+            .run(STATS_TIMEOUT, |mut pg| async move {
+                let read = read::stats(&mut pg).await?;
+                Ok((pg, read))
+            })
+            .await
     }
 
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {
-        self.readers.run(STATS_TIMEOUT, |mut pg| async move { let read = read::topic_counts(&mut pg, topic).await?; Ok((pg, read)) }).await
+        self.readers
+            .run(STATS_TIMEOUT, |mut pg| async move {
+                let read = read::topic_counts(&mut pg, topic).await?;
+                Ok((pg, read))
+            })
+            .await
     }
 
     async fn settled(&self) -> Result<Settled, StoreError> {
-        self.readers.run(STATS_TIMEOUT, |mut pg| async move { let read = read::settled_now(&mut pg).await?; Ok((pg, read)) }).await
+        self.readers
+            .run(STATS_TIMEOUT, |mut pg| async move {
+                let read = read::settled_now(&mut pg).await?;
+                Ok((pg, read))
+            })
+            .await
     }
 
     async fn probe(&self) -> Result<Settled, StoreError> {
@@ -134,7 +166,10 @@ impl Store for Postgres {
         };
         let row = bounded(PROBE_TIMEOUT, "probing", sqlx::query(PROBE).fetch_one(&mut pg)).await?;
         if row.try_get("read_only").map_err(error::decoding)? {
-            return Err(StoreError::new(ErrorClass::ReadOnly, "the server takes no writes (a standby, or read-only)"));
+            return Err(StoreError::new(
+                ErrorClass::ReadOnly,
+                "the server takes no writes (a standby, or read-only)",
+            ));
         }
         *slot = Some(pg);
         read::settled_from(&row)
@@ -155,7 +190,8 @@ impl Store for Postgres {
                 Ok((pg, off.map_err(error::during("reading settings"))?))
             })
             .await?;
-        let warning = |name: String| format!("PostgreSQL runs with {name} = off: what is acknowledged may be lost in a crash");
+        let warning =
+            |name: String| format!("PostgreSQL runs with {name} = off: what is acknowledged may be lost in a crash");
         Ok(off.into_iter().map(warning).collect())
     }
 
@@ -172,12 +208,18 @@ impl Store for Postgres {
 fn newer_is_fine(error: MigrateError) -> Result<(), StoreError> {
     match error {
         MigrateError::VersionMissing(version) => {
-            tracing::warn!(schema.version = version, "the schema was made by a newer version of eventsieve");
+            tracing::warn!(
+                schema.version = version,
+                "the schema was made by a newer version of eventsieve"
+            );
             Ok(())
         }
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
             let mut error = error::during("migrating the schema")(error);
-            if matches!(error.class, ErrorClass::Unexpected | ErrorClass::Data | ErrorClass::LostRace) {
+            if matches!(
+                error.class,
+                ErrorClass::Unexpected | ErrorClass::Data | ErrorClass::LostRace
+            ) {
                 // The statements are ours and fixed: what does not fit is what was there before.
                 error.class = ErrorClass::Configuration;
             }

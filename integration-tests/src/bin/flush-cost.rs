@@ -90,7 +90,10 @@ impl Rows {
         let topic = |id: &u64| format!("topic.{}", id % TOPICS);
         let mut count_topics: Vec<String> = ids.iter().map(topic).collect();
         count_topics.dedup();
-        let counts = count_topics.iter().map(|t| ids.iter().filter(|id| topic(id) == *t).count() as i64).collect();
+        let counts = count_topics
+            .iter()
+            .map(|t| ids.iter().filter(|id| topic(id) == *t).count() as i64)
+            .collect();
         Rows {
             topics: ids.iter().map(topic).collect(),
             event_ids: ids.iter().map(|id| format!("evt-{connection}-{id:016x}")).collect(),
@@ -112,10 +115,18 @@ fn payload(id: u64) -> String {
 }
 
 /// Flushes on one connection until the time is up; answers with the events sent.
-async fn load(options: PgConnectOptions, statement: &'static str, size: usize, connection: u64, time: Duration) -> Result<u64> {
+async fn load(
+    options: PgConnectOptions,
+    statement: &'static str,
+    size: usize,
+    connection: u64,
+    time: Duration,
+) -> Result<u64> {
     let mut pg = PgConnection::connect_with(&options).await?;
     let (mut next, mut state) = (0, connection);
-    let prepared: Vec<Rows> = (0..(400_000 / size).clamp(8, 4000)).map(|_| Rows::generate(size, connection, &mut next, &mut state)).collect();
+    let prepared: Vec<Rows> = (0..(400_000 / size).clamp(8, 4000))
+        .map(|_| Rows::generate(size, connection, &mut next, &mut state))
+        .collect();
     let (start, mut events, mut flushes) = (Instant::now(), 0, prepared.iter());
     while start.elapsed() < time {
         let Some(rows) = flushes.next() else { break };
@@ -153,9 +164,11 @@ async fn side(options: &PgConnectOptions, statement: &'static str, size: usize, 
     for result in tasks.join_all().await {
         total += result?;
     }
-    let drift: i64 = sqlx::query_scalar("select (select count(*) from events) - (select sum(unique_processed)::bigint from topic_counts)")
-        .fetch_one(&mut pg)
-        .await?;
+    let drift: i64 = sqlx::query_scalar(
+        "select (select count(*) from events) - (select sum(unique_processed)::bigint from topic_counts)",
+    )
+    .fetch_one(&mut pg)
+    .await?;
     ensure!(drift == 0, "counters and rows differ by {drift}");
     Ok(total)
 }
@@ -166,19 +179,27 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let url = std::env::var("DATABASE_URL").context("DATABASE_URL names a PostgreSQL for the measurement: see make flush-cost")?;
+    let url = std::env::var("DATABASE_URL")
+        .context("DATABASE_URL names a PostgreSQL for the measurement: see make flush-cost")?;
     let server: PgConnectOptions = url.parse()?;
     let (rounds, time) = (setting("ROUNDS", 5), Duration::from_secs(setting("SECONDS_EACH", 4)));
     let name = format!("flush_cost_{}", Uuid::new_v4().simple());
     let mut admin = PgConnection::connect_with(&server).await?;
-    admin.execute(sqlx::AssertSqlSafe(format!("create database {name}"))).await?;
+    admin
+        .execute(sqlx::AssertSqlSafe(format!("create database {name}")))
+        .await?;
     let result = measure(&server.clone().database(&name), rounds, time).await;
-    admin.execute(sqlx::AssertSqlSafe(format!("drop database {name} with (force)"))).await?;
+    admin
+        .execute(sqlx::AssertSqlSafe(format!("drop database {name} with (force)")))
+        .await?;
     result
 }
 
@@ -188,7 +209,10 @@ async fn measure(options: &PgConnectOptions, rounds: u64, time: Duration) -> Res
         pg.execute(migration).await?;
     }
     println!("{CONNECTIONS} connections, 30 % duplicates, {rounds} rounds of {time:?} a side; medians");
-    println!("{:>10} {:>22} {:>22} {:>8}", "rows/flush", "append_v1 events/s", "one CTE events/s", "ratio");
+    println!(
+        "{:>10} {:>22} {:>22} {:>8}",
+        "rows/flush", "append_v1 events/s", "one CTE events/s", "ratio"
+    );
     for size in BATCH_SIZES {
         let (mut function, mut single, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
@@ -198,7 +222,12 @@ async fn measure(options: &PgConnectOptions, rounds: u64, time: Duration) -> Res
             single.push(b);
             ratios.push(a / b);
         }
-        println!("{size:>10} {:>22.0} {:>22.0} {:>8.2}", median(function), median(single), median(ratios));
+        println!(
+            "{size:>10} {:>22.0} {:>22.0} {:>8.2}",
+            median(function),
+            median(single),
+            median(ratios)
+        );
     }
     Ok(())
 }

@@ -11,13 +11,22 @@ pub struct Parameters {
 impl Parameters {
     /// Decodes a query string. Names that nobody asks for are ignored.
     pub fn read(query: Option<&str>) -> Self {
-        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
-        Self { pairs, faults: Vec::new() }
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+            .into_owned()
+            .collect();
+        Self {
+            pairs,
+            faults: Vec::new(),
+        }
     }
 
     /// The faults, if there were any.
     pub fn finish(self) -> Result<(), Vec<Fault>> {
-        if self.faults.is_empty() { Ok(()) } else { Err(self.faults) }
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(self.faults)
+        }
     }
 
     /// `topic`
@@ -42,7 +51,13 @@ impl Parameters {
 
     /// `after`: empty is the beginning.
     pub fn after(&mut self) -> Option<Cursor> {
-        self.parsed("after", |text| if text.is_empty() { Ok(Cursor::BEGINNING) } else { Cursor::parse(text) })
+        self.parsed("after", |text| {
+            if text.is_empty() {
+                Ok(Cursor::BEGINNING)
+            } else {
+                Cursor::parse(text)
+            }
+        })
     }
 
     /// A whole number of at least `min`, and at most `max`.
@@ -54,13 +69,21 @@ impl Parameters {
             }
             // Only how it compares matters where a number is out of range, so one that fits no u64 is its bound.
             let is_negative = text.starts_with('-') && digits.bytes().any(|byte| byte != b'0');
-            let number = if is_negative { None } else { Some(digits.parse().unwrap_or(u64::MAX)) };
+            let number = if is_negative {
+                None
+            } else {
+                Some(digits.parse().unwrap_or(u64::MAX))
+            };
             match number {
-                Some(number) if number > max => {
-                    Err(Breach::new(FaultKind::LessThanEqual, format!("Input should be less than or equal to {max}")))
-                }
+                Some(number) if number > max => Err(Breach::new(
+                    FaultKind::LessThanEqual,
+                    format!("Input should be less than or equal to {max}"),
+                )),
                 Some(number) if number >= min => Ok(number),
-                _ => Err(Breach::new(FaultKind::GreaterThanEqual, format!("Input should be greater than or equal to {min}"))),
+                _ => Err(Breach::new(
+                    FaultKind::GreaterThanEqual,
+                    format!("Input should be greater than or equal to {min}"),
+                )),
             }
         })
     }
@@ -71,7 +94,10 @@ impl Parameters {
             let known = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
             known.ok_or_else(|| {
                 let expected: Vec<String> = words.iter().map(|(word, _)| format!("'{word}'")).collect();
-                Breach::new(FaultKind::LiteralError, format!("Input should be {}", expected.join(" or ")))
+                Breach::new(
+                    FaultKind::LiteralError,
+                    format!("Input should be {}", expected.join(" or ")),
+                )
             })
         })
     }
@@ -82,7 +108,11 @@ impl Parameters {
     }
 
     fn parsed<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Breach>) -> Option<T> {
-        let mut values = self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let mut values = self
+            .pairs
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str());
         let first = values.next()?;
         let result = match values.next() {
             Some(_) => Err(Breach::new(FaultKind::RepeatedMember, "Parameter given more than once")),
@@ -99,7 +129,10 @@ mod tests {
     fn number(query: &str) -> Result<u64, FaultKind> {
         let mut parameters = Parameters::read(Some(query));
         let number = parameters.number("limit", 1, 1000);
-        parameters.finish().map(|()| number.unwrap()).map_err(|faults| faults[0].kind)
+        parameters
+            .finish()
+            .map(|()| number.unwrap())
+            .map_err(|faults| faults[0].kind)
     }
 
     #[test]
@@ -125,7 +158,12 @@ mod tests {
         parameters.after();
         parameters.word("order", &[("asc", 0), ("desc", 1)]);
         let faults = serde_json::to_value(parameters.finish().unwrap_err()).unwrap();
-        let places: Vec<&str> = faults.as_array().unwrap().iter().map(|fault| fault["loc"][1].as_str().unwrap()).collect();
+        let places: Vec<&str> = faults
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|fault| fault["loc"][1].as_str().unwrap())
+            .collect();
         assert_eq!(places, ["topic", "source", "since", "after", "order"]);
         assert_eq!(faults[0]["loc"][0], "query");
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::postgres::types::PgInterval;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Executor, Row as _};
 
 use super::connect::{Role, bounded, connect};
@@ -46,18 +46,35 @@ impl PgAppender {
     pub(super) async fn open(options: &PgConnectOptions, lane: u32) -> Result<Self, StoreError> {
         let mut pg = connect(options, Role::Writer).await?;
         let limit = Duration::from_secs(5);
-        let read_only: bool =
-            bounded(limit, "looking at the server", sqlx::query_scalar(IS_READ_ONLY).fetch_one(&mut pg)).await?;
+        let read_only: bool = bounded(
+            limit,
+            "looking at the server",
+            sqlx::query_scalar(IS_READ_ONLY).fetch_one(&mut pg),
+        )
+        .await?;
         if read_only {
-            return Err(StoreError::new(ErrorClass::ReadOnly, "the server takes no writes (a standby, or read-only)"));
+            return Err(StoreError::new(
+                ErrorClass::ReadOnly,
+                "the server takes no writes (a standby, or read-only)",
+            ));
         }
-        let raised = bounded(limit, "checking batch numbers", sqlx::query(RAISE_OFFSET).execute(&mut pg)).await?;
+        let raised = bounded(
+            limit,
+            "checking batch numbers",
+            sqlx::query(RAISE_OFFSET).execute(&mut pg),
+        )
+        .await?;
         if raised.rows_affected() > 0 {
-            tracing::warn!("transaction ids start below the newest batch (a restored dump?): batch numbers were raised");
+            tracing::warn!(
+                "transaction ids start below the newest batch (a restored dump?): batch numbers were raised"
+            );
         }
         static START: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
         let shard = (START.get_or_init(rand::random).wrapping_add(lane)) % SHARDS;
-        Ok(Self { pg, shard: i32::try_from(shard).expect("a shard is below 16") })
+        Ok(Self {
+            pg,
+            shard: i32::try_from(shard).expect("a shard is below 16"),
+        })
     }
 
     async fn call(&mut self, flush: &Flush<'_>) -> Result<PgRow, sqlx::Error> {
@@ -154,21 +171,35 @@ fn appended(batch: &Batch, row: &PgRow) -> Result<Appended, sqlx::Error> {
         let conflicts: Vec<bool> = row.try_get("conflicts")?;
         for (index, position) in missed.into_iter().enumerate() {
             let first = match (batches[index], positions[index], received[index]) {
-                (Some(batch), Some(position), Some(received)) => {
-                    Some(Place { cursor: Cursor::new(batch, position), received_at: timestamp(received) })
-                }
+                (Some(batch), Some(position), Some(received)) => Some(Place {
+                    cursor: Cursor::new(batch, position),
+                    received_at: timestamp(received),
+                }),
                 _ => None,
             };
-            let outcome = if conflicts[index] { Outcome::Conflict(first) } else { Outcome::Duplicate(first) };
+            let outcome = if conflicts[index] {
+                Outcome::Conflict(first)
+            } else {
+                Outcome::Duplicate(first)
+            };
             missed_at[usize::try_from(position).unwrap_or(usize::MAX)] = Some(outcome);
         }
     }
     let outcome = |position: u32| {
-        let stored = || Outcome::Stored(Place { cursor: Cursor::new(number, signed(position)), received_at });
+        let stored = || {
+            Outcome::Stored(Place {
+                cursor: Cursor::new(number, signed(position)),
+                received_at,
+            })
+        };
         missed_at[position as usize].unwrap_or_else(stored)
     };
     let outcomes = batch.rows().iter().map(|row| outcome(row.position)).collect();
-    Ok(Appended { batch: number, received_at, outcomes })
+    Ok(Appended {
+        batch: number,
+        received_at,
+        outcomes,
+    })
 }
 
 /// The store's clock lies within the years that a [`Timestamp`] knows.
@@ -181,5 +212,9 @@ fn signed(number: u32) -> i32 {
 }
 
 fn interval(length: Duration) -> PgInterval {
-    PgInterval { months: 0, days: 0, microseconds: i64::try_from(length.as_micros()).unwrap_or(i64::MAX) }
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: i64::try_from(length.as_micros()).unwrap_or(i64::MAX),
+    }
 }

@@ -36,9 +36,14 @@ pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<Pg
     let (name, settings) = match role {
         // A flush that waits for another's key, or for a lock of somebody's DDL, gives way before the request's deadline.
         // A large batch must not spill its arrays to disk.
-        Role::Writer => {
-            ("eventsieve writer", vec![("lock_timeout", "3s"), ("statement_timeout", "10s"), ("work_mem", "32MB")])
-        }
+        Role::Writer => (
+            "eventsieve writer",
+            vec![
+                ("lock_timeout", "3s"),
+                ("statement_timeout", "10s"),
+                ("work_mem", "32MB"),
+            ],
+        ),
         Role::Reader => ("eventsieve reader", vec![("statement_timeout", "5s")]),
         Role::Probe => ("eventsieve probe", vec![("statement_timeout", "2s")]),
         Role::Admin => ("eventsieve", vec![("lock_timeout", "0"), ("statement_timeout", "0")]),
@@ -50,13 +55,19 @@ pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<Pg
         .disable_statement_logging();
     match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
         Ok(connected) => connected.map_err(error::connecting),
-        Err(_) => Err(StoreError::new(ErrorClass::NotSent, "connecting to PostgreSQL took too long")),
+        Err(_) => Err(StoreError::new(
+            ErrorClass::NotSent,
+            "connecting to PostgreSQL took too long",
+        )),
     }
 }
 
 /// An error for a URL that is not understood. The URL itself is not shown: it may hold a password.
 pub(super) fn invalid_url(error: &sqlx::Error) -> StoreError {
-    StoreError::new(ErrorClass::Configuration, format!("DATABASE_URL is not understood: {error}"))
+    StoreError::new(
+        ErrorClass::Configuration,
+        format!("DATABASE_URL is not understood: {error}"),
+    )
 }
 
 /// Runs a query within `limit`; longer is ambiguous, and the caller drops the connection.
@@ -67,7 +78,10 @@ pub(super) async fn bounded<T>(
 ) -> Result<T, StoreError> {
     match tokio::time::timeout(limit, query).await {
         Ok(result) => result.map_err(error::during(what)),
-        Err(_) => Err(StoreError::new(ErrorClass::Ambiguous, format!("{what}: no answer from PostgreSQL in {limit:?}"))),
+        Err(_) => Err(StoreError::new(
+            ErrorClass::Ambiguous,
+            format!("{what}: no answer from PostgreSQL in {limit:?}"),
+        )),
     }
 }
 
@@ -81,7 +95,11 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        Self { options, turns: Semaphore::new(READERS_MAX), idle: std::sync::Mutex::default() }
+        Self {
+            options,
+            turns: Semaphore::new(READERS_MAX),
+            idle: std::sync::Mutex::default(),
+        }
     }
 
     /// Runs one read within `limit`, waiting for a turn included. The read owns its connection and gives it back when all is
@@ -124,6 +142,8 @@ impl Readers {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<PgConnection>> {
-        self.idle.lock().expect("nothing panics while it holds the idle connections")
+        self.idle
+            .lock()
+            .expect("nothing panics while it holds the idle connections")
     }
 }

@@ -4,7 +4,11 @@ use crate::store::{ErrorClass, StoreError};
 
 /// The SQLSTATE of an error, or nothing when it came from elsewhere.
 pub(super) fn sqlstate(error: &sqlx::Error) -> String {
-    error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned()
+    error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .unwrap_or_default()
+        .into_owned()
 }
 
 /// Turns an error of a statement that was sent into a [`StoreError`].
@@ -74,7 +78,10 @@ mod tests {
     #[test]
     fn every_sqlstate_of_the_table_has_its_class() {
         let table = [
-            (ErrorClass::Data, "22P05 22P02 22003 22021 22008 23502 23514 54000 54001 21000"),
+            (
+                ErrorClass::Data,
+                "22P05 22P02 22003 22021 22008 23502 23514 54000 54001 21000",
+            ),
             (ErrorClass::LostRace, "23505"),
             (ErrorClass::Contention, "40001 40P01 55P03 57014"),
             (ErrorClass::Resources, "53100 53200 53300 53400"),
@@ -90,7 +97,10 @@ mod tests {
                 assert_eq!(classify(code, "something"), class, "{code}");
             }
         }
-        assert_eq!(classify("0A000", "cached plan must not change result type"), ErrorClass::StalePlan);
+        assert_eq!(
+            classify("0A000", "cached plan must not change result type"),
+            ErrorClass::StalePlan
+        );
     }
 
     #[test]

@@ -80,12 +80,29 @@ macro_rules! one_identity {
 macro_rules! list {
     ($road:ident, $compare:literal, $order:literal) => {
         concat!(
-            "select s.edge, s.horizon, p.* from ", settled!(), " s left join lateral (
-                select ", columns!(), " from events e
-                where ", $road!(), " and ", checks!(), "
-                  and (e.batch, e.position) ", $compare, " ($6::bigint, $7::int) and e.batch < $8::bigint
-                order by e.batch ", $order, ", e.position ", $order, " limit $9::bigint offset $10::bigint
-            ) p on true order by p.batch ", $order, ", p.position ", $order
+            "select s.edge, s.horizon, p.* from ",
+            settled!(),
+            " s left join lateral (
+                select ",
+            columns!(),
+            " from events e
+                where ",
+            $road!(),
+            " and ",
+            checks!(),
+            "
+                  and (e.batch, e.position) ",
+            $compare,
+            " ($6::bigint, $7::int) and e.batch < $8::bigint
+                order by e.batch ",
+            $order,
+            ", e.position ",
+            $order,
+            " limit $9::bigint offset $10::bigint
+            ) p on true order by p.batch ",
+            $order,
+            ", p.position ",
+            $order
         )
     };
 }
@@ -128,7 +145,9 @@ const STATS: &str = concat!(
                sum(duplicate_dropped)::bigint as duplicate_dropped, sum(conflicts)::bigint as conflicts,
                sum(pruned)::bigint as pruned
         from topic_counts group by topic
-    ), s as ", settled!(), ", o as (
+    ), s as ",
+    settled!(),
+    ", o as (
         select count(*) as batches,
                coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8 as oldest
         from batches where published_at is null
@@ -139,15 +158,22 @@ const STATS: &str = concat!(
            coalesce(sum(t.conflicts), 0)::bigint as conflicts, coalesce(sum(t.pruned), 0)::bigint as pruned,
            count(t.topic) as topics, (select batches from o) as outbox_batches, (select oldest from o) as outbox_oldest,
            (select edge from s) as edge, (select horizon from s) as horizon,
-           ", unsettled_seconds!("(select edge from s)"), " as unsettled_seconds
+           ",
+    unsettled_seconds!("(select edge from s)"),
+    " as unsettled_seconds
     from t)
     union all
     (select topic, received, unique_processed, duplicate_dropped, conflicts, pruned, null, null, null, null, null, null
     from t order by unique_processed desc, topic limit $1)"
 );
 
-const SETTLED: &str =
-    concat!("select s.edge, s.horizon, ", unsettled_seconds!("s.edge"), " as unsettled_seconds from ", settled!(), " s");
+const SETTLED: &str = concat!(
+    "select s.edge, s.horizon, ",
+    unsettled_seconds!("s.edge"),
+    " as unsettled_seconds from ",
+    settled!(),
+    " s"
+);
 
 const TOPIC_COUNTS: &str = "
     select coalesce(sum(received), 0)::bigint as received, coalesce(sum(unique_processed), 0)::bigint as unique_processed,
@@ -213,7 +239,13 @@ pub(super) async fn walk(pg: &mut PgConnection, walk: &Walk) -> Result<Page, Sto
         Road::Topic => WALK_TOPIC,
         Road::Identity => WALK_IDENTITY,
     };
-    let Filter { topic, source, event_id, since, until } = &walk.filter;
+    let Filter {
+        topic,
+        source,
+        event_id,
+        since,
+        until,
+    } = &walk.filter;
     let is_checked = source.is_some() || since.is_some() || until.is_some() || (event_id.is_some() && topic.is_none());
     let limit = i64::from(walk.limit);
     let scan = if is_checked { limit.max(SCAN_MAX) } else { limit };
@@ -225,7 +257,13 @@ pub(super) async fn walk(pg: &mut PgConnection, walk: &Walk) -> Result<Page, Sto
         .fetch_all(pg)
         .await
         .map_err(during("walking over events"))?;
-    let Some(first) = rows.first() else { return Ok(Page { events: Vec::new(), next: walk.after, is_last: true }) };
+    let Some(first) = rows.first() else {
+        return Ok(Page {
+            events: Vec::new(),
+            next: walk.after,
+            is_last: true,
+        });
+    };
     let edge = edge(first)?;
     let scanned: i64 = first.try_get("scanned").map_err(decoding)?;
     let events = stored_events(&rows)?;
@@ -235,12 +273,20 @@ pub(super) async fn walk(pg: &mut PgConnection, walk: &Walk) -> Result<Page, Sto
         (_, Some(last)) if scanned == scan => last,
         _ => edge.max(walk.after),
     };
-    Ok(Page { events, next, is_last: !is_full && scanned < scan })
+    Ok(Page {
+        events,
+        next,
+        is_last: !is_full && scanned < scan,
+    })
 }
 
 /// The counters and more, in one snapshot.
 pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreError> {
-    let rows = sqlx::query(STATS).bind(TOPICS_MAX).fetch_all(pg).await.map_err(during("reading counters"))?;
+    let rows = sqlx::query(STATS)
+        .bind(TOPICS_MAX)
+        .fetch_all(pg)
+        .await
+        .map_err(during("reading counters"))?;
     let read = || {
         let (totals, topics) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
         let topic = |row: &PgRow| Ok((row.try_get("topic")?, row.try_get("unique_processed")?));
@@ -264,7 +310,10 @@ pub(super) async fn topic_counts(pg: &mut PgConnection, topic: &Topic) -> Result
 
 /// How far the log is settled.
 pub(super) async fn settled_now(pg: &mut PgConnection) -> Result<Settled, StoreError> {
-    let row = sqlx::query(SETTLED).fetch_one(pg).await.map_err(during("reading the settled edge"))?;
+    let row = sqlx::query(SETTLED)
+        .fetch_one(pg)
+        .await
+        .map_err(during("reading the settled edge"))?;
     settled_from(&row)
 }
 
@@ -316,13 +365,19 @@ fn edge_cursor(first_unsettled: i64) -> Cursor {
 fn scanned_to(row: &PgRow) -> Result<Option<Cursor>, StoreError> {
     let batch: Option<i64> = row.try_get("scanned_batch").map_err(decoding)?;
     let position: Option<i32> = row.try_get("scanned_position").map_err(decoding)?;
-    Ok(batch.zip(position).map(|(batch, position)| Cursor::new(batch, position)))
+    Ok(batch
+        .zip(position)
+        .map(|(batch, position)| Cursor::new(batch, position)))
 }
 
 /// The events of a page. A page of none is one row whose event is null.
 fn stored_events(rows: &[PgRow]) -> Result<Vec<StoredEvent>, StoreError> {
     let has_event = |row: &&PgRow| !matches!(row.try_get::<Option<&str>, _>("topic"), Ok(None));
-    rows.iter().filter(has_event).map(stored_event).collect::<Result<_, _>>().map_err(decoding)
+    rows.iter()
+        .filter(has_event)
+        .map(stored_event)
+        .collect::<Result<_, _>>()
+        .map_err(decoding)
 }
 
 fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
@@ -335,5 +390,9 @@ fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
         payload: Payload::from_stored(text("payload")?),
     };
     let cursor = Cursor::new(row.try_get("batch")?, row.try_get("position")?);
-    Ok(StoredEvent { event, received_at: timestamp(row.try_get("received_at")?), cursor })
+    Ok(StoredEvent {
+        event,
+        received_at: timestamp(row.try_get("received_at")?),
+        cursor,
+    })
 }

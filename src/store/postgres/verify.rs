@@ -40,7 +40,9 @@ const CHECKS: [&str; 5] = [
 /// Recounts. All queries see the snapshot of the first.
 pub(super) async fn verify(pg: &mut PgConnection) -> Result<Verification, StoreError> {
     let failed = during("recounting");
-    pg.execute("begin isolation level repeatable read read only").await.map_err(&failed)?;
+    pg.execute("begin isolation level repeatable read read only")
+        .await
+        .map_err(&failed)?;
     let totals = sqlx::query(TOTALS).fetch_one(&mut *pg).await.map_err(&failed)?;
     let number = |name| totals.try_get::<i64, _>(name).map_err(decoding);
     let mut verification = Verification {

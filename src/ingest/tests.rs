@@ -1,0 +1,428 @@
+//! Writers against a store that fails on command, in paused time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::*;
+use crate::event::{Cursor, Timestamp, Topic, parse_json};
+use crate::store::{
+    Appended, Appender, Counts, Flush, List, Page, Settled, StoreError, StoreStats, Verification, Walk,
+};
+
+/// What the next attempt does.
+#[derive(Debug, Clone, Copy)]
+enum Behave {
+    Fail(ErrorClass),
+    /// Commits, and then fails as this.
+    CommitAndFail(ErrorClass),
+    /// Never answers within its time limit.
+    Hang,
+}
+
+/// A store in memory that keeps a ledger, fails on command, and refuses every event whose id begins with "poison".
+#[derive(Default)]
+struct Fake {
+    script: Mutex<VecDeque<Behave>>,
+    /// Fails every attempt like this as long as it is set.
+    outage: Mutex<Option<ErrorClass>>,
+    rows: Mutex<HashMap<(String, String), Place>>,
+    ledger: Mutex<HashMap<Uuid, Appended>>,
+    received: Mutex<usize>,
+    flushes: Mutex<Vec<usize>>,
+}
+
+struct FakeAppender(Arc<Fake>);
+
+#[async_trait]
+impl Appender for FakeAppender {
+    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+        tokio::task::yield_now().await;
+        if let Some(class) = *self.0.outage.lock().unwrap() {
+            return Err(StoreError::new(class, "outage"));
+        }
+        let behave = self.0.script.lock().unwrap().pop_front();
+        match behave {
+            None => self.0.commit(flush),
+            Some(Behave::Fail(class)) => Err(StoreError::new(class, "on command")),
+            Some(Behave::CommitAndFail(class)) => {
+                self.0.commit(flush)?;
+                Err(StoreError::new(class, "on command"))
+            }
+            Some(Behave::Hang) => {
+                tokio::time::sleep(timeout).await;
+                Err(StoreError::new(ErrorClass::Ambiguous, "no answer"))
+            }
+        }
+    }
+
+    async fn rehearse(&mut self, flush: &Flush<'_>, _: Duration) -> Result<(), StoreError> {
+        Fake::check(flush)
+    }
+}
+
+impl Fake {
+    fn check(flush: &Flush<'_>) -> Result<(), StoreError> {
+        let is_poison = |row: &crate::store::Row| flush.batch.event(*row).event_id.as_str().starts_with("poison");
+        if flush.batch.rows().iter().any(is_poison) {
+            return Err(StoreError::new(ErrorClass::Data, "poison"));
+        }
+        Ok(())
+    }
+
+    fn commit(&self, flush: &Flush<'_>) -> Result<Appended, StoreError> {
+        Self::check(flush)?;
+        let mut ledger = self.ledger.lock().unwrap();
+        if let Some(appended) = ledger.get(&flush.id) {
+            return Ok(appended.clone());
+        }
+        let batch = i64::try_from(ledger.len()).unwrap() + 1;
+        let received_at = Timestamp::from_micros(batch).unwrap();
+        let mut rows = self.rows.lock().unwrap();
+        let mut outcome = |row: &crate::store::Row| {
+            let event = flush.batch.event(*row);
+            let place = Place {
+                cursor: Cursor::new(batch, i32::try_from(row.position).unwrap()),
+                received_at,
+            };
+            let mut is_new = false;
+            let first = *rows
+                .entry((event.topic.to_string(), event.event_id.to_string()))
+                .or_insert_with(|| {
+                    is_new = true;
+                    place
+                });
+            if is_new {
+                Outcome::Stored(first)
+            } else {
+                Outcome::Duplicate(Some(first))
+            }
+        };
+        let outcomes = flush.batch.rows().iter().map(&mut outcome).collect();
+        *self.received.lock().unwrap() += flush.batch.len();
+        self.flushes.lock().unwrap().push(flush.batch.len());
+        let appended = Appended {
+            batch,
+            received_at,
+            outcomes,
+        };
+        ledger.insert(flush.id, appended.clone());
+        Ok(appended)
+    }
+}
+
+/// The fake as a store: only its appenders are used here.
+struct FakeStore(Arc<Fake>);
+
+#[async_trait]
+impl Store for FakeStore {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+    async fn appender(&self, _: u32) -> Result<Box<dyn Appender>, StoreError> {
+        Ok(Box::new(FakeAppender(self.0.clone())))
+    }
+    async fn migrate(&self) -> Result<i64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn list(&self, _: &List) -> Result<Page, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn walk(&self, _: &Walk) -> Result<Page, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn topic_counts(&self, _: &Topic) -> Result<Counts, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn settled(&self) -> Result<Settled, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn probe(&self) -> Result<Settled, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn verify(&self) -> Result<Verification, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn close(&self) {}
+}
+
+const DEADLINE: Duration = Duration::from_secs(15);
+
+struct Bench {
+    fake: Arc<Fake>,
+    ingest: Ingest,
+    writers: tokio::task::JoinSet<()>,
+}
+
+/// An ingest with some writers on a fake store that begins with a script.
+fn bench(writers: u32, script: impl IntoIterator<Item = Behave>) -> Bench {
+    let fake = Arc::new(Fake {
+        script: Mutex::new(script.into_iter().collect()),
+        ..Fake::default()
+    });
+    let settings = IngestConfig {
+        request_deadline: DEADLINE,
+        writers,
+        queue_events_max: 100,
+        queue_bytes_max: 1 << 20,
+        batch_events_max: 50,
+    };
+    let store: Arc<dyn Store> = Arc::new(FakeStore(fake.clone()));
+    let (ingest, made) = Ingest::new(settings, &store, Arc::default());
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in made {
+        writers.spawn(writer.run());
+    }
+    Bench { fake, ingest, writers }
+}
+
+impl Bench {
+    fn submission(&self, ids: &[&str], handling: Handling) -> Submission {
+        let event = |id: &&str| {
+            format!(r#"{{"topic":"t","event_id":"{id}","timestamp":"2025-01-01T00:00Z","source":"s","payload":{{}}}}"#)
+        };
+        let body = format!("[{}]", ids.iter().map(event).collect::<Vec<_>>().join(","));
+        let events = parse_json(&Bytes::from(body), 1000).unwrap().events;
+        let mut reservation = self.ingest.bytes().reserve();
+        reservation.grow(1000).unwrap();
+        Submission {
+            events,
+            reservation,
+            handling,
+        }
+    }
+
+    async fn submit(&self, ids: &[&str]) -> Result<Vec<Verdict>, SubmitError> {
+        self.ingest.submit(self.submission(ids, Handling::Strict)).await
+    }
+
+    fn received(&self) -> usize {
+        *self.fake.received.lock().unwrap()
+    }
+}
+
+fn words(verdicts: &[Verdict]) -> Vec<&'static str> {
+    let word = |verdict: &Verdict| match verdict {
+        Verdict::Stored(_) => "stored",
+        Verdict::Duplicate(_) => "duplicate",
+        Verdict::Conflict(_) => "conflict",
+        Verdict::Refused => "refused",
+    };
+    verdicts.iter().map(word).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_gets_its_own_verdicts_in_its_own_order() {
+    let bench = bench(1, []);
+    let (first, second) = tokio::join!(bench.submit(&["b", "a", "b"]), bench.submit(&["c", "a"]));
+    assert_eq!(words(&first.unwrap()), ["stored", "stored", "duplicate"]);
+    assert_eq!(words(&second.unwrap()), ["stored", "duplicate"]);
+    assert_eq!(bench.ingest.queued(), 0);
+    assert_eq!(bench.ingest.bytes().taken(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_while_a_writer_commits_is_one_batch() {
+    let bench = bench(1, []);
+    let requests = ["a", "b", "c", "d", "e"].map(|id| bench.submit(std::slice::from_ref(Box::leak(Box::new(id)))));
+    let answers = futures_util::future::join_all(requests).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(bench.fake.flushes.lock().unwrap().iter().sum::<usize>(), 5);
+    assert!(
+        bench.fake.flushes.lock().unwrap().len() <= 2,
+        "one alone at most, then all the others together"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_stored_nothing_is_tried_again_within_the_deadline() {
+    let classes = [
+        ErrorClass::Contention,
+        ErrorClass::LostRace,
+        ErrorClass::NotSent,
+        ErrorClass::StalePlan,
+    ];
+    let bench = bench(1, classes.map(Behave::Fail));
+    assert_eq!(words(&bench.submit(&["a"]).await.unwrap()), ["stored"]);
+    assert_eq!(bench.received(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_whose_reply_was_lost_is_answered_from_the_ledger_and_counted_once() {
+    let bench = bench(
+        1,
+        [
+            Behave::CommitAndFail(ErrorClass::Ambiguous),
+            Behave::Fail(ErrorClass::NotSent),
+        ],
+    );
+    assert_eq!(words(&bench.submit(&["a", "b"]).await.unwrap()), ["stored", "stored"]);
+    assert_eq!(bench.received(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_gone_is_a_503_at_the_deadline_and_nothing_is_stored_later() {
+    let bench = bench(1, []);
+    *bench.fake.outage.lock().unwrap() = Some(ErrorClass::NotSent);
+    let begun = Instant::now();
+    assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::TooLate));
+    assert_eq!(begun.elapsed(), DEADLINE);
+    assert_eq!((bench.ingest.queued(), bench.ingest.bytes().taken()), (0, 0));
+    *bench.fake.outage.lock().unwrap() = None;
+    assert_eq!(words(&bench.submit(&["b"]).await.unwrap()), ["stored"]);
+    assert_eq!(
+        bench.received(),
+        1,
+        "the request that was answered 503 must not be stored after all"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_an_attempt_was_ambiguous_the_deadline_is_a_504_though_later_attempts_surely_failed() {
+    let bench = bench(
+        1,
+        [Behave::Fail(ErrorClass::Ambiguous)]
+            .into_iter()
+            .chain([Behave::Fail(ErrorClass::NotSent); 1000]),
+    );
+    assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_hangs_is_sent_again_elsewhere() {
+    let bench = bench(1, [Behave::Hang]);
+    assert_eq!(words(&bench.submit(&["a"]).await.unwrap()), ["stored"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_nobody_knows_is_given_up_after_some_tries() {
+    let bench = bench(1, [Behave::Fail(ErrorClass::Unexpected); 5]);
+    let begun = Instant::now();
+    assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::Unknown));
+    assert!(begun.elapsed() < DEADLINE);
+    assert_eq!(words(&bench.submit(&["b"]).await.unwrap()), ["stored"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poisoned_request_is_refused_and_its_neighbours_are_stored() {
+    let bench = bench(1, []);
+    let (first, poisoned, last) = tokio::join!(
+        bench.submit(&["a"]),
+        bench.submit(&["b", "poison"]),
+        bench.submit(&["c"])
+    );
+    assert_eq!(words(&first.unwrap()), ["stored"]);
+    assert_eq!(poisoned, Err(SubmitError::Refused(vec![1])));
+    assert_eq!(words(&last.unwrap()), ["stored"]);
+    assert_eq!(bench.received(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lenient_request_stores_what_the_store_does_not_refuse_in_one_flush() {
+    let bench = bench(1, []);
+    let submission = bench.submission(&["poison-1", "a", "b", "poison-2", "c"], Handling::Lenient);
+    let verdicts = bench.ingest.submit(submission).await.unwrap();
+    assert_eq!(words(&verdicts), ["refused", "stored", "stored", "refused", "stored"]);
+    assert_eq!(*bench.fake.flushes.lock().unwrap(), [3]);
+    let all_bad = bench.submission(&["poison-3", "poison-4"], Handling::Lenient);
+    assert_eq!(
+        bench.ingest.submit(all_bad).await,
+        Err(SubmitError::Refused(vec![0, 1]))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_goes_away_is_stored_all_the_same() {
+    let bench = bench(1, []);
+    let mut request = Box::pin(bench.submit(&["a"]));
+    assert!(futures_util::poll!(&mut request).is_pending());
+    drop(request);
+    assert_eq!(bench.ingest.flush().await, Ok(1));
+    assert_eq!(bench.received(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_takes_events_up_to_its_budget_and_refuses_the_next() {
+    let bench = bench(1, [Behave::Hang]);
+    let ids: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut full = Box::pin(bench.submit(&ids));
+    assert!(futures_util::poll!(&mut full).is_pending());
+    assert_eq!(bench.submit(&["one more"]).await, Err(SubmitError::Full));
+    assert_eq!(full.await.unwrap().len(), 100);
+    assert_eq!(words(&bench.submit(&["one more"]).await.unwrap()), ["stored"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_no_writer_serves_does_not_grow() {
+    let bench = bench(1, []);
+    *bench.fake.outage.lock().unwrap() = Some(ErrorClass::NotSent);
+    for round in 0..20 {
+        let ids: Vec<String> = (0..50).map(|id| format!("{round}-{id}")).collect();
+        let requests = ids.iter().map(|id| async { bench.submit(&[id]).await });
+        let answers = futures_util::future::join_all(requests).await;
+        assert!(answers.iter().all(|answer| *answer == Err(SubmitError::TooLate)));
+    }
+    assert_eq!(bench.ingest.queued(), 0);
+    assert!(
+        bench.ingest.shared.queue.waiting() <= 1,
+        "{} empty seats",
+        bench.ingest.shared.queue.waiting()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_what_was_accepted_before_it() {
+    let bench = bench(2, [Behave::Hang]);
+    bench
+        .ingest
+        .submit_and_forget(bench.submission(&["a", "b"], Handling::Strict))
+        .unwrap();
+    assert_eq!(bench.received(), 0);
+    assert_eq!(bench.ingest.flush().await, Ok(2));
+    assert_eq!(bench.received(), 2);
+    assert_eq!(bench.ingest.flush().await, Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_nobody_waits_for_outlast_an_outage_of_any_length() {
+    let bench = bench(1, []);
+    *bench.fake.outage.lock().unwrap() = Some(ErrorClass::Resources);
+    bench
+        .ingest
+        .submit_and_forget(bench.submission(&["a"], Handling::Strict))
+        .unwrap();
+    assert_eq!(bench.ingest.flush().await, Err(SubmitError::TooLate));
+    assert_eq!(bench.ingest.trouble(), Some(ErrorClass::Resources));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    *bench.fake.outage.lock().unwrap() = None;
+    assert_eq!(bench.ingest.flush().await, Ok(1));
+    assert_eq!((bench.received(), bench.ingest.trouble()), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_ingest_commits_what_it_has_and_takes_no_more() {
+    let mut bench = bench(3, [Behave::Fail(ErrorClass::Contention)]);
+    bench
+        .ingest
+        .submit_and_forget(bench.submission(&["a"], Handling::Strict))
+        .unwrap();
+    bench.ingest.close();
+    assert_eq!(bench.submit(&["b"]).await, Err(SubmitError::Stopping));
+    while let Some(ended) = bench.writers.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(bench.received(), 1);
+}
