@@ -10,9 +10,10 @@ run: ## start the service; for now on PostgreSQL alone: make run DATABASE_URL=po
 	@test -n "$$DATABASE_URL" || { echo "make run: set DATABASE_URL to a PostgreSQL, for example postgres://user:password@localhost/eventsieve" >&2; exit 2; }
 	cargo run --locked -- serve
 
-# The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build.
+# The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
+# commands agree on the features of the libraries and nothing is compiled twice.
 test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
-	cargo build --locked
+	cargo build --workspace --all-targets --locked
 	deploy/test-services.sh cargo test --workspace --locked
 
 lint: ## check the formatting, and let clippy read all code
