@@ -15,6 +15,9 @@ use crate::ingest::{Budget, Reservation};
 /// How many bytes are decompressed at a time: what a bomb can exceed the limit by.
 const CHUNK: usize = 64 << 10;
 
+/// How long the rest of a body over the limit is read, to be thrown away.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The two media types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -56,7 +59,7 @@ pub fn form(headers: &HeaderMap) -> Result<Form, Failure> {
 /// 413, 415, 400, 408, or 503 where the budget is spent.
 pub async fn read(
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     limits: &HttpConfig,
     budget: &std::sync::Arc<Budget>,
 ) -> Result<(Bytes, Reservation), Failure> {
@@ -67,11 +70,16 @@ pub async fn read(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if coding == Coding::Identity && declared.is_some_and(|length| length > max) {
+        discard(&mut body, max).await;
         return Err(Failure::TooLarge(max));
     }
     let reading = async {
         if coding == Coding::Identity {
-            return plain(body, max, &mut reservation).await;
+            let read = plain(&mut body, max, &mut reservation).await;
+            if matches!(read, Err(Failure::TooLarge(_))) {
+                discard(&mut body, max).await;
+            }
+            return read;
         }
         let stream = TryStreamExt::map_err(body.into_data_stream(), std::io::Error::other);
         let raw = tokio::io::BufReader::new(StreamReader::new(stream));
@@ -109,7 +117,7 @@ fn coding(headers: &HeaderMap) -> Result<Coding, Failure> {
 }
 
 /// A body as it comes. One that arrives in one piece is not copied.
-async fn plain(mut body: Body, max: usize, reservation: &mut Reservation) -> Result<Bytes, Failure> {
+async fn plain(body: &mut Body, max: usize, reservation: &mut Reservation) -> Result<Bytes, Failure> {
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -131,6 +139,22 @@ async fn plain(mut body: Body, max: usize, reservation: &mut Reservation) -> Res
         }
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// Reads on for a moment what nobody will look at. A client that still writes when the connection is closed may never see
+/// the answer that tells it why; one that writes for too long is cut all the same.
+async fn discard(body: &mut Body, max: usize) {
+    let reading = async {
+        let mut read = 0;
+        while read < max
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    if tokio::time::timeout(LINGER, reading).await.is_err() {
+        tracing::debug!("a body over the limit was still arriving");
+    }
 }
 
 /// A body that is decompressed as it comes, and cut off at its limit.

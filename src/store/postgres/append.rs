@@ -16,8 +16,11 @@ use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Place,
 /// The flush; `migrations/postgres` says what the function does.
 const APPEND: &str = "select * from append_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
-/// Refuses a server that takes no writes, before anything is sent to it.
-const IS_READ_ONLY: &str = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
+/// Whether the server takes no writes. Also sees to it that a commit is on disk when it returns: a database or role whose
+/// default is otherwise is overruled, a stronger setting (a standby's answer) is kept.
+const LOOK: &str = "
+    select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only,
+           case when current_setting('synchronous_commit') = 'off' then set_config('synchronous_commit', 'on', false) end";
 
 /// Raises the offset of batch numbers where the cluster's next transaction id would not give a number above the newest
 /// batch: a dump restored into a new cluster. The row's lock lets one writer do it; the others then find it done.
@@ -49,7 +52,7 @@ impl PgAppender {
         let read_only: bool = bounded(
             limit,
             "looking at the server",
-            sqlx::query_scalar(IS_READ_ONLY).fetch_one(&mut pg),
+            sqlx::query_scalar(LOOK).fetch_one(&mut pg),
         )
         .await?;
         if read_only {

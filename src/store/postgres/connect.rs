@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::Semaphore;
 
 use super::error;
@@ -28,37 +28,51 @@ pub(super) enum Role {
     Admin,
 }
 
+/// A server that lost its client (cut off, not closed) must not go on for it: it looks at the socket each second.
+macro_rules! everybody {
+    () => {
+        "set client_connection_check_interval = '1s'; set idle_in_transaction_session_timeout = '10s';"
+    };
+}
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Writer => "eventsieve writer",
+            Role::Reader => "eventsieve reader",
+            Role::Probe => "eventsieve probe",
+            Role::Admin => "eventsieve",
+        }
+    }
+
+    /// The session's settings, as statements and not as start-up options, which a pooler in between may refuse.
+    fn settings(self) -> &'static str {
+        match self {
+            // A flush that waits for another's key, or for a lock of somebody's DDL, gives way before the request's
+            // deadline. A large batch must not spill its arrays to disk. READ COMMITTED whatever the database's default
+            // is: the flush needs a fresh snapshot for each of its queries.
+            Role::Writer => concat!(
+                everybody!(),
+                "set lock_timeout = '3s'; set statement_timeout = '10s'; set work_mem = '32MB';
+                 set default_transaction_isolation = 'read committed';"
+            ),
+            Role::Reader => concat!(everybody!(), "set statement_timeout = '5s';"),
+            Role::Probe => concat!(everybody!(), "set statement_timeout = '2s';"),
+            Role::Admin => concat!(everybody!(), "set lock_timeout = 0; set statement_timeout = 0;"),
+        }
+    }
+}
+
 /// Opens a connection with the settings of its role.
 pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<PgConnection, StoreError> {
-    // A server that lost its client (cut off, not closed) must not go on for it: it asks the socket each second.
-    let watch = ("client_connection_check_interval", "1s");
-    let idle = ("idle_in_transaction_session_timeout", "10s");
-    let (name, settings) = match role {
-        // A flush that waits for another's key, or for a lock of somebody's DDL, gives way before the request's deadline.
-        // A large batch must not spill its arrays to disk.
-        Role::Writer => (
-            "eventsieve writer",
-            vec![
-                ("lock_timeout", "3s"),
-                ("statement_timeout", "10s"),
-                ("work_mem", "32MB"),
-            ],
-        ),
-        Role::Reader => ("eventsieve reader", vec![("statement_timeout", "5s")]),
-        Role::Probe => ("eventsieve probe", vec![("statement_timeout", "2s")]),
-        Role::Admin => ("eventsieve", vec![("lock_timeout", "0"), ("statement_timeout", "0")]),
+    let options = options.clone().application_name(role.name()).disable_statement_logging();
+    let connecting = async {
+        let mut pg = PgConnection::connect_with(&options).await?;
+        pg.execute(role.settings()).await?;
+        Ok(pg)
     };
-    let options = options
-        .clone()
-        .application_name(name)
-        .options([watch, idle].into_iter().chain(settings))
-        .disable_statement_logging();
-    match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(error::connecting),
-        Err(_) => Err(StoreError::new(
-            ErrorClass::NotSent,
-            "connecting to PostgreSQL took too long",
-        )),
+        Err(_) => Err(StoreError::new(ErrorClass::NotSent, "connecting to PostgreSQL took too long")),
     }
 }
 

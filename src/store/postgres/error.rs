@@ -36,15 +36,27 @@ fn cause(error: sqlx::Error) -> Box<dyn std::error::Error + Send + Sync> {
 
 /// Turns an error of opening a connection into a [`StoreError`]: nothing was sent yet, so nothing is ambiguous.
 pub(super) fn connecting(error: sqlx::Error) -> StoreError {
+    let code = sqlstate(&error);
     let class = match &error {
-        sqlx::Error::Database(database) => match classify(&database.code().unwrap_or_default(), database.message()) {
-            ErrorClass::Ambiguous | ErrorClass::Unexpected => ErrorClass::NotSent,
+        sqlx::Error::Database(database) => match classify(&code, database.message()) {
+            ErrorClass::Ambiguous => ErrorClass::NotSent,
+            // A setting that the server does not know: it is older than PostgreSQL 14.
+            ErrorClass::Unexpected | ErrorClass::Data if code.starts_with("42") || code.starts_with("22") => {
+                ErrorClass::Configuration
+            }
+            ErrorClass::Unexpected => ErrorClass::NotSent,
             class => class,
         },
         sqlx::Error::Configuration(_) => ErrorClass::Configuration,
         _ => ErrorClass::NotSent,
     };
-    StoreError::new(class, "connecting to PostgreSQL").with_source(cause(error))
+    let what = match code.as_str() {
+        "28P01" | "28000" => "connecting to PostgreSQL (check the user and the password of DATABASE_URL)",
+        "3D000" => "connecting to PostgreSQL (create the database first, or correct DATABASE_URL)",
+        "42704" => "connecting to PostgreSQL (version 14 or later is needed)",
+        _ => "connecting to PostgreSQL",
+    };
+    StoreError::new(class, what).with_source(cause(error))
 }
 
 /// An answer that is not as the schema says.
