@@ -33,10 +33,7 @@ async fn ask_until<T>(
             Ok(Err(error)) => last = format!("{error:#}"),
             Err(_) => panic!("{caller}: not so within {deadline:?}: {last}"),
         }
-        assert!(
-            Instant::now() < end,
-            "{caller}: not so within {deadline:?}: {last}"
-        );
+        assert!(Instant::now() < end, "{caller}: not so within {deadline:?}: {last}");
         sleep(INTERVAL).await;
     }
 }

@@ -62,10 +62,7 @@ impl Answer {
         assert_eq!(self.header("content-type"), "application/problem+json");
         let problem = self.json();
         for member in ["type", "title", "detail", "request_id"] {
-            assert!(
-                problem[member].is_string(),
-                "a problem without {member}: {problem}"
-            );
+            assert!(problem[member].is_string(), "a problem without {member}: {problem}");
         }
         assert_eq!(problem["status"], status);
         assert_eq!(problem["request_id"], self.header("x-request-id"));

@@ -130,8 +130,7 @@ impl Proxy {
     /// The same database URL, by way of this proxy.
     pub fn through(&self, database_url: &str) -> String {
         let mut url = Url::parse(database_url).expect("DATABASE_URL is a URL");
-        url.set_host(Some("127.0.0.1"))
-            .expect("an address is a host");
+        url.set_host(Some("127.0.0.1")).expect("an address is a host");
         url.set_port(Some(self.port)).expect("this kind of URL has a port");
         url.set_query(Some("sslmode=disable"));
         url.into()
@@ -213,9 +212,7 @@ async fn connect(mut client: TcpStream, upstream: (String, u16), control: Arc<Co
     };
     if cut {
         // Streams without linger are reset when they are dropped: a cut network says no goodbye.
-        client
-            .set_zero_linger()
-            .expect("a socket of our own takes options");
+        client.set_zero_linger().expect("a socket of our own takes options");
     }
 }
 

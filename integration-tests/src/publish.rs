@@ -23,9 +23,7 @@ pub fn event(topic: &str, event_id: &str) -> Value {
 
 /// The events `evt-FROM` to `evt-TO` of a topic.
 pub fn events(topic: &str, numbers: Range<usize>) -> Vec<Value> {
-    numbers
-        .map(|number| event(topic, &format!("evt-{number}")))
-        .collect()
+    numbers.map(|number| event(topic, &format!("evt-{number}"))).collect()
 }
 
 /// An event with this text as its payload, byte for byte.
@@ -87,10 +85,7 @@ pub fn verdicts(answer: &Answer) -> Vec<Verdict> {
 
 /// The `status` of each verdict of an answer, in its order.
 pub fn statuses(answer: &Answer) -> Vec<String> {
-    verdicts(answer)
-        .into_iter()
-        .map(|verdict| verdict.status)
-        .collect()
+    verdicts(answer).into_iter().map(|verdict| verdict.status).collect()
 }
 
 /// A text member of a JSON object that must have it.
@@ -183,11 +178,7 @@ impl Walk {
     pub async fn until(&mut self, service: &Service, filter: &str, count: usize, deadline: Duration) {
         eventually(deadline, async || {
             self.step(service, filter).await;
-            anyhow::ensure!(
-                self.events.len() >= count,
-                "{} events of {count}",
-                self.events.len()
-            );
+            anyhow::ensure!(self.events.len() >= count, "{} events of {count}", self.events.len());
             Ok(())
         })
         .await;
@@ -196,9 +187,6 @@ impl Walk {
 
     /// The ids of the events seen.
     pub fn event_ids(&self) -> Vec<String> {
-        self.events
-            .iter()
-            .map(|event| text(event, "event_id"))
-            .collect()
+        self.events.iter().map(|event| text(event, "event_id")).collect()
     }
 }

@@ -49,8 +49,7 @@ impl Settings {
     /// The same with a variable set.
     #[must_use]
     pub fn with(mut self, variable: &str, value: &str) -> Self {
-        self.variables
-            .insert(variable.to_owned(), value.to_owned());
+        self.variables.insert(variable.to_owned(), value.to_owned());
         self
     }
 
@@ -105,21 +104,31 @@ impl Finished {
         self
     }
 
-    /// The number in the line of the load generator's table that begins with this word.
+    /// The number in the line of the load generator's table that begins with these words.
     #[track_caller]
-    pub fn figure(&self, word: &str) -> i64 {
-        self.stdout
+    pub fn figure(&self, words: &str) -> i64 {
+        let (low, high) = self.bounds(words);
+        assert_eq!(low, high, "{words} are not known exactly:\n{}", self.stdout);
+        low
+    }
+
+    /// The same where the table may say `LOW to HIGH`.
+    #[track_caller]
+    pub fn bounds(&self, words: &str) -> (i64, i64) {
+        let rest = self
+            .stdout
             .lines()
-            .filter_map(|line| line.trim().strip_prefix(word))
-            .find_map(first_number)
-            .unwrap_or_else(|| panic!("no figure for {word}:\n{}{}", self.stdout, self.stderr))
+            .filter_map(|line| line.trim().strip_prefix(words))
+            // `resent` also begins `resent after stored`.
+            .find(|rest| rest.trim_start().starts_with(|first: char| first.is_ascii_digit()))
+            .unwrap_or_else(|| panic!("no figure for {words}:\n{}{}", self.stdout, self.stderr));
+        let numbers: Vec<i64> = numbers(rest).collect();
+        (numbers[0], numbers[numbers.len() - 1])
     }
 }
 
-/// The first number of a line, which may be grouped by commas or underscores.
-fn first_number(rest: &str) -> Option<i64> {
-    rest.split_whitespace()
-        .find_map(|word| word.replace([',', '_'], "").parse().ok())
+fn numbers(rest: &str) -> impl Iterator<Item = i64> {
+    rest.split_whitespace().filter_map(|word| word.parse().ok())
 }
 
 /// A signal that ends a process or a server.
@@ -184,10 +193,7 @@ impl Service {
         let child = &mut self.child;
         self.url = eventually(SOON, async || {
             let ended = child.try_wait()?;
-            assert!(
-                ended.is_none(),
-                "the service ended before it listened: {ended:?}"
-            );
+            assert!(ended.is_none(), "the service ended before it listened: {ended:?}");
             let line = fs::read_to_string(&ready_file).context("no ready-file")?;
             Ok(line.trim().to_owned())
         })
@@ -211,21 +217,13 @@ impl Service {
 
     async fn expect_status(&self, path: &str, status: u16) -> anyhow::Result<()> {
         let answer = try_ask(self.get(path)).await?;
-        ensure!(
-            answer.status == status,
-            "{path}: {} {}",
-            answer.status,
-            answer.text()
-        );
+        ensure!(answer.status == status, "{path}: {} {}", answer.status, answer.text());
         Ok(())
     }
 
     /// Kills the process as `kill -9` does, and waits until it is gone.
     pub async fn kill(&mut self) {
-        self.child
-            .kill()
-            .await
-            .expect("a process of our own can be killed");
+        self.child.kill().await.expect("a process of our own can be killed");
     }
 
     /// Sends the process a signal.
@@ -367,10 +365,6 @@ fn binary() -> PathBuf {
         .nth(2)
         .expect("tests lie in target/PROFILE/deps")
         .join("eventsieve");
-    assert!(
-        path.is_file(),
-        "there is no {}: run cargo build first",
-        path.display()
-    );
+    assert!(path.is_file(), "there is no {}: run cargo build first", path.display());
     path
 }

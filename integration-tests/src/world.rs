@@ -26,8 +26,9 @@ pub struct World {
 impl World {
     /// An empty database on the server that `DATABASE_URL` names.
     pub async fn new() -> Self {
-        let server_url = environment("DATABASE_URL")
-            .expect("DATABASE_URL is not set: it names the superuser of a throwaway PostgreSQL, and `make test` starts one");
+        let server_url = environment("DATABASE_URL").expect(
+            "DATABASE_URL is not set: it names the superuser of a throwaway PostgreSQL, and `make test` starts one",
+        );
         Self::at(&server_url).await
     }
 

@@ -118,10 +118,7 @@ async fn filters_select_by_topic_source_id_and_time() {
         ("event_id=evt-0", vec![0, 0]),
         ("topic=odd&event_id=evt-3", vec![3]),
         ("topic=odd&event_id=evt-4", vec![]),
-        (
-            "since=2025-10-24T10:03:00Z&until=2025-10-24T10:06:00Z",
-            vec![3, 4, 5],
-        ),
+        ("since=2025-10-24T10:03:00Z&until=2025-10-24T10:06:00Z", vec![3, 4, 5]),
         ("until=2025-10-24T10:02:00Z", vec![0, 1]),
         (
             "since=2025-10-24T12:10:00%2B02:00&until=2025-10-24T10:12:00Z",
@@ -132,15 +129,11 @@ async fn filters_select_by_topic_source_id_and_time() {
             vec![6],
         ),
     ] {
-        let expected: Vec<String> = expected
-            .iter()
-            .map(|number| format!("evt-{number}"))
-            .collect();
+        let expected: Vec<String> = expected.iter().map(|number| format!("evt-{number}")).collect();
         let listed = page(&service, query).await;
         assert_eq!(ids(&listed.events), expected, "list {query}");
         let mut walk = Walk::default();
-        walk.until(&service, &format!("&{query}"), expected.len(), SOON)
-            .await;
+        walk.until(&service, &format!("&{query}"), expected.len(), SOON).await;
         assert_eq!(walk.event_ids(), expected, "walk {query}");
         let lines = ndjson(&service, query).await.lines();
         assert_eq!(ids(&lines), expected, "lines {query}");
@@ -196,9 +189,7 @@ async fn a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_
     let all: Vec<String> = (0..25).map(|number| format!("evt-{number}")).collect();
     assert_eq!(walk.event_ids(), all);
     assert_eq!(walk.step(&service, "").await, 0, "nothing is new");
-    service
-        .publish(&Value::from(events("orders", 25..30)))
-        .await;
+    service.publish(&Value::from(events("orders", 25..30))).await;
     walk.until(&service, "", 30, SOON).await;
 
     // Small pages, and from a cursor in the middle.
@@ -221,9 +212,7 @@ async fn a_walk_from_the_next_of_a_list_misses_nothing() {
     service.publish(&Value::from(events("orders", 0..10))).await;
     let listed = page(&service, "").await;
     let newest_first = page(&service, "order=desc&limit=1").await;
-    service
-        .publish(&Value::from(events("orders", 10..20)))
-        .await;
+    service.publish(&Value::from(events("orders", 10..20))).await;
     settled(&service, 20).await;
     for next in [&listed.next, &newest_first.next] {
         let walked = page(&service, &format!("after={}&limit=1000", encoded(next))).await;
@@ -239,7 +228,8 @@ async fn a_walk_from_the_next_of_a_list_misses_nothing() {
 async fn a_payload_comes_back_byte_for_byte() {
     let world = World::new().await;
     let service = world.serve().await;
-    let pretty = "{\n  \"b\" : 9007199254740993,\r\n\t\"a\": [1.0, 1e2, \"x\\ny\\u2028 \u{e9}\u{1f600}\" ],\n  \"b\": {}\n}";
+    let pretty =
+        "{\n  \"b\" : 9007199254740993,\r\n\t\"a\": [1.0, 1e2, \"x\\ny\\u2028 \u{e9}\u{1f600}\" ],\n  \"b\": {}\n}";
     let body = event_with_payload("orders", "evt-1", pretty);
     let answer = service.publish_bytes("application/json", body).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -367,11 +357,11 @@ async fn a_walk_during_commits_of_two_replicas_skips_nothing_while_a_foreign_tra
             Ok(())
         })
         .await;
-        assert!(world.totals().await.rows > 1, "nothing was written while the edge was held");
-        foreign
-            .execute("rollback")
-            .await
-            .expect("the connection of the test");
+        assert!(
+            world.totals().await.rows > 1,
+            "nothing was written while the edge was held"
+        );
+        foreign.execute("rollback").await.expect("the connection of the test");
     };
     let walking = async {
         let all = 1 + 4 * BATCHES * 10;
@@ -421,10 +411,7 @@ async fn a_walk_waits_for_what_a_list_already_shows() {
     let from_list = page(&service, &format!("after={}", encoded(&listed.next))).await;
     assert_eq!(from_list.events.len(), 0, "the edge is held");
 
-    foreign
-        .execute("rollback")
-        .await
-        .expect("the connection of the test");
+    foreign.execute("rollback").await.expect("the connection of the test");
     walk.until(&service, "", 1, SOON).await;
     let from_list = page(&service, &format!("after={}", encoded(&listed.next))).await;
     assert_eq!(ids(&from_list.events), ["evt-1"], "the list's next lay below it");

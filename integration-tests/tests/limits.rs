@@ -85,13 +85,7 @@ async fn a_payload_has_at_most_64_levels() {
     let world = World::new().await;
     let service = world.serve().await;
     let objects = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
-    let arrays = |levels: usize| {
-        format!(
-            r#"{{"a":{}{}}}"#,
-            "[".repeat(levels - 1),
-            "]".repeat(levels - 1)
-        )
-    };
+    let arrays = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
     for (name, payload, status) in [
         ("objects-64", objects(64), 201),
         ("arrays-64", arrays(64), 201),
@@ -119,10 +113,7 @@ async fn a_request_has_at_most_max_events() {
     let world = World::new().await;
     let settings = world.settings().with("EVENTSIEVE_MAX_EVENTS", "10");
     let service = world.serve_with(settings).await;
-    assert_eq!(
-        service.publish(&Value::from(events("nine", 0..9))).await.status,
-        201
-    );
+    assert_eq!(service.publish(&Value::from(events("nine", 0..9))).await.status, 201);
     assert_eq!(
         service.publish(&json!({"events": events("ten", 0..10)})).await.status,
         201
@@ -215,16 +206,10 @@ async fn a_compressed_body_is_measured_when_it_is_decompressed() {
     let settings = world.settings().with("EVENTSIEVE_MAX_BODY", "4KiB");
     let service = world.serve_with(settings).await;
     let before = service.resident_bytes();
-    for (length, status) in [
-        (BODY_LIMIT, 201),
-        (BODY_LIMIT + 1, 413),
-        (64 * 1024 * 1024, 413),
-    ] {
+    for (length, status) in [(BODY_LIMIT, 201), (BODY_LIMIT + 1, 413), (64 * 1024 * 1024, 413)] {
         let body = body_of(length);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder
-            .write_all(body.as_bytes())
-            .expect("memory takes all");
+        encoder.write_all(body.as_bytes()).expect("memory takes all");
         let gzip = encoder.finish().expect("memory takes all");
         let zstd = zstd::encode_all(body.as_bytes(), 1).expect("memory takes all");
         for (coding, bytes) in [("gzip", gzip), ("zstd", zstd)] {

@@ -75,7 +75,10 @@ async fn a_payload_that_no_store_can_hold_is_refused_before_it() {
     }
     let listed = service.fetch("/events?topic=poison").await;
     for payload in &accepted {
-        assert!(listed.text().contains(payload.as_str()), "{payload:.80} came back otherwise");
+        assert!(
+            listed.text().contains(payload.as_str()),
+            "{payload:.80} came back otherwise"
+        );
     }
     let rows = i64::try_from(accepted.len()).expect("a few");
     assert_eq!(world.check(rows).await.conflicts, 0);
@@ -95,7 +98,13 @@ async fn a_payload_must_be_an_object_of_json() {
         );
     }
     // A raw NUL or line feed inside a string, NaN and the like are no JSON at all.
-    for payload in ["{\"a\":\"\0\"}", "{\"a\":\"\n\"}", r#"{"a":NaN}"#, r#"{"a":01}"#, r#"{"a":1,}"#] {
+    for payload in [
+        "{\"a\":\"\0\"}",
+        "{\"a\":\"\n\"}",
+        r#"{"a":NaN}"#,
+        r#"{"a":01}"#,
+        r#"{"a":1,}"#,
+    ] {
         let body = event_with_payload("poison", "refused", payload);
         let faults = service.publish_bytes(JSON, body).await.faults();
         assert_eq!(faults[0].0, "json_invalid", "{payload:?}");

@@ -22,10 +22,7 @@ fn assert_counts(answer: &Answer, status: u16, unique: usize, duplicates: usize)
     assert_eq!(answer.status, status, "{}", answer.text());
     let body = answer.json();
     assert_eq!(body["status"], "success");
-    assert_eq!(
-        body["message"],
-        format!("Processed {} events", unique + duplicates)
-    );
+    assert_eq!(body["message"], format!("Processed {} events", unique + duplicates));
     assert_eq!(body["received"], unique + duplicates);
     assert_eq!(body["unique_processed"], unique);
     assert_eq!(body["duplicate_dropped"], duplicates);
@@ -87,9 +84,7 @@ async fn every_form_of_body_is_taken() {
     let crlf = ndjson(&events("crlf", 0..3)).replace('\n', "\r\n");
     assert_counts(&service.publish_bytes(NDJSON, crlf).await, 201, 3, 0);
     let charset = event("charset", "evt-0").to_string();
-    let answer = service
-        .publish_bytes("application/json; charset=utf-8", charset)
-        .await;
+    let answer = service.publish_bytes("application/json; charset=utf-8", charset).await;
     assert_counts(&answer, 201, 1, 0);
 
     let answer = publish_coded(&service, "gzip", gzipped(&Value::from(events("gzip", 0..3)))).await;
@@ -120,10 +115,7 @@ async fn results_are_there_for_one_event_and_else_when_they_are_asked_for() {
     assert_eq!(plain.json().get("results"), None, "a batch is answered briefly");
     let full = service.publish_preferring("return=representation", &batch).await;
     assert_eq!(full.status, 200);
-    let ids: Vec<String> = verdicts(&full)
-        .into_iter()
-        .map(|verdict| verdict.event_id)
-        .collect();
+    let ids: Vec<String> = verdicts(&full).into_iter().map(|verdict| verdict.event_id).collect();
     assert_eq!(ids, ["evt-0", "evt-1", "evt-2"]);
     for result in full.json()["results"].as_array().expect("results") {
         assert_eq!(result["topic"], "orders");
@@ -159,10 +151,7 @@ async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins() {
         "the order of the request is the order of the log"
     );
     let listed = service.json("/events?event_id=evt-b").await;
-    assert_eq!(
-        listed["events"][0]["payload"],
-        event("orders", "evt-b")["payload"]
-    );
+    assert_eq!(listed["events"][0]["payload"], event("orders", "evt-b")["payload"]);
     assert_eq!(world.check(2).await.conflicts, 1);
 }
 
@@ -245,10 +234,7 @@ async fn of_two_copies_in_flight_at_once_one_is_stored() {
         .collect();
     assert_eq!(of_the_copies.len(), 8);
     assert_eq!(of_the_copies.iter().filter(|status| *status == "stored").count(), 1);
-    assert_eq!(
-        of_the_copies.iter().filter(|status| *status == "duplicate").count(),
-        7
-    );
+    assert_eq!(of_the_copies.iter().filter(|status| *status == "duplicate").count(), 7);
     assert_eq!(world.check(10).await.received, 17);
 }
 
@@ -256,11 +242,7 @@ async fn of_two_copies_in_flight_at_once_one_is_stored() {
 async fn queued(service: &Service, events: u64) {
     eventually(SOON, async || {
         let stats = service.json("/stats").await;
-        ensure!(
-            stats["queue"]["events"].as_u64() >= Some(events),
-            "{}",
-            stats["queue"]
-        );
+        ensure!(stats["queue"]["events"].as_u64() >= Some(events), "{}", stats["queue"]);
         Ok(())
     })
     .await;
@@ -292,10 +274,7 @@ async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed() {
         [("missing".to_owned(), json!(["body", "events", 1, "event_id"]))]
     );
     let single = service.publish(&bad[1]).await;
-    assert_eq!(
-        single.faults(),
-        [("missing".to_owned(), json!(["body", "event_id"]))]
-    );
+    assert_eq!(single.faults(), [("missing".to_owned(), json!(["body", "event_id"]))]);
     let lines = format!("{}\n{}\n{{\n", bad[0], bad[1]);
     let lines = service.publish_bytes(NDJSON, format!("\n{lines}")).await;
     assert_eq!(
@@ -342,10 +321,7 @@ async fn what_is_no_json_or_no_event_is_refused() {
         .to_string()
         .replacen('{', r#"{"topic":"first","#, 1);
     let faults = service.publish_bytes(JSON, twice).await.faults();
-    assert_eq!(
-        faults,
-        [("repeated_member".to_owned(), json!(["body", "topic"]))]
-    );
+    assert_eq!(faults, [("repeated_member".to_owned(), json!(["body", "topic"]))]);
     let invalid_utf8 = [b"{\"topic\":\"".as_slice(), &[0xff, 0xfe], b"\"}"].concat();
     assert_eq!(service.publish_bytes(JSON, invalid_utf8).await.status, 422);
     world.check(0).await;
@@ -390,14 +366,9 @@ async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not() {
         .body(lines))
     .await;
     assert_counts(&answer, 201, 1, 0);
-    assert_eq!(
-        answer.json()["results"][0]["errors"][0]["loc"],
-        json!(["line", 1])
-    );
+    assert_eq!(answer.json()["results"][0]["errors"][0]["loc"], json!(["line", 1]));
 
-    let none = service
-        .publish_preferring("handling=lenient", &json!([{}]))
-        .await;
+    let none = service.publish_preferring("handling=lenient", &json!([{}])).await;
     assert_eq!(none.faults().len(), 5);
     world.check(4).await;
 }
@@ -427,9 +398,7 @@ async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush() {
     assert_eq!(body["received"], 1);
     assert_eq!(body["details"]["rejected"], 1);
     assert_eq!(body["results"][0]["status"], "rejected");
-    let refused = service
-        .publish_preferring("respond-async", &json!([{}]))
-        .await;
+    let refused = service.publish_preferring("respond-async", &json!([{}])).await;
     assert_eq!(refused.status, 422, "what is invalid is never accepted");
 
     held.release().await;
@@ -488,22 +457,11 @@ async fn wrong_paths_methods_media_types_and_codings_get_their_status() {
         wrong_method.headers
     );
     let body = event("orders", "evt-1").to_string();
-    service
-        .publish_bytes("text/plain", body.clone())
-        .await
-        .problem(415);
-    ask(service.post("/publish").body(body.clone()))
-        .await
-        .problem(415);
-    publish_coded(&service, "br", body.clone().into())
-        .await
-        .problem(415);
-    publish_coded(&service, "gzip", body.clone().into())
-        .await
-        .problem(400);
-    publish_coded(&service, "zstd", body.into())
-        .await
-        .problem(400);
+    service.publish_bytes("text/plain", body.clone()).await.problem(415);
+    ask(service.post("/publish").body(body.clone())).await.problem(415);
+    publish_coded(&service, "br", body.clone().into()).await.problem(415);
+    publish_coded(&service, "gzip", body.clone().into()).await.problem(400);
+    publish_coded(&service, "zstd", body.into()).await.problem(400);
     let mut cut = gzipped(&event("orders", "evt-1"));
     cut.truncate(cut.len() / 2);
     publish_coded(&service, "gzip", cut).await.problem(400);
@@ -533,11 +491,7 @@ async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed() {
     for path in ["/nothing-here", "/events?limit=0", "/stats", "/"] {
         assert_ne!(service.fetch(path).await.header("x-request-id"), "", "{path}");
     }
-    let refused = ask(service
-        .post("/publish")
-        .header("x-request-id", "mine")
-        .body("{}"))
-    .await;
+    let refused = ask(service.post("/publish").header("x-request-id", "mine").body("{}")).await;
     assert_eq!(refused.problem(415)["request_id"], "mine");
     world.check(0).await;
 }
