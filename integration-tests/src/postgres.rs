@@ -1,0 +1,202 @@
+//! PostgreSQL servers of a test's own, for tests that kill a whole server, hold its transactions open, or need passwords.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use sqlx::{Connection, PgConnection};
+use tempfile::TempDir;
+
+use crate::environment;
+use crate::eventually::{SOON, eventually};
+use crate::service::{Signal, send};
+
+/// Linux takes the ports of outgoing connections from 32768 on: below it, a port stays free while a server restarts.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 12_000;
+
+/// The password of the superuser of a server with passwords.
+pub const PASSWORD: &str = "right-Sw0rdfish";
+
+/// How connections are authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authentication {
+    /// Everybody is let in.
+    Trust,
+    /// The superuser needs [`PASSWORD`].
+    Password,
+}
+
+/// A server with `fsync` on, in a temporary folder. It is killed and removed when this is dropped.
+#[derive(Debug)]
+pub struct PostgresServer {
+    folder: TempDir,
+    port: u16,
+    authentication: Authentication,
+    process: Option<Child>,
+}
+
+impl PostgresServer {
+    /// Makes a server that lets everybody in, and waits until it takes connections.
+    pub async fn new() -> Self {
+        Self::with(Authentication::Trust).await
+    }
+
+    /// Makes a server, and waits until it takes connections.
+    pub async fn with(authentication: Authentication) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        give_away(folder.path());
+        let mut server = PostgresServer {
+            folder,
+            port: free_port(),
+            authentication,
+            process: None,
+        };
+        server.initialise();
+        server.start().await;
+        server
+    }
+
+    fn initialise(&self) {
+        let password = self.folder.path().join("password");
+        fs::write(&password, PASSWORD).expect("a file in a folder of our own");
+        give_away(&password);
+        let method = match self.authentication {
+            Authentication::Trust => "trust",
+            Authentication::Password => "scram-sha-256",
+        };
+        // The files of a server that lives for a minute need not be flushed when they are made; its commits are.
+        let output = postgres_program("initdb")
+            .args(["--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"])
+            .arg(format!("--auth={method}"))
+            .arg(format!("--pwfile={}", password.display()))
+            .arg(self.data())
+            .output()
+            .expect("initdb runs");
+        assert!(
+            output.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Starts the server after [`Self::kill`], on the same port, and waits until it takes connections.
+    pub async fn start(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .expect("a file in a folder of our own");
+        let both = log.try_clone().expect("a descriptor more");
+        let process = postgres_program("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &self.port.to_string()])
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories="])
+            .args(["-c", "max_connections=100"])
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(both)
+            .spawn()
+            .expect("postgres starts");
+        self.process = Some(process);
+        eventually(SOON, async || {
+            Ok(PgConnection::connect(&self.url()).await?.close().await?)
+        })
+        .await;
+    }
+
+    /// Kills the whole server as `pg_ctl stop -m immediate` does: nothing is written any more, and the next start recovers.
+    pub async fn kill(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        send(Signal::Quit, process.id());
+        eventually(SOON, async || {
+            process.try_wait()?.ok_or_else(|| anyhow::anyhow!("it still runs"))
+        })
+        .await;
+    }
+
+    /// The superuser's URL of its database `postgres`.
+    pub fn url(&self) -> String {
+        let password = match self.authentication {
+            Authentication::Trust => String::new(),
+            Authentication::Password => format!(":{PASSWORD}"),
+        };
+        format!(
+            "postgres://postgres{password}@127.0.0.1:{}/postgres?sslmode=disable",
+            self.port
+        )
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.path().join("log"));
+            eprintln!("--- the log of PostgreSQL:\n{}", log.unwrap_or_default());
+        }
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        // Only the server itself can end all its processes, and at once it does; killed, it would leave them behind.
+        send(Signal::Quit, process.id());
+        drop(process.wait());
+    }
+}
+
+/// A port that nobody listens on, and that no outgoing connection takes.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Each process of the tests begins elsewhere.
+    let start = u16::try_from(std::process::id() * 37 % u32::from(PORTS)).expect("PORTS is a u16");
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST_PORT + (start + step) % PORTS;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// One of PostgreSQL's programs, run as the user that it accepts.
+fn postgres_program(name: &str) -> Command {
+    let folder = environment("EVENTSIEVE_TEST_PG_BIN")
+        .expect("EVENTSIEVE_TEST_PG_BIN is not set: run the tests with `make test`");
+    let program = Path::new(&folder).join(name);
+    let Some(user) = environment("EVENTSIEVE_TEST_PG_USER") else {
+        return Command::new(program);
+    };
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={}", id_of(&user, "-u")))
+        .arg(format!("--regid={}", id_of(&user, "-g")))
+        .arg("--clear-groups")
+        .arg(program);
+    command
+}
+
+/// Gives a file or a folder to the user that PostgreSQL runs as.
+fn give_away(path: &Path) {
+    if let Some(user) = environment("EVENTSIEVE_TEST_PG_USER") {
+        chown(path, Some(id_of(&user, "-u")), Some(id_of(&user, "-g"))).expect("root gives its files away");
+    }
+}
+
+fn id_of(user: &str, which: &str) -> u32 {
+    let output = Command::new("id")
+        .args([which, user])
+        .output()
+        .expect("every machine has `id`");
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("there is no user {user}"))
+}

@@ -1,0 +1,440 @@
+//! The fault proxy: a TCP proxy between the service and PostgreSQL that a test can make slow, deaf, absent, or lossy at
+//! exactly the wrong moment.
+//!
+//! It knows just enough of PostgreSQL's protocol to see a *flush* go by: the execution of a prepared statement whose SQL
+//! contains `append_v1`. It speaks no TLS; the URL of [`Proxy::through`] says so.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{io, mem};
+
+use reqwest::Url;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::postgres::free_port;
+
+/// What a statement is recognised as a flush by.
+const FLUSH_SQL: &[u8] = b"append_v1";
+
+/// How much of a `Bind` is looked at: the names of the portal and of the statement come first.
+const BIND_PREFIX: usize = 256;
+
+/// How much is forwarded at once.
+const CHUNK: usize = 64 * 1024;
+
+/// What the network does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Everything is forwarded.
+    Pass,
+    /// Everything from the service is forwarded this much later.
+    Slow(Duration),
+    /// Nobody listens: new connections are refused. Those that exist are not touched.
+    Refuse,
+    /// Connections are accepted, and all bytes swallowed both ways. A connection that has lost bytes stays deaf for ever.
+    BlackHole,
+}
+
+/// What happens to the reply of a flush that the server has executed and committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushFault {
+    /// The reply is thrown away and the connection closed.
+    SwallowReply,
+    /// From the moment the server has the flush, the network is a [`Network::BlackHole`].
+    BlackHole,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    network: Network,
+    cuts: u64,
+}
+
+#[derive(Debug)]
+struct Control {
+    state: watch::Sender<State>,
+    faults: Mutex<VecDeque<FlushFault>>,
+    flushes: AtomicUsize,
+    swallowed: AtomicUsize,
+}
+
+impl Control {
+    fn set(&self, network: Network) {
+        self.state.send_modify(|state| state.network = network);
+    }
+
+    fn network(&self) -> Network {
+        self.state.borrow().network
+    }
+
+    fn arm(&self, fault: FlushFault) {
+        self.faults().push_back(fault);
+    }
+
+    fn next_fault(&self) -> Option<FlushFault> {
+        self.faults().pop_front()
+    }
+
+    fn faults(&self) -> MutexGuard<'_, VecDeque<FlushFault>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A proxy to one server. All its connections are reset when this is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    control: Arc<Control>,
+    _tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    /// A proxy to the server of a database URL, that passes everything on.
+    pub async fn to(database_url: &str) -> Self {
+        Self::with(database_url, Network::Pass).await
+    }
+
+    /// A proxy to the server of a database URL, in this state from the start.
+    pub async fn with(database_url: &str, network: Network) -> Self {
+        let url = Url::parse(database_url).expect("DATABASE_URL is a URL");
+        let host = url.host_str().expect("DATABASE_URL names a host").to_owned();
+        let upstream = (host, url.port().unwrap_or(5432));
+        let port = free_port();
+        let control = Arc::new(Control {
+            state: watch::Sender::new(State { network, cuts: 0 }),
+            faults: Mutex::default(),
+            flushes: AtomicUsize::new(0),
+            swallowed: AtomicUsize::new(0),
+        });
+        let mut tasks = JoinSet::new();
+        // Bound before this returns: the test must not meet a proxy that does not listen yet.
+        let listener = match network {
+            Network::Refuse => None,
+            _ => Some(bind(port).await),
+        };
+        tasks.spawn(accept(port, listener, upstream, Arc::clone(&control)));
+        Proxy {
+            port,
+            control,
+            _tasks: tasks,
+        }
+    }
+
+    /// The same database URL, by way of this proxy.
+    pub fn through(&self, database_url: &str) -> String {
+        let mut url = Url::parse(database_url).expect("DATABASE_URL is a URL");
+        url.set_host(Some("127.0.0.1")).expect("an address is a host");
+        url.set_port(Some(self.port)).expect("this kind of URL has a port");
+        url.set_query(Some("sslmode=disable"));
+        url.into()
+    }
+
+    /// Changes what the network does, for new connections and (but for [`Network::Refuse`]) for those that exist.
+    pub fn set(&self, network: Network) {
+        self.control.set(network);
+    }
+
+    /// Resets every connection, now.
+    pub fn cut(&self) {
+        self.control.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// The next flush meets this fault; called again, the one after it, and so on.
+    pub fn arm(&self, fault: FlushFault) {
+        self.control.arm(fault);
+    }
+
+    /// How many flushes have gone by.
+    pub fn flushes(&self) -> usize {
+        self.control.flushes.load(Ordering::SeqCst)
+    }
+
+    /// How many replies of committed flushes were thrown away.
+    pub fn swallowed(&self) -> usize {
+        self.control.swallowed.load(Ordering::SeqCst)
+    }
+}
+
+async fn bind(port: u16) -> TcpListener {
+    TcpListener::bind(("127.0.0.1", port))
+        .await
+        .expect("the port is free, and below those of outgoing connections")
+}
+
+/// Accepts for ever, and listens only while the network lets it.
+async fn accept(port: u16, mut listener: Option<TcpListener>, upstream: (String, u16), control: Arc<Control>) {
+    let mut connections = JoinSet::new();
+    let mut state = control.state.subscribe();
+    loop {
+        if state.borrow_and_update().network == Network::Refuse {
+            listener = None;
+        } else if listener.is_none() {
+            listener = Some(bind(port).await);
+        }
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok((client, _)) = accepted => {
+                connections.spawn(connect(client, upstream.clone(), Arc::clone(&control)));
+            }
+            Ok(()) = state.changed() => {}
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Serves one connection until one side closes it or it is cut.
+async fn connect(mut client: TcpStream, upstream: (String, u16), control: Arc<Control>) {
+    let mut state = control.state.subscribe();
+    let cuts = state.borrow_and_update().cuts;
+    let Ok(mut server) = TcpStream::connect(upstream).await else {
+        return;
+    };
+    let connection = Connection {
+        control: &control,
+        swallowing: AtomicBool::new(false),
+        deaf: AtomicBool::new(false),
+    };
+    let cut = tokio::select! {
+        _ = connection.forward(&mut client, &mut server) => false,
+        _ = state.wait_for(|state| state.cuts != cuts) => true,
+    };
+    if cut {
+        // Streams without linger are reset when they are dropped: a cut network says no goodbye.
+        client.set_zero_linger().expect("a socket of our own takes options");
+    }
+}
+
+struct Connection<'a> {
+    control: &'a Control,
+    /// Set before the server can have a flush whose reply is to be thrown away.
+    swallowing: AtomicBool,
+    /// Set with the first bytes that are lost in a black hole.
+    deaf: AtomicBool,
+}
+
+impl Connection<'_> {
+    /// Forwards both ways until one side closes.
+    async fn forward(&self, client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        tokio::select! {
+            ended = self.forward_requests(from_client, to_server) => ended,
+            ended = self.forward_replies(from_server, to_client) => ended,
+        }
+    }
+
+    async fn forward_requests(&self, mut client: ReadHalf<'_>, mut server: WriteHalf<'_>) -> io::Result<()> {
+        let mut requests = Requests::default();
+        let mut buffer = vec![0; CHUNK];
+        let mut fault = None;
+        loop {
+            let length = client.read(&mut buffer).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            if self.loses_bytes() {
+                continue;
+            }
+            if let Network::Slow(delay) = self.control.network() {
+                sleep(delay).await;
+            }
+            let seen = requests.read(&buffer[..length]);
+            for _ in 0..seen.flushes {
+                self.control.flushes.fetch_add(1, Ordering::SeqCst);
+                fault = fault.or_else(|| self.control.next_fault());
+            }
+            if fault == Some(FlushFault::SwallowReply) {
+                self.swallowing.store(true, Ordering::SeqCst);
+                fault = None;
+            }
+            server.write_all(&buffer[..length]).await?;
+            if seen.synced && fault.take() == Some(FlushFault::BlackHole) {
+                // The server has the whole flush, and this task has not yet let its reply through.
+                self.deaf.store(true, Ordering::SeqCst);
+                self.control.set(Network::BlackHole);
+            }
+        }
+    }
+
+    async fn forward_replies(&self, mut server: ReadHalf<'_>, mut client: WriteHalf<'_>) -> io::Result<()> {
+        let mut buffer = vec![0; CHUNK];
+        let mut withheld = Reply::default();
+        loop {
+            let length = server.read(&mut buffer).await?;
+            if self.loses_bytes() {
+                if length == 0 {
+                    // The farewell of the server is lost as well.
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            }
+            if length == 0 {
+                return Ok(());
+            }
+            if !self.swallowing.load(Ordering::SeqCst) {
+                client.write_all(&buffer[..length]).await?;
+                continue;
+            }
+            withheld.bytes.extend_from_slice(&buffer[..length]);
+            match withheld.outcome() {
+                None => {}
+                Some(Outcome::Committed) => {
+                    self.control.swallowed.fetch_add(1, Ordering::SeqCst);
+                    return Ok(());
+                }
+                Some(Outcome::Failed) => {
+                    // Nothing was committed: the service may know, and the next flush meets the fault.
+                    self.control.arm(FlushFault::SwallowReply);
+                    self.swallowing.store(false, Ordering::SeqCst);
+                    client.write_all(&mem::take(&mut withheld).bytes).await?;
+                }
+            }
+        }
+    }
+
+    fn loses_bytes(&self) -> bool {
+        if self.control.network() == Network::BlackHole {
+            self.deaf.store(true, Ordering::SeqCst);
+        }
+        self.deaf.load(Ordering::SeqCst)
+    }
+}
+
+/// What a piece of the stream from the service held.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How many flushes it completed.
+    flushes: usize,
+    /// Whether the server was asked, after the last of them, to execute and to commit.
+    synced: bool,
+}
+
+/// The messages from the service to the server: a type byte (but for the first), a length, and a body.
+#[derive(Debug, Default)]
+struct Requests {
+    started: bool,
+    header: Vec<u8>,
+    remaining: usize,
+    kept: Vec<u8>,
+    flush_statements: HashSet<Vec<u8>>,
+}
+
+impl Requests {
+    fn read(&mut self, mut bytes: &[u8]) -> Seen {
+        let mut seen = Seen::default();
+        while !bytes.is_empty() {
+            let header_length = if self.started { 5 } else { 4 };
+            if self.header.len() < header_length {
+                let (head, rest) = bytes.split_at(bytes.len().min(header_length - self.header.len()));
+                self.header.extend_from_slice(head);
+                bytes = rest;
+                if self.header.len() < header_length {
+                    break;
+                }
+                self.remaining = body_length(&self.header[header_length - 4..]);
+            } else {
+                let (body, rest) = bytes.split_at(bytes.len().min(self.remaining));
+                let room = self.kept_length().saturating_sub(self.kept.len());
+                self.kept.extend_from_slice(&body[..body.len().min(room)]);
+                self.remaining -= body.len();
+                bytes = rest;
+            }
+            if self.remaining == 0 {
+                self.end_message(&mut seen);
+            }
+        }
+        seen
+    }
+
+    /// How much of the body of the present message is of interest.
+    fn kept_length(&self) -> usize {
+        match self.kind() {
+            Some(b'P') => usize::MAX,
+            Some(b'B') => BIND_PREFIX,
+            _ => 0,
+        }
+    }
+
+    fn kind(&self) -> Option<u8> {
+        self.started.then(|| self.header[0])
+    }
+
+    fn end_message(&mut self, seen: &mut Seen) {
+        let mut texts = self.kept.split(|byte| *byte == 0);
+        let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+        match self.kind() {
+            // Parse: the name of the statement, and its SQL.
+            Some(b'P') => {
+                if second.windows(FLUSH_SQL.len()).any(|part| part == FLUSH_SQL) {
+                    self.flush_statements.insert(first.to_vec());
+                } else {
+                    self.flush_statements.remove(first);
+                }
+            }
+            // Bind: the name of the portal, and that of the statement.
+            Some(b'B') if self.flush_statements.contains(second) => {
+                seen.flushes += 1;
+                seen.synced = false;
+            }
+            Some(b'S') => seen.synced = true,
+            _ => {}
+        }
+        self.started = true;
+        self.header.clear();
+        self.kept.clear();
+    }
+}
+
+/// What became of a flush.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Committed,
+    Failed,
+}
+
+/// The server's reply to one flush, as far as it has come.
+#[derive(Debug, Default)]
+struct Reply {
+    bytes: Vec<u8>,
+}
+
+impl Reply {
+    /// The outcome, once the server is ready for the next query.
+    fn outcome(&self) -> Option<Outcome> {
+        let mut rest = &self.bytes[..];
+        let mut outcome = Outcome::Failed;
+        while rest.len() >= 5 {
+            let message_length = 5 + body_length(&rest[1..5]);
+            if rest.len() < message_length {
+                return None;
+            }
+            match rest[0] {
+                b'C' => outcome = Outcome::Committed,
+                b'Z' => return Some(outcome),
+                _ => {}
+            }
+            rest = &rest[message_length..];
+        }
+        None
+    }
+}
+
+/// The length of a message's body: the protocol's own counts its four bytes as well.
+fn body_length(bytes: &[u8]) -> usize {
+    let bytes: [u8; 4] = bytes.try_into().expect("a length is four bytes");
+    usize::try_from(u32::from_be_bytes(bytes))
+        .expect("a usize holds 32 bits")
+        .saturating_sub(4)
+}

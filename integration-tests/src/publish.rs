@@ -1,0 +1,192 @@
+//! Events as the tests publish them, and what is read back: totals, lists, walks.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::eventually::eventually;
+use crate::http::{Answer, ask, encoded};
+use crate::service::Service;
+
+/// An event that breaks no rule.
+pub fn event(topic: &str, event_id: &str) -> Value {
+    json!({
+        "topic": topic,
+        "event_id": event_id,
+        "timestamp": "2025-10-24T10:30:00Z",
+        "source": "integration-tests",
+        "payload": {"message": "hello", "of": event_id},
+    })
+}
+
+/// The events `evt-FROM` to `evt-TO` of a topic.
+pub fn events(topic: &str, numbers: Range<usize>) -> Vec<Value> {
+    numbers.map(|number| event(topic, &format!("evt-{number}"))).collect()
+}
+
+/// An event with this text as its payload, byte for byte.
+pub fn event_with_payload(topic: &str, event_id: &str, payload: &str) -> String {
+    format!(
+        r#"{{"topic":{},"event_id":{},"timestamp":"2025-10-24T10:30:00Z","source":"integration-tests","payload":{payload}}}"#,
+        json!(topic),
+        json!(event_id)
+    )
+}
+
+/// The order 0..count, shuffled: the same for the same seed.
+pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    // The finaliser of splitmix64: neighbours get keys that have nothing in common.
+    order.sort_by_cached_key(|number| {
+        let number = u64::try_from(*number).expect("a usize is no wider than 64 bits");
+        let mut key = (number ^ seed.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        key = (key ^ (key >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        key = (key ^ (key >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        key ^ (key >> 31)
+    });
+    order
+}
+
+/// One verdict of an answer's `results`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The event's id.
+    pub event_id: String,
+    /// `stored`, `duplicate` or `conflict`.
+    pub status: String,
+    /// The cursor of the first copy.
+    pub cursor: String,
+    /// When the first copy was received.
+    pub received_at: String,
+}
+
+/// The verdicts of an answer, in its order.
+pub fn verdicts(answer: &Answer) -> Vec<Verdict> {
+    let body = answer.json();
+    let results = body["results"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no results: {body}"));
+    results
+        .iter()
+        .enumerate()
+        .map(|(index, result)| {
+            assert_eq!(result["index"], index, "results are in the order of the request");
+            Verdict {
+                event_id: text(result, "event_id"),
+                status: text(result, "status"),
+                cursor: text(result, "cursor"),
+                received_at: text(result, "received_at"),
+            }
+        })
+        .collect()
+}
+
+/// The `status` of each verdict of an answer, in its order.
+pub fn statuses(answer: &Answer) -> Vec<String> {
+    verdicts(answer).into_iter().map(|verdict| verdict.status).collect()
+}
+
+/// A text member of a JSON object that must have it.
+#[track_caller]
+pub fn text(object: &Value, member: &str) -> String {
+    object[member]
+        .as_str()
+        .unwrap_or_else(|| panic!("no text {member} in {object}"))
+        .to_owned()
+}
+
+/// Publishing as an ordinary client does.
+pub trait Publish {
+    /// Publishes a JSON body.
+    fn publish(&self, body: &Value) -> impl Future<Output = Answer>;
+    /// Publishes a JSON body with a `Prefer` header.
+    fn publish_preferring(&self, prefer: &str, body: &Value) -> impl Future<Output = Answer>;
+    /// Publishes a body of this media type, byte for byte.
+    fn publish_bytes(&self, media_type: &str, body: impl Into<Vec<u8>>) -> impl Future<Output = Answer>;
+}
+
+impl Publish for Service {
+    async fn publish(&self, body: &Value) -> Answer {
+        ask(self.post("/publish").json(body)).await
+    }
+
+    async fn publish_preferring(&self, prefer: &str, body: &Value) -> Answer {
+        ask(self.post("/publish").header("prefer", prefer).json(body)).await
+    }
+
+    async fn publish_bytes(&self, media_type: &str, body: impl Into<Vec<u8>>) -> Answer {
+        ask(self
+            .post("/publish")
+            .header("content-type", media_type)
+            .body(body.into()))
+        .await
+    }
+}
+
+/// One page of a walk or a list.
+#[derive(Debug)]
+pub struct Page {
+    /// The events.
+    pub events: Vec<Value>,
+    /// Where to go on.
+    pub next: String,
+}
+
+/// Asks `/events` with this query.
+pub async fn page(service: &Service, query: &str) -> Page {
+    let body = service.json(&format!("/events?{query}")).await;
+    let events = body["events"].as_array().expect("a list of events").clone();
+    assert_eq!(body["status"], "success");
+    assert_eq!(body["count"], events.len());
+    Page {
+        events,
+        next: text(&body, "next"),
+    }
+}
+
+/// A walk over `/events?after=`, that notices an event which comes twice or out of order.
+#[derive(Debug, Default)]
+pub struct Walk {
+    next: String,
+    seen: HashSet<(String, String)>,
+    /// What was seen so far, in the order of the walk.
+    pub events: Vec<Value>,
+}
+
+impl Walk {
+    /// Goes on by one page, and gives back how many events it held.
+    pub async fn step(&mut self, service: &Service, filter: &str) -> usize {
+        let page = page(service, &format!("after={}&limit=1000{filter}", encoded(&self.next))).await;
+        for event in &page.events {
+            let identity = (text(event, "topic"), text(event, "event_id"));
+            assert!(self.seen.insert(identity), "a walk saw this twice: {event}");
+            if let Some(last) = self.events.last().filter(|last| last["topic"] == event["topic"]) {
+                assert!(
+                    text(last, "cursor") < text(event, "cursor"),
+                    "a walk came to {event} after {last}"
+                );
+            }
+            self.events.push(event.clone());
+        }
+        self.next = page.next;
+        page.events.len()
+    }
+
+    /// Goes on until `count` events were seen in all. Other tests' transactions may hold the edge for a moment.
+    pub async fn until(&mut self, service: &Service, filter: &str, count: usize, deadline: Duration) {
+        eventually(deadline, async || {
+            self.step(service, filter).await;
+            anyhow::ensure!(self.events.len() >= count, "{} events of {count}", self.events.len());
+            Ok(())
+        })
+        .await;
+        assert_eq!(self.events.len(), count, "a walk saw more than there is");
+    }
+
+    /// The ids of the events seen.
+    pub fn event_ids(&self) -> Vec<String> {
+        self.events.iter().map(|event| text(event, "event_id")).collect()
+    }
+}

@@ -1,0 +1,370 @@
+//! The real binary: its processes, how they start, how they are killed and stopped, and what they logged.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::environment;
+use crate::eventually::{SOON, eventually};
+use crate::http::{Answer, ask, client, try_ask};
+
+/// How long a command may take: the load generator, with everything being killed under it, is the slowest.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How much of a log is shown when a test fails: enough for its last troubles.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// What a process of the binary is started with. It inherits nothing else from the environment of the tests.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    variables: BTreeMap<String, String>,
+    arguments: Vec<String>,
+}
+
+impl Settings {
+    /// A service on a free port of 127.0.0.1, with its log at info in JSON.
+    pub fn new(database_url: &str) -> Self {
+        let settings = Settings {
+            variables: BTreeMap::new(),
+            arguments: vec!["serve".to_owned()],
+        };
+        settings
+            .with("DATABASE_URL", database_url)
+            .with("HOST", "127.0.0.1")
+            .with("PORT", "0")
+            .with("LOG_FORMAT", "json")
+            .with("RUST_LOG", "info")
+    }
+
+    /// The same with a variable set.
+    #[must_use]
+    pub fn with(mut self, variable: &str, value: &str) -> Self {
+        self.variables.insert(variable.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same with other arguments than `serve`.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(&self.variables)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs the process to its end, which must come of itself.
+    pub async fn run(&self) -> Finished {
+        let output = timeout(COMMAND_TIMEOUT, self.command().output())
+            .await
+            .unwrap_or_else(|_| panic!("{:?} did not end in {COMMAND_TIMEOUT:?}", self.arguments))
+            .expect("the binary starts");
+        Finished {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code, or none after a signal.
+    pub code: Option<i32>,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Asserts how it ended, and shows what it wrote if it ended otherwise.
+    #[track_caller]
+    pub fn ended_with(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The number in the line of the load generator's table that begins with these words.
+    #[track_caller]
+    pub fn figure(&self, words: &str) -> i64 {
+        let (low, high) = self.bounds(words);
+        assert_eq!(low, high, "{words} are not known exactly:\n{}", self.stdout);
+        low
+    }
+
+    /// The same where the table may say `LOW to HIGH`.
+    #[track_caller]
+    pub fn bounds(&self, words: &str) -> (i64, i64) {
+        let rest = self
+            .stdout
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(words))
+            // `resent` also begins `resent after stored`.
+            .find(|rest| rest.trim_start().starts_with(|first: char| first.is_ascii_digit()))
+            .unwrap_or_else(|| panic!("no figure for {words}:\n{}{}", self.stdout, self.stderr));
+        let numbers: Vec<i64> = numbers(rest).collect();
+        (numbers[0], numbers[numbers.len() - 1])
+    }
+}
+
+fn numbers(rest: &str) -> impl Iterator<Item = i64> {
+    rest.split_whitespace().filter_map(|word| word.parse().ok())
+}
+
+/// A signal that ends a process or a server.
+#[derive(Debug, Clone, Copy)]
+pub enum Signal {
+    /// What a container's runtime sends first.
+    Term,
+    /// What PostgreSQL takes as `-m immediate`.
+    Quit,
+}
+
+/// Sends a signal to a process that this test has started.
+pub fn send(signal: Signal, pid: u32) {
+    let name = match signal {
+        Signal::Term => "TERM",
+        Signal::Quit => "QUIT",
+    };
+    // The shell's own `kill`: the standard library has none, and a bare machine has no such program.
+    let status = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -s {name} {pid}")])
+        .status()
+        .expect("every machine has a shell");
+    assert!(status.success(), "no process {pid} to send {name} to");
+}
+
+/// A running service. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Service {
+    settings: Settings,
+    folder: TempDir,
+    child: Child,
+    url: String,
+    client: Client,
+}
+
+impl Service {
+    /// Starts a service and waits until it listens, which is before it is ready.
+    pub async fn start(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let settings = settings.with(
+            "EVENTSIEVE_READY_FILE",
+            folder
+                .path()
+                .join("ready")
+                .to_str()
+                .expect("temporary folders have UTF-8 names"),
+        );
+        let child = launch(&settings, &folder);
+        let mut service = Service {
+            settings,
+            folder,
+            child,
+            url: String::new(),
+            client: client(),
+        };
+        service.wait_until_listening().await;
+        service
+    }
+
+    async fn wait_until_listening(&mut self) {
+        let ready_file = self.folder.path().join("ready");
+        let child = &mut self.child;
+        self.url = eventually(SOON, async || {
+            let ended = child.try_wait()?;
+            assert!(ended.is_none(), "the service ended before it listened: {ended:?}");
+            let line = fs::read_to_string(&ready_file).context("no ready-file")?;
+            Ok(line.trim().to_owned())
+        })
+        .await;
+    }
+
+    /// Waits until `/readyz` says 200.
+    pub async fn ready(&self) {
+        self.ready_within(SOON).await;
+    }
+
+    /// Waits until `/readyz` says 200, for no longer than `deadline`.
+    pub async fn ready_within(&self, deadline: Duration) {
+        eventually(deadline, async || self.expect_status("/readyz", 200).await).await;
+    }
+
+    /// Waits until `/readyz` says 503, for no longer than `deadline`.
+    pub async fn unready_within(&self, deadline: Duration) {
+        eventually(deadline, async || self.expect_status("/readyz", 503).await).await;
+    }
+
+    async fn expect_status(&self, path: &str, status: u16) -> anyhow::Result<()> {
+        let answer = try_ask(self.get(path)).await?;
+        ensure!(answer.status == status, "{path}: {} {}", answer.status, answer.text());
+        Ok(())
+    }
+
+    /// Kills the process as `kill -9` does, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("a process of our own can be killed");
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(signal, self.pid());
+    }
+
+    /// Waits until the process has ended of itself, for no longer than `deadline`.
+    pub async fn ended_within(&mut self, deadline: Duration) -> ExitStatus {
+        timeout(deadline, self.child.wait())
+            .await
+            .unwrap_or_else(|_| panic!("the service still runs after {deadline:?}"))
+            .expect("a process of our own can be waited for")
+    }
+
+    /// Asks the process to stop, and waits until it has drained and ended well.
+    pub async fn stop(&mut self) {
+        self.signal(Signal::Term);
+        let status = self.ended_within(SOON).await;
+        assert_eq!(status.code(), Some(0), "a service that is stopped ends well");
+    }
+
+    /// Starts the process again on the same port, with the same settings, and waits until it listens.
+    pub async fn restart(&mut self) {
+        self.kill().await;
+        let port = self.url.rsplit(':').next().expect("a URL with a port");
+        self.settings = self.settings.clone().with("PORT", port);
+        let ready_file = self.folder.path().join("ready");
+        fs::remove_file(ready_file).expect("the killed process has left its ready-file");
+        self.child = launch(&self.settings, &self.folder);
+        self.wait_until_listening().await;
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process runs")
+    }
+
+    /// Where it listens: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where it listens, for a raw connection: `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").expect("it speaks plain HTTP")
+    }
+
+    /// What it was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A GET to be sent.
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.url))
+    }
+
+    /// A POST to be sent.
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.url))
+    }
+
+    /// The answer to a GET.
+    pub async fn fetch(&self, path: &str) -> Answer {
+        ask(self.get(path)).await
+    }
+
+    /// The JSON of a GET that must succeed.
+    pub async fn json(&self, path: &str) -> Value {
+        let answer = self.fetch(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// What it has written to standard output and standard error.
+    pub fn log(&self) -> String {
+        let mut log = Vec::new();
+        File::open(self.folder.path().join("log"))
+            .and_then(|mut file| file.read_to_end(&mut log))
+            .expect("the log of the service");
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Its resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let kilobytes: u64 = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse().ok())
+            .expect("Linux tells the resident memory in kB");
+        kilobytes * 1024
+    }
+
+    /// How many file descriptors it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the process runs")
+            .count()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            eprintln!("--- the log of {} ends:\n{}", self.url, shown.join("\n"));
+        }
+    }
+}
+
+fn launch(settings: &Settings, folder: &TempDir) -> Child {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.path().join("log"))
+        .expect("a file in a folder of our own");
+    let both = log.try_clone().expect("a descriptor more");
+    settings
+        .command()
+        .stdout(log)
+        .stderr(both)
+        .spawn()
+        .expect("the binary starts")
+}
+
+/// The binary: `EVENTSIEVE_BIN`, or what cargo has built beside the tests.
+fn binary() -> PathBuf {
+    if let Some(path) = environment("EVENTSIEVE_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let path = test
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in target/PROFILE/deps")
+        .join("eventsieve");
+    assert!(path.is_file(), "there is no {}: run cargo build first", path.display());
+    path
+}

@@ -1,0 +1,458 @@
+//! Broken networks, lost replies, vanished clients, spent budgets: nothing is lost, nothing is counted twice, and the
+//! service comes back by itself.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures_util::StreamExt;
+use futures_util::stream;
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::http::{Answer, ask, try_ask};
+use integration_tests::proxy::{FlushFault, Network, Proxy};
+use integration_tests::publish::{Publish, event, events, statuses, text};
+use integration_tests::service::{Service, Settings};
+use integration_tests::world::World;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+/// How soon the service must take events again once the network is well.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+/// What a service is started with whose database is behind the proxy.
+fn behind(proxy: &Proxy, world: &World) -> Settings {
+    world
+        .settings()
+        .with("DATABASE_URL", &proxy.through(world.database_url()))
+}
+
+/// Waits until publishing succeeds again.
+async fn recovered(service: &Service, event_id: &str) {
+    eventually(RECOVERY, async || {
+        let answer = service.publish(&event("recovery", event_id)).await;
+        ensure!([200, 201].contains(&answer.status), "{}", answer.text());
+        Ok(())
+    })
+    .await;
+}
+
+/// Publishes until the answer is a success, as the contract says a client may, and gives back how often it had to.
+async fn publish_until_stored(service: &Service, batch: &Value) -> u32 {
+    for attempt in 1..=100 {
+        let Ok(answer) = try_ask(service.post("/publish").json(batch)).await else {
+            continue;
+        };
+        match answer.status {
+            200 | 201 => return attempt,
+            503 | 504 => {}
+            status => panic!("{status} is no answer to a broken network: {}", answer.text()),
+        }
+    }
+    panic!("a hundred attempts, and not stored");
+}
+
+#[tokio::test]
+async fn the_swallowed_reply_of_a_committed_flush_is_stored_and_counted_once() {
+    const FLUSHES: usize = 20;
+
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let service = world.serve_with(behind(&proxy, &world)).await;
+    service.publish(&event("orders", "first")).await;
+    for number in 0..FLUSHES {
+        let swallowed = proxy.swallowed();
+        proxy.arm(FlushFault::SwallowReply);
+        let mut conflicting = event("orders", "first");
+        conflicting["payload"] = json!({"another": number});
+        let batch = json!([
+            event("orders", &format!("a-{number}")),
+            event("orders", "first"),
+            event("orders", &format!("b-{number}")),
+            event("orders", &format!("a-{number}")),
+            conflicting,
+        ]);
+        let answer = service.publish_preferring("return=representation", &batch).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        assert_eq!(
+            statuses(&answer),
+            ["stored", "duplicate", "stored", "duplicate", "conflict"]
+        );
+        assert_eq!(
+            proxy.swallowed(),
+            swallowed + 1,
+            "the reply was to be swallowed, and it was committed"
+        );
+        let received = i64::try_from(1 + 5 * (number + 1)).expect("a few");
+        assert_eq!(world.totals().await.received, received, "n more, and not 2n");
+    }
+    let totals = world.check(1 + 2 * 20).await;
+    assert_eq!(totals.conflicts, 20);
+}
+
+#[tokio::test]
+async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send_again() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
+    let service = world.serve_with(settings).await;
+    service.publish(&event("orders", "before")).await;
+    proxy.arm(FlushFault::BlackHole);
+    let batch = Value::from(events("orders", 0..3));
+    let asked = Instant::now();
+    let answer = service.publish(&batch).await;
+    assert_eq!(answer.problem(504)["outcome"], "unknown");
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "answered at the deadline, not after {:?}",
+        asked.elapsed()
+    );
+    assert_eq!(
+        world.totals().await.rows,
+        4,
+        "the server had the flush, and the service could not know"
+    );
+
+    proxy.set(Network::Pass);
+    recovered(&service, "after").await;
+    let again = service.publish(&batch).await;
+    assert_eq!(again.status, 200);
+    assert_eq!(again.json()["duplicate_dropped"], 3);
+    let totals = world.check(5).await;
+    assert!(totals.received >= 8, "{totals:?}");
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twice() {
+    const CUTS: usize = 15;
+    const CLIENTS: usize = 8;
+
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let service = world.serve_with(behind(&proxy, &world)).await;
+    let stop = tokio::sync::watch::Sender::new(false);
+    let client = async |client: usize| {
+        let (mut batches, mut attempts) = (0, 0);
+        while !*stop.borrow() {
+            let topic = format!("client-{client}");
+            let batch = Value::from(events(&topic, batches * 20..batches * 20 + 20));
+            attempts += publish_until_stored(&service, &batch).await;
+            batches += 1;
+        }
+        (batches, attempts)
+    };
+    let clients = stream::iter(0..CLIENTS)
+        .map(client)
+        .buffer_unordered(CLIENTS)
+        .collect::<Vec<_>>();
+    let cutting = async {
+        for _ in 0..CUTS {
+            let gone_by = proxy.flushes();
+            eventually(SOON, async || {
+                ensure!(proxy.flushes() >= gone_by + 3, "no flush goes by");
+                Ok(())
+            })
+            .await;
+            proxy.cut();
+        }
+        stop.send_replace(true);
+    };
+    let (clients, ()) = futures_util::future::join(clients, cutting).await;
+    let batches: usize = clients.iter().map(|(batches, _)| batches).sum();
+    let attempts: u32 = clients.iter().map(|(_, attempts)| attempts).sum();
+    assert!(batches > CUTS, "only {batches} batches were published meanwhile");
+    let totals = world.check(i64::try_from(batches * 20).expect("a few")).await;
+    assert!(
+        totals.received <= i64::from(attempts) * 20,
+        "{totals:?} in {attempts} attempts"
+    );
+}
+
+#[tokio::test]
+async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
+    let service = world.serve_with(settings).await;
+    service.publish(&event("orders", "before")).await;
+    for round in 0..3 {
+        proxy.set(Network::BlackHole);
+        let asked = Instant::now();
+        let batches: Vec<Value> = (0..20)
+            .map(|number| event("orders", &format!("evt-{round}-{number}")))
+            .collect();
+        let answers = stream::iter(&batches)
+            .map(|batch| service.publish(batch))
+            .buffer_unordered(20)
+            .collect::<Vec<Answer>>()
+            .await;
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "the deadline is 2 s, not {:?}",
+            asked.elapsed()
+        );
+        for answer in &answers {
+            assert!([503, 504].contains(&answer.status), "{}", answer.text());
+            answer.problem(answer.status);
+        }
+        proxy.set(Network::Pass);
+        recovered(&service, &format!("after-{round}")).await;
+        for batch in &batches {
+            publish_until_stored(&service, batch).await;
+        }
+    }
+    service.ready().await;
+    world.check(1 + 3 * 21).await;
+}
+
+#[tokio::test]
+async fn a_slow_network_only_takes_its_time() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let service = world.serve_with(behind(&proxy, &world)).await;
+    proxy.set(Network::Slow(Duration::from_millis(200)));
+    let batches: Vec<Value> = (0..20)
+        .map(|client| Value::from(events(&format!("client-{client}"), 0..10)))
+        .collect();
+    let answers = stream::iter(&batches)
+        .map(|batch| service.publish(batch))
+        .buffer_unordered(20)
+        .collect::<Vec<Answer>>()
+        .await;
+    for answer in answers {
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    let totals = world.check(200).await;
+    assert_eq!(totals.received, 200);
+}
+
+/// One event of about 100 KB, without building it anew each time.
+fn bulky_event(number: usize, filling: &str) -> String {
+    format!(
+        r#"{{"topic":"bulk","event_id":"evt-{number}","timestamp":"2025-10-24T10:30:00Z","source":"s","payload":{{"a":"{filling}"}}}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_back() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let settings = behind(&proxy, &world)
+        .with("EVENTSIEVE_REQUEST_DEADLINE", "1s")
+        .with("EVENTSIEVE_MAX_BODY", "1MiB")
+        .with("EVENTSIEVE_QUEUE_BYTES", "4MiB")
+        .with("EVENTSIEVE_MAX_EVENTS", "100")
+        .with("EVENTSIEVE_QUEUE_EVENTS", "1000");
+    let service = world.serve_with(settings).await;
+    let filling = "x".repeat(100_000);
+    let send = async |number: usize| {
+        let answer = service
+            .publish_bytes("application/json", bulky_event(number, &filling))
+            .await;
+        answer.status
+    };
+    assert_eq!(send(0).await, 201);
+    let before = service.resident_bytes();
+
+    proxy.set(Network::Refuse);
+    proxy.cut();
+    service.unready_within(RECOVERY).await;
+    // In all this is fifty times the budget.
+    let refused = stream::iter(1..2000)
+        .map(|number| service.publish_bytes("application/json", bulky_event(number, &filling)))
+        .buffer_unordered(256)
+        .collect::<Vec<Answer>>()
+        .await;
+    for answer in &refused {
+        answer.problem(503);
+    }
+    let grown = service.resident_bytes().saturating_sub(before);
+    assert!(grown < 48 << 20, "memory grew by {grown} bytes");
+
+    proxy.set(Network::Pass);
+    service.ready_within(RECOVERY).await;
+    recovered(&service, "after").await;
+    for number in 1..20 {
+        assert_eq!(send(number).await, 201, "all the budget is back");
+    }
+    world.check(21).await;
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_of_events_is_answered_503_at_once() {
+    let world = World::new().await;
+    let settings = world
+        .settings()
+        .with("EVENTSIEVE_WRITERS", "1")
+        .with("EVENTSIEVE_MAX_EVENTS", "10")
+        .with("EVENTSIEVE_QUEUE_EVENTS", "50");
+    let service = world.serve_with(settings).await;
+    let held = world.hold_writers().await;
+    // Accepted in advance, so that no client waits; ten of them fill the queue, whatever the writer has taken out of it.
+    let mut accepted = 0;
+    let mut full = None;
+    for number in 0..100 {
+        let batch = Value::from(events(&format!("batch-{number}"), 0..10));
+        let answer = service.publish_preferring("respond-async", &batch).await;
+        match answer.status {
+            202 => accepted += 10,
+            _ => full = Some(answer),
+        }
+        if full.is_some() {
+            break;
+        }
+    }
+    full.expect("fifty events fill the queue").problem(503);
+    assert!((50..=100).contains(&accepted), "{accepted} were accepted");
+    let asked = Instant::now();
+    service.publish(&Value::from(events("late", 0..10))).await.problem(503);
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "a full queue is told at once, not after {:?}",
+        asked.elapsed()
+    );
+    let queue = service.json("/stats").await["queue"].clone();
+    assert_eq!(queue["capacity"], 50);
+    held.release().await;
+    assert_eq!(ask(service.post("/_flush")).await.status, 200);
+    assert_eq!(service.publish(&Value::from(events("late", 0..10))).await.status, 201);
+    world.check(accepted + 10).await;
+}
+
+/// The ways in which a client goes away in the middle of a request.
+#[derive(Clone, Copy)]
+enum Leaving {
+    HalfAHead,
+    HalfABody,
+    BeforeTheAnswer,
+    BeforeTheAnswerWithAReset,
+}
+
+/// Sends an event and goes away on the way.
+async fn leave(service: &Service, way: Leaving, event: &Value) -> std::io::Result<()> {
+    let body = event.to_string();
+    let request = format!(
+        "POST /publish HTTP/1.1\r\nhost: eventsieve\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let sent = match way {
+        Leaving::HalfAHead => 40,
+        Leaving::HalfABody => request.len() - body.len() / 2,
+        Leaving::BeforeTheAnswer | Leaving::BeforeTheAnswerWithAReset => request.len(),
+    };
+    let mut stream = TcpStream::connect(service.address()).await?;
+    stream.write_all(&request.as_bytes()[..sent]).await?;
+    if matches!(way, Leaving::BeforeTheAnswerWithAReset) {
+        stream.set_zero_linger()?;
+    }
+    Ok(())
+}
+
+/// How long a hundred requests take, sixteen at a time.
+async fn time_of_a_hundred(service: &Service, topic: &str) -> Duration {
+    let begun = Instant::now();
+    let batches = events(topic, 0..100);
+    let answers = stream::iter(&batches)
+        .map(|batch| service.publish(batch))
+        .buffer_unordered(16)
+        .collect::<Vec<Answer>>()
+        .await;
+    assert!(answers.iter().all(|answer| answer.status == 201));
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    time_of_a_hundred(&service, "warm").await;
+    let before = time_of_a_hundred(&service, "before").await;
+    let (files, connections) = (service.open_files(), world.service_connections().await);
+
+    let ways = [
+        ("head", Leaving::HalfAHead),
+        ("body", Leaving::HalfABody),
+        ("whole", Leaving::BeforeTheAnswer),
+        ("reset", Leaving::BeforeTheAnswerWithAReset),
+    ];
+    let leavers: Vec<(Leaving, Value)> = (0..1000)
+        .map(|number| {
+            let (topic, way) = ways[number % ways.len()];
+            (way, event(topic, &format!("evt-{number}")))
+        })
+        .collect();
+    let left = stream::iter(&leavers)
+        .map(|(way, event)| leave(&service, *way, event))
+        .buffer_unordered(8)
+        .collect::<Vec<_>>()
+        .await;
+    let failed: Vec<_> = left.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "the service takes every connection: {failed:?}");
+
+    eventually(SOON, async || {
+        let stats = service.json("/stats").await;
+        ensure!(stats["queue"]["events"] == 0, "{}", stats["queue"]);
+        let (files_now, connections_now) = (service.open_files(), world.service_connections().await);
+        ensure!(files_now <= files, "{files_now} open files, before {files}");
+        ensure!(
+            connections_now <= connections,
+            "{connections_now} connections, before {connections}"
+        );
+        Ok(())
+    })
+    .await;
+    let halves = world
+        .number("select count(*) from events where topic in ('head', 'body')")
+        .await;
+    assert_eq!(halves, 0, "half a request stores nothing");
+    let wholes = world
+        .number("select count(*) from events where topic in ('whole', 'reset')")
+        .await;
+    assert!(wholes <= 500, "{wholes}");
+    assert!(
+        wholes >= 250,
+        "who only does not wait for the answer has published: {wholes}"
+    );
+    let after = time_of_a_hundred(&service, "after").await;
+    assert!(
+        after < before * 3 + Duration::from_millis(500),
+        "a hundred requests took {before:?} before and {after:?} after"
+    );
+    let totals = world.check(300 + wholes).await;
+    assert_eq!(totals.received, totals.rows, "nobody sent anything twice");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let held = world.hold_writers().await;
+    for number in 0..20 {
+        let event = event("orders", &format!("evt-{number}"));
+        let request = service
+            .post("/publish")
+            .json(&event)
+            .timeout(Duration::from_millis(300));
+        let gone = try_ask(request).await.expect_err("the flush is held");
+        assert!(format!("{gone:#}").contains("no answer"), "{gone:#}");
+        if number == 0 {
+            world.writer_is_held().await;
+        }
+    }
+    held.release().await;
+    eventually(SOON, async || {
+        let stats = service.json("/stats").await;
+        ensure!(stats["queue"]["events"] == 0, "{}", stats["queue"]);
+        ensure!(stats["database_total_rows"] == 20, "{stats}");
+        Ok(())
+    })
+    .await;
+    let listed = service.json("/events").await;
+    let ids: Vec<String> = listed["events"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|event| text(event, "event_id"))
+        .collect();
+    assert_eq!(ids.len(), 20);
+    assert_eq!(world.check(20).await.received, 20);
+}

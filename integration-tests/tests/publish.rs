@@ -1,0 +1,553 @@
+//! `POST /publish`: every form of body, every preference, every verdict, every status.
+
+use std::io::Write;
+
+use anyhow::ensure;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::http::{Answer, ask};
+use integration_tests::publish::{Publish, event, event_with_payload, events, statuses, text, verdicts};
+use integration_tests::service::Service;
+use integration_tests::world::World;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+/// Asserts the totals of an answer.
+#[track_caller]
+fn assert_counts(answer: &Answer, status: u16, unique: usize, duplicates: usize) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    let body = answer.json();
+    assert_eq!(body["status"], "success");
+    assert_eq!(body["message"], format!("Processed {} events", unique + duplicates));
+    assert_eq!(body["received"], unique + duplicates);
+    assert_eq!(body["unique_processed"], unique);
+    assert_eq!(body["duplicate_dropped"], duplicates);
+    assert_eq!(body["details"]["accepted"], unique);
+    assert_eq!(body["details"]["duplicates_immediate"], duplicates);
+}
+
+async fn publish_coded(service: &Service, coding: &str, body: Vec<u8>) -> Answer {
+    ask(service
+        .post("/publish")
+        .header("content-type", JSON)
+        .header("content-encoding", coding)
+        .body(body))
+    .await
+}
+
+fn gzipped(body: &Value) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder
+        .write_all(body.to_string().as_bytes())
+        .expect("memory takes all");
+    encoder.finish().expect("memory takes all")
+}
+
+fn ndjson(events: &[Value]) -> String {
+    events.iter().map(|event| format!("{event}\n")).collect()
+}
+
+#[tokio::test]
+async fn a_single_event_is_stored_and_its_copy_is_a_duplicate() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let first = service.publish(&event("orders", "evt-1")).await;
+    assert_counts(&first, 201, 1, 0);
+    let second = service.publish(&event("orders", "evt-1")).await;
+    assert_counts(&second, 200, 0, 1);
+
+    let (stored, duplicate) = (&verdicts(&first)[0], &verdicts(&second)[0]);
+    assert_eq!(
+        (stored.status.as_str(), duplicate.status.as_str()),
+        ("stored", "duplicate")
+    );
+    assert_eq!(stored.cursor, duplicate.cursor, "the cursor is that of the first copy");
+    assert_eq!(stored.received_at, duplicate.received_at);
+    let totals = world.check(1).await;
+    assert_eq!((totals.received, totals.duplicates), (2, 1));
+}
+
+#[tokio::test]
+async fn every_form_of_body_is_taken() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let array = Value::from(events("array", 0..3));
+    assert_counts(&service.publish(&array).await, 201, 3, 0);
+    let envelope = json!({"events": events("envelope", 0..3), "sent_by": "somebody"});
+    assert_counts(&service.publish(&envelope).await, 201, 3, 0);
+    let lines = format!("\n{}\n  \n", ndjson(&events("lines", 0..3)).trim_end());
+    assert_counts(&service.publish_bytes(NDJSON, lines).await, 201, 3, 0);
+    let crlf = ndjson(&events("crlf", 0..3)).replace('\n', "\r\n");
+    assert_counts(&service.publish_bytes(NDJSON, crlf).await, 201, 3, 0);
+    let charset = event("charset", "evt-0").to_string();
+    let answer = service.publish_bytes("application/json; charset=utf-8", charset).await;
+    assert_counts(&answer, 201, 1, 0);
+
+    let answer = publish_coded(&service, "gzip", gzipped(&Value::from(events("gzip", 0..3)))).await;
+    assert_counts(&answer, 201, 3, 0);
+    let body = Value::from(events("zstd", 0..3)).to_string();
+    let zstd = zstd::encode_all(body.as_bytes(), 1).expect("memory takes all");
+    assert_counts(&publish_coded(&service, "zstd", zstd).await, 201, 3, 0);
+    world.check(19).await;
+}
+
+#[tokio::test]
+async fn a_batch_of_no_events_is_all_zero() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    assert_counts(&service.publish(&json!([])).await, 200, 0, 0);
+    assert_counts(&service.publish(&json!({"events": []})).await, 200, 0, 0);
+    assert_counts(&service.publish_bytes(NDJSON, "").await, 200, 0, 0);
+    assert_counts(&service.publish_bytes(NDJSON, "\n \n").await, 200, 0, 0);
+    world.check(0).await;
+}
+
+#[tokio::test]
+async fn results_are_there_for_one_event_and_else_when_they_are_asked_for() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let batch = Value::from(events("orders", 0..3));
+    let plain = service.publish(&batch).await;
+    assert_eq!(plain.json().get("results"), None, "a batch is answered briefly");
+    let full = service.publish_preferring("return=representation", &batch).await;
+    assert_eq!(full.status, 200);
+    let ids: Vec<String> = verdicts(&full).into_iter().map(|verdict| verdict.event_id).collect();
+    assert_eq!(ids, ["evt-0", "evt-1", "evt-2"]);
+    for result in full.json()["results"].as_array().expect("results") {
+        assert_eq!(result["topic"], "orders");
+    }
+    world.check(3).await;
+}
+
+#[tokio::test]
+async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let mut other = event("orders", "evt-b");
+    other["payload"] = json!({"another": "payload"});
+    let batch = json!([
+        event("orders", "evt-b"),
+        event("orders", "evt-a"),
+        event("orders", "evt-b"),
+        other,
+        event("orders", "evt-a")
+    ]);
+    let answer = service.publish_preferring("return=representation", &batch).await;
+    assert_counts(&answer, 201, 2, 3);
+    assert_eq!(
+        statuses(&answer),
+        ["stored", "stored", "duplicate", "conflict", "duplicate"]
+    );
+    let verdicts = verdicts(&answer);
+    assert_eq!(verdicts[0].cursor, verdicts[2].cursor);
+    assert_eq!(verdicts[0].cursor, verdicts[3].cursor);
+    assert_eq!(verdicts[1].cursor, verdicts[4].cursor);
+    assert!(
+        verdicts[0].cursor < verdicts[1].cursor,
+        "the order of the request is the order of the log"
+    );
+    let listed = service.json("/events?event_id=evt-b").await;
+    assert_eq!(listed["events"][0]["payload"], event("orders", "evt-b")["payload"]);
+    assert_eq!(world.check(2).await.conflicts, 1);
+}
+
+#[tokio::test]
+async fn an_identity_with_another_payload_is_a_conflict_and_payloads_compare_as_json_values() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let send = async |payload: &str| {
+        let body = event_with_payload("orders", "evt-1", payload);
+        statuses(&service.publish_bytes(JSON, body).await).remove(0)
+    };
+    assert_eq!(send(r#"{"a": 1.0, "b": [1, 2], "c": 10}"#).await, "stored");
+    for same in [
+        r#"{"a": 1.0, "b": [1, 2], "c": 10}"#,
+        r#"{ "c":1e1,"a":1,"b":[1,2] }"#,
+        r#"{"a": 7, "b": [1, 2], "c": 10, "a": 1}"#,
+    ] {
+        assert_eq!(send(same).await, "duplicate", "{same}");
+    }
+    for other in [
+        r#"{"a": 1.0, "b": [2, 1], "c": 10}"#,
+        r#"{"a": 1.0, "b": [1, 2]}"#,
+        r#"{"a": "1.0", "b": [1, 2], "c": 10}"#,
+        r#"{"a": 1.0000000000000000000001, "b": [1, 2], "c": 10}"#,
+    ] {
+        assert_eq!(send(other).await, "conflict", "{other}");
+    }
+    let totals = world.check(1).await;
+    assert_eq!((totals.received, totals.duplicates, totals.conflicts), (8, 7, 4));
+}
+
+#[tokio::test]
+async fn identities_are_compared_byte_for_byte() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let ids = ["a", "A", "a ", " a", "\u{e9}", "e\u{301}", "\u{212b}", "\u{c5}"];
+    let batch: Vec<Value> = ids.iter().map(|id| event("orders", id)).collect();
+    let answer = service
+        .publish_preferring("return=representation", &Value::from(batch))
+        .await;
+    assert_counts(&answer, 201, ids.len(), 0);
+    assert_counts(&service.publish(&event("Orders", "a")).await, 201, 1, 0);
+    let listed = service.json("/events?topic=orders").await;
+    let back: Vec<String> = listed["events"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|event| text(event, "event_id"))
+        .collect();
+    assert_eq!(back, ids);
+    world.check(9).await;
+}
+
+#[tokio::test]
+async fn of_two_copies_in_flight_at_once_one_is_stored() {
+    let world = World::new().await;
+    let settings = world.settings().with("EVENTSIEVE_WRITERS", "1");
+    let service = world.serve_with(settings).await;
+    let held = world.hold_writers().await;
+    let mut requests = JoinSet::new();
+    requests.spawn(ask(service.post("/publish").json(&event("orders", "plug"))));
+    world.writer_is_held().await;
+    for copy in 0..8 {
+        let batch = json!([event("orders", "evt-1"), event("orders", &format!("own-{copy}"))]);
+        let request = service
+            .post("/publish")
+            .header("prefer", "return=representation")
+            .json(&batch);
+        requests.spawn(ask(request));
+    }
+    queued(&service, 16).await;
+    held.release().await;
+
+    let answers = requests.join_all().await;
+    let of_the_copies: Vec<String> = answers
+        .iter()
+        .flat_map(verdicts)
+        .filter(|verdict| verdict.event_id == "evt-1")
+        .map(|verdict| verdict.status)
+        .collect();
+    assert_eq!(of_the_copies.len(), 8);
+    assert_eq!(of_the_copies.iter().filter(|status| *status == "stored").count(), 1);
+    assert_eq!(of_the_copies.iter().filter(|status| *status == "duplicate").count(), 7);
+    assert_eq!(world.check(10).await.received, 17);
+}
+
+/// Waits until at least so many events are in the queue.
+async fn queued(service: &Service, events: u64) {
+    eventually(SOON, async || {
+        let stats = service.json("/stats").await;
+        ensure!(stats["queue"]["events"].as_u64() >= Some(events), "{}", stats["queue"]);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let mut bad = events("orders", 0..4);
+    bad[1].as_object_mut().expect("an object").remove("event_id");
+    bad[3]["topic"] = json!(5);
+    bad[3]["payload"] = json!([]);
+
+    let answer = service.publish(&Value::from(bad.clone())).await;
+    let mut faults = answer.faults();
+    faults.sort_by_key(|(kind, _)| kind.clone());
+    assert_eq!(
+        faults,
+        [
+            ("dict_type".to_owned(), json!(["body", 3, "payload"])),
+            ("missing".to_owned(), json!(["body", 1, "event_id"])),
+            ("string_type".to_owned(), json!(["body", 3, "topic"])),
+        ]
+    );
+    let envelope = service.publish(&json!({"events": bad[..2]})).await;
+    assert_eq!(
+        envelope.faults(),
+        [("missing".to_owned(), json!(["body", "events", 1, "event_id"]))]
+    );
+    let single = service.publish(&bad[1]).await;
+    assert_eq!(single.faults(), [("missing".to_owned(), json!(["body", "event_id"]))]);
+    let lines = format!("{}\n{}\n{{\n", bad[0], bad[1]);
+    let lines = service.publish_bytes(NDJSON, format!("\n{lines}")).await;
+    assert_eq!(
+        lines.faults(),
+        [
+            ("missing".to_owned(), json!(["line", 3, "event_id"])),
+            ("json_invalid".to_owned(), json!(["line", 4])),
+        ]
+    );
+    assert_eq!(world.check(0).await.received, 0);
+    let stats = service.json("/stats").await;
+    assert_eq!(stats["uptime_stats"]["rejected"], 2 + 1 + 1 + 2, "{stats}");
+}
+
+#[tokio::test]
+async fn no_more_than_a_hundred_faults_are_listed() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let answer = service.publish(&Value::from(vec![json!({}); 200])).await;
+    assert_eq!(answer.faults().len(), 100);
+    world.check(0).await;
+}
+
+#[tokio::test]
+async fn what_is_no_json_or_no_event_is_refused() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    for (body, kind) in [
+        ("", "json_invalid"),
+        ("{", "json_invalid"),
+        ("nonsense", "json_invalid"),
+        (r#"{"events": {}}"#, "list_type"),
+        (r#"{"events": null}"#, "list_type"),
+        ("7", "dict_type"),
+        ("null", "dict_type"),
+        (r#""text""#, "dict_type"),
+        ("[7]", "dict_type"),
+        ("[[]]", "dict_type"),
+    ] {
+        let faults = service.publish_bytes(JSON, body).await.faults();
+        assert_eq!(faults[0].0, kind, "{body}: {faults:?}");
+    }
+    let twice = event("orders", "evt-1")
+        .to_string()
+        .replacen('{', r#"{"topic":"first","#, 1);
+    let faults = service.publish_bytes(JSON, twice).await.faults();
+    assert_eq!(faults, [("repeated_member".to_owned(), json!(["body", "topic"]))]);
+    let invalid_utf8 = [b"{\"topic\":\"".as_slice(), &[0xff, 0xfe], b"\"}"].concat();
+    assert_eq!(service.publish_bytes(JSON, invalid_utf8).await.status, 422);
+    world.check(0).await;
+}
+
+#[tokio::test]
+async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let mut batch = events("orders", 0..4);
+    batch[2]["source"] = json!("");
+    let batch = Value::from(batch);
+    let answer = service.publish_preferring("handling=lenient", &batch).await;
+    assert_counts(&answer, 201, 3, 0);
+    let body = answer.json();
+    assert_eq!(body["details"]["rejected"], 1);
+    let results = body["results"].as_array().expect("the rejected are listed");
+    assert_eq!(results.len(), 1, "and they alone: {body}");
+    assert_eq!(results[0]["index"], 2);
+    assert_eq!(results[0]["status"], "rejected");
+    assert_eq!(results[0]["errors"][0]["type"], "string_too_short");
+    assert_eq!(results[0]["errors"][0]["loc"], json!(["body", 2, "source"]));
+    assert!(results[0]["errors"][0]["msg"].is_string());
+
+    let answer = service
+        .publish_preferring("handling=lenient, return=representation", &batch)
+        .await;
+    assert_counts(&answer, 200, 0, 3);
+    let statuses: Vec<Value> = answer.json()["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|result| result["status"].clone())
+        .collect();
+    assert_eq!(statuses, ["duplicate", "duplicate", "rejected", "duplicate"]);
+
+    let lines = format!("nonsense\n{}\n", event("orders", "evt-9"));
+    let answer = ask(service
+        .post("/publish")
+        .header("content-type", NDJSON)
+        .header("prefer", "handling=lenient")
+        .body(lines))
+    .await;
+    assert_counts(&answer, 201, 1, 0);
+    assert_eq!(answer.json()["results"][0]["errors"][0]["loc"], json!(["line", 1]));
+
+    let none = service.publish_preferring("handling=lenient", &json!([{}])).await;
+    assert_eq!(none.faults().len(), 5);
+    world.check(4).await;
+}
+
+#[tokio::test]
+async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let held = world.hold_writers().await;
+    let batch = Value::from(events("orders", 0..5));
+    let answer = service.publish_preferring("respond-async", &batch).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(answer.header("preference-applied"), "respond-async");
+    assert_eq!(
+        answer.json(),
+        json!({"status": "accepted", "message": "Received 5 event(s) for processing", "received": 5})
+    );
+    assert_eq!(world.totals().await.rows, 0, "nothing can be stored yet");
+
+    let mut mixed = events("orders", 5..7);
+    mixed[0]["payload"] = json!(1);
+    let answer = service
+        .publish_preferring("respond-async, handling=lenient", &Value::from(mixed))
+        .await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let body = answer.json();
+    assert_eq!(body["received"], 1);
+    assert_eq!(body["details"]["rejected"], 1);
+    assert_eq!(body["results"][0]["status"], "rejected");
+    let refused = service.publish_preferring("respond-async", &json!([{}])).await;
+    assert_eq!(refused.status, 422, "what is invalid is never accepted");
+
+    held.release().await;
+    let flushed = ask(service.post("/_flush")).await;
+    assert_eq!(flushed.status, 200, "{}", flushed.text());
+    assert!(flushed.json()["flushed"].is_u64());
+    assert_eq!(world.check(6).await.received, 6);
+}
+
+#[tokio::test]
+async fn a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadline() {
+    let world = World::new().await;
+    let settings = world
+        .settings()
+        .with("EVENTSIEVE_REQUEST_DEADLINE", "1s")
+        .with("EVENTSIEVE_WRITERS", "1");
+    let service = world.serve_with(settings).await;
+    assert_eq!(
+        ask(service.post("/_flush")).await.json()["flushed"],
+        0,
+        "there is nothing to wait for"
+    );
+    let held = world.hold_writers().await;
+    let accepted = service
+        .publish_preferring("respond-async", &event("orders", "evt-1"))
+        .await;
+    assert_eq!(accepted.status, 202);
+    ask(service.post("/_flush")).await.problem(503);
+    held.release().await;
+    eventually(SOON, async || {
+        let answer = ask(service.post("/_flush")).await;
+        ensure!(answer.status == 200, "{}", answer.text());
+        Ok(())
+    })
+    .await;
+    world.check(1).await;
+}
+
+#[tokio::test]
+async fn wrong_paths_methods_media_types_and_codings_get_their_status() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    service.fetch("/nothing-here").await.problem(404);
+    let wrong_method = service.fetch("/publish").await;
+    wrong_method.problem(405);
+    assert!(
+        wrong_method.header("allow").contains("POST"),
+        "{:?}",
+        wrong_method.headers
+    );
+    let wrong_method = ask(service.post("/events")).await;
+    wrong_method.problem(405);
+    assert!(
+        wrong_method.header("allow").contains("GET"),
+        "{:?}",
+        wrong_method.headers
+    );
+    let body = event("orders", "evt-1").to_string();
+    service.publish_bytes("text/plain", body.clone()).await.problem(415);
+    ask(service.post("/publish").body(body.clone())).await.problem(415);
+    publish_coded(&service, "br", body.clone().into()).await.problem(415);
+    publish_coded(&service, "gzip", body.clone().into()).await.problem(400);
+    publish_coded(&service, "zstd", body.into()).await.problem(400);
+    let mut cut = gzipped(&event("orders", "evt-1"));
+    cut.truncate(cut.len() / 2);
+    publish_coded(&service, "gzip", cut).await.problem(400);
+    world.check(0).await;
+}
+
+#[tokio::test]
+async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let ask_with = async |id: &str| {
+        let answer = ask(service.get("/livez").header("x-request-id", id)).await;
+        answer.header("x-request-id").to_owned()
+    };
+    let longest = "a".repeat(128);
+    for good in ["x", "A-z0.9_:/+=-", longest.as_str()] {
+        assert_eq!(ask_with(good).await, good);
+    }
+    let too_long = "a".repeat(129);
+    for bad in ["with blank", "quote\"", "semi;colon", "", too_long.as_str()] {
+        let made = ask_with(bad).await;
+        assert!(!made.is_empty() && made != bad, "{bad:?} became {made:?}");
+    }
+    let one = service.fetch("/livez").await;
+    let other = service.fetch("/livez").await;
+    assert_ne!(one.header("x-request-id"), other.header("x-request-id"));
+    for path in ["/nothing-here", "/events?limit=0", "/stats", "/"] {
+        assert_ne!(service.fetch(path).await.header("x-request-id"), "", "{path}");
+    }
+    let refused = ask(service.post("/publish").header("x-request-id", "mine").body("{}")).await;
+    assert_eq!(refused.problem(415)["request_id"], "mine");
+    world.check(0).await;
+}
+
+#[tokio::test]
+async fn timestamps_come_back_in_utc_with_no_more_digits_than_needed() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let forms = [
+        ("2025-10-24T10:30:00Z", "2025-10-24T10:30:00Z"),
+        ("2025-10-24T10:30Z", "2025-10-24T10:30:00Z"),
+        ("2025-10-24 10:30:00", "2025-10-24T10:30:00Z"),
+        ("2025-10-24t12:30:00+02:00", "2025-10-24T10:30:00Z"),
+        ("2025-10-24T10:30:00.250000z", "2025-10-24T10:30:00.25Z"),
+        ("2025-10-24T10:30:00.1234567899Z", "2025-10-24T10:30:00.123456Z"),
+        ("2025-10-23T23:30:00-11:00", "2025-10-24T10:30:00Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+    ];
+    let batch: Vec<Value> = forms
+        .iter()
+        .enumerate()
+        .map(|(index, (sent, _))| {
+            let mut event = event("orders", &format!("evt-{index}"));
+            event["timestamp"] = json!(sent);
+            event
+        })
+        .collect();
+    let answer = service.publish(&Value::from(batch)).await;
+    assert_counts(&answer, 201, forms.len(), 0);
+    let listed = service.json("/events").await;
+    for (index, (sent, back)) in forms.iter().enumerate() {
+        assert_eq!(listed["events"][index]["timestamp"], *back, "for {sent}");
+    }
+    for bad in [
+        "yesterday",
+        "2025-10-24",
+        "2025-13-01T00:00:00Z",
+        "2025-02-29T00:00:00Z",
+        "2025-10-24T23:59:60Z",
+        "2025-10-24T24:00:00Z",
+        "0000-01-01T00:00:00Z",
+        "10000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+00:01",
+        "9999-12-31T23:59:59-00:01",
+        "infinity",
+        "",
+    ] {
+        let mut event = event("orders", "bad");
+        event["timestamp"] = json!(bad);
+        let faults = service.publish(&event).await.faults();
+        assert_eq!(
+            faults,
+            [("datetime_parsing".to_owned(), json!(["body", "timestamp"]))],
+            "{bad:?}"
+        );
+    }
+    world.check(i64::try_from(forms.len()).expect("a few")).await;
+}

@@ -1,0 +1,155 @@
+//! Several replicas on one database: each event stored exactly once, and told so exactly once.
+
+use std::collections::HashMap;
+
+use futures_util::StreamExt;
+use futures_util::future::{join, join_all};
+use futures_util::stream;
+use integration_tests::http::ask;
+use integration_tests::publish::{Verdict, event, shuffled, verdicts};
+use integration_tests::service::Service;
+use integration_tests::world::World;
+use serde_json::Value;
+
+/// Publishes these events in batches of `size`, eight requests at a time, and gives back all verdicts.
+async fn publish_all(service: &Service, events: &[Value], size: usize) -> Vec<Verdict> {
+    stream::iter(events.chunks(size))
+        .map(async |batch| {
+            let request = service
+                .post("/publish")
+                .header("prefer", "return=representation")
+                .json(batch);
+            let answer = ask(request).await;
+            assert!(
+                [200, 201].contains(&answer.status),
+                "{}: {}",
+                answer.status,
+                answer.text()
+            );
+            verdicts(&answer)
+        })
+        .buffer_unordered(8)
+        .collect::<Vec<_>>()
+        .await
+        .concat()
+}
+
+/// Asserts that each event was stored once, and that every other verdict is a duplicate that names the first copy.
+fn assert_each_stored_once(verdicts: Vec<Verdict>, events: usize, copies: usize) {
+    let mut by_event: HashMap<String, Vec<Verdict>> = HashMap::new();
+    for verdict in verdicts {
+        by_event.entry(verdict.event_id.clone()).or_default().push(verdict);
+    }
+    assert_eq!(by_event.len(), events);
+    for (event_id, verdicts) in by_event {
+        assert_eq!(verdicts.len(), copies, "{event_id}");
+        let stored: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.status == "stored").collect();
+        assert_eq!(stored.len(), 1, "{verdicts:?}");
+        for verdict in &verdicts {
+            assert_eq!(verdict.cursor, stored[0].cursor, "{verdicts:?}");
+            assert_eq!(verdict.received_at, stored[0].received_at, "{verdicts:?}");
+            assert!(
+                ["stored", "duplicate"].contains(&verdict.status.as_str()),
+                "{verdicts:?}"
+            );
+        }
+    }
+}
+
+async fn deadlocks(world: &World) -> i64 {
+    world
+        .number("select deadlocks from pg_stat_database where datname = current_database()")
+        .await
+}
+
+#[tokio::test]
+async fn two_replicas_sent_the_same_events_in_different_orders_store_each_once() {
+    const EVENTS: usize = 20_000;
+
+    let world = World::new().await;
+    let (mut one, mut other) = join(world.serve(), world.serve()).await;
+    let all: Vec<Value> = (0..EVENTS)
+        .map(|number| event(&format!("topic-{}", number % 7), &format!("evt-{number}")))
+        .collect();
+    let in_order = |seed| -> Vec<Value> {
+        shuffled(EVENTS, seed)
+            .into_iter()
+            .map(|number| all[number].clone())
+            .collect()
+    };
+    let (orders, disorder) = (in_order(1), in_order(2));
+    let (first, second) = join(publish_all(&one, &orders, 100), publish_all(&other, &disorder, 100)).await;
+    let stored_by = |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.status == "stored").count();
+    assert!(
+        stored_by(&first) > 0 && stored_by(&second) > 0,
+        "both replicas took part"
+    );
+    assert_each_stored_once([first, second].concat(), EVENTS, 2);
+    // A connection tells its statistics when it ends.
+    join(one.stop(), other.stop()).await;
+    assert_eq!(deadlocks(&world).await, 0);
+    let totals = world.check(20_000).await;
+    assert_eq!((totals.received, totals.conflicts), (40_000, 0));
+}
+
+#[tokio::test]
+async fn many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock() {
+    const KEYS: usize = 200;
+    const CLIENTS: u64 = 24;
+
+    let world = World::new().await;
+    let (mut one, mut other) = join(world.serve(), world.serve()).await;
+    // Each round has keys of its own, over fifty topics, and each client sends them in an order of its own.
+    for round in 0..5 {
+        let all: Vec<Value> = (0..KEYS)
+            .map(|number| event(&format!("topic-{}", number % 50), &format!("evt-{round}-{number}")))
+            .collect();
+        let clients = (0..CLIENTS).map(|client| {
+            let mut order = shuffled(KEYS, client);
+            if client % 3 == 0 {
+                order.sort_unstable();
+            }
+            let events: Vec<Value> = order.into_iter().map(|number| all[number].clone()).collect();
+            let service = if client % 2 == 0 { &one } else { &other };
+            async move { publish_all(service, &events, 20).await }
+        });
+        let verdicts = join_all(clients).await.concat();
+        assert_each_stored_once(verdicts, KEYS, 24);
+    }
+    join(one.stop(), other.stop()).await;
+    assert_eq!(deadlocks(&world).await, 0);
+    assert_eq!(world.check(1000).await.received, 1000 * 24);
+}
+
+#[tokio::test]
+async fn one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once() {
+    let world = World::new().await;
+    let (one, other) = join(world.serve(), world.serve()).await;
+    for round in 0..10 {
+        let copy = [event("orders", &format!("evt-{round}"))];
+        let clients = (0..64).map(|client| {
+            let service = if client % 2 == 0 { &one } else { &other };
+            publish_all(service, &copy, 1)
+        });
+        let verdicts = join_all(clients).await.concat();
+        assert_each_stored_once(verdicts, 1, 64);
+    }
+    let totals = world.check(10).await;
+    assert_eq!(totals.received, 640);
+}
+
+#[tokio::test]
+async fn an_event_published_after_another_was_acknowledged_comes_after_it_whatever_the_replica() {
+    let world = World::new().await;
+    let (one, other) = join(world.serve(), world.serve()).await;
+    let mut last = String::new();
+    for number in 0..60 {
+        let service = if number % 2 == 0 { &one } else { &other };
+        let verdict = publish_all(service, &[event("orders", &format!("evt-{number}"))], 1)
+            .await
+            .remove(0);
+        assert!(last < verdict.cursor, "{last} is not before {}", verdict.cursor);
+        last = verdict.cursor;
+    }
+    world.check(60).await;
+}

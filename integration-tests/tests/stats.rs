@@ -1,0 +1,174 @@
+//! `/stats` and the first page: exact, whole, and the same on every replica.
+
+use anyhow::ensure;
+use futures_util::future::join;
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::http::encoded;
+use integration_tests::publish::{Publish, event, events};
+use integration_tests::world::World;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn stats_have_every_member_and_are_the_stores_own() {
+    let world = World::new().await;
+    let (one, other) = join(world.serve(), world.serve()).await;
+    one.publish(&Value::from(events("orders", 0..3))).await;
+    one.publish(&Value::from(events("logins", 0..2))).await;
+    other.publish(&Value::from(events("orders", 2..4))).await;
+    let mut conflicting = event("orders", "evt-0");
+    conflicting["payload"] = json!({"another": 1});
+    other.publish(&conflicting).await;
+    other.publish(&json!({})).await;
+
+    for service in [&one, &other] {
+        let stats = service.json("/stats").await;
+        assert_eq!(stats["received"], 8, "{stats}");
+        assert_eq!(stats["unique_processed"], 6);
+        assert_eq!(stats["duplicate_dropped"], 2);
+        assert_eq!(stats["conflicts"], 1);
+        assert_eq!(stats["database_total_rows"], 6);
+        assert_eq!(stats["topics"], json!({"orders": 4, "logins": 2}));
+        assert_eq!(stats["topic_count"], 2);
+        assert_eq!(stats["performance"]["duplicate_rate"], 0.25);
+        assert_eq!(stats["store"], "postgres");
+        assert_eq!(stats["fanout"], "process");
+        assert_eq!(stats["uptime"], stats["uptime_seconds"]);
+        for pointer in [
+            "/uptime",
+            "/performance/events_per_second",
+            "/performance/commit_latency_ms/p50",
+            "/performance/commit_latency_ms/p99",
+            "/queue/events",
+            "/queue/capacity",
+            "/outbox/batches",
+            "/outbox/oldest_seconds",
+            "/outbox/parked",
+            "/log/unsettled_seconds",
+        ] {
+            let value = stats.pointer(pointer);
+            assert!(value.is_some_and(Value::is_number), "{pointer}: {stats}");
+        }
+    }
+    assert_eq!(
+        one.json("/stats").await["uptime_stats"],
+        json!({"received": 5, "unique_processed": 5, "duplicate_dropped": 0, "rejected": 0})
+    );
+    assert_eq!(
+        other.json("/stats").await["uptime_stats"],
+        json!({"received": 3, "unique_processed": 1, "duplicate_dropped": 2, "rejected": 1})
+    );
+    world.check(6).await;
+}
+
+#[tokio::test]
+async fn stats_of_a_topic_are_its_own_and_zero_for_one_never_seen() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let odd = "caf\u{e9}/50%&more";
+    service
+        .publish(&json!([event(odd, "evt-1"), event(odd, "evt-1")]))
+        .await;
+    service.publish(&event("orders", "evt-1")).await;
+    for (topic, figures) in [(odd, (2, 1, 1, 0)), ("orders", (1, 1, 0, 0)), ("never", (0, 0, 0, 0))] {
+        let stats = service.json(&format!("/stats?topic={}", encoded(topic))).await;
+        let found = ["received", "unique_processed", "duplicate_dropped", "conflicts"]
+            .map(|member| stats[member].as_i64().unwrap_or(-1));
+        assert_eq!(found, <[i64; 4]>::from(figures), "{topic}: {stats}");
+    }
+    world.check(2).await;
+}
+
+#[tokio::test]
+async fn stats_survive_a_restart() {
+    let world = World::new().await;
+    let mut service = world.serve().await;
+    service.publish(&Value::from(events("orders", 0..5))).await;
+    service.publish(&Value::from(events("orders", 3..8))).await;
+    service.stop().await;
+    let service = world.serve().await;
+    let stats = service.json("/stats").await;
+    assert_eq!(
+        [
+            &stats["received"],
+            &stats["unique_processed"],
+            &stats["duplicate_dropped"]
+        ],
+        [10, 8, 2]
+    );
+    assert_eq!(stats["uptime_stats"]["received"], 0);
+    world.check(8).await;
+}
+
+#[tokio::test]
+async fn the_figures_add_up_at_every_instant_on_every_replica() {
+    let world = World::new().await;
+    let (one, other) = join(world.serve(), world.serve()).await;
+    let publish = async {
+        for round in 0..40 {
+            // Half of each batch was sent before, by way of the other replica.
+            let (sender, start) = if round % 2 == 0 { (&one, round) } else { (&other, round) };
+            let batch = Value::from(events("orders", start * 10..start * 10 + 20));
+            assert!([200, 201].contains(&sender.publish(&batch).await.status));
+        }
+    };
+    let mut looks = 0_u32;
+    let look = async {
+        loop {
+            for service in [&one, &other] {
+                let stats = service.json("/stats").await;
+                let figure = |member: &str| stats[member].as_i64().expect("a number");
+                assert_eq!(
+                    figure("received"),
+                    figure("unique_processed") + figure("duplicate_dropped"),
+                    "{stats}"
+                );
+                assert_eq!(figure("database_total_rows"), figure("unique_processed"));
+                assert_eq!(
+                    stats["topics"]["orders"].as_i64().unwrap_or(0),
+                    figure("unique_processed")
+                );
+                looks += 1;
+            }
+        }
+    };
+    tokio::select! {
+        () = publish => {}
+        () = look => {}
+    }
+    assert!(looks > 10, "{looks} looks are not every instant");
+    world.check(410).await;
+}
+
+#[tokio::test]
+async fn beyond_a_thousand_topics_the_largest_are_named() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let mut batch: Vec<Value> = (0..1200)
+        .map(|number| event(&format!("topic-{number}"), "evt-1"))
+        .collect();
+    batch.extend((0..1000).map(|number| event(&format!("topic-{}", number + 200), "evt-2")));
+    assert_eq!(service.publish(&Value::from(batch)).await.status, 201);
+    let stats = service.json("/stats").await;
+    assert_eq!(stats["topic_count"], 1200);
+    let topics = stats["topics"].as_object().expect("topics");
+    assert_eq!(topics.len(), 1000);
+    assert!(topics.values().all(|count| *count == 2), "the largest");
+    world.check(2200).await;
+}
+
+#[tokio::test]
+async fn the_first_page_says_who_is_there() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let body = service.json("/").await;
+    assert_eq!(body["service"], "eventsieve");
+    assert_eq!(body["status"], "alive");
+    assert!(body["version"].is_string());
+    eventually(SOON, async || {
+        let health = service.json("/health").await;
+        ensure!(health["status"] == "healthy", "{health}");
+        Ok(())
+    })
+    .await;
+    world.check(0).await;
+}
