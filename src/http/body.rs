@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use http_body_util::BodyExt;
+use http_body_util::{BodyDataStream, BodyExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
@@ -15,7 +15,7 @@ use crate::ingest::{Budget, Reservation};
 /// How many bytes are decompressed at a time: what a bomb can exceed the limit by.
 const CHUNK: usize = 64 << 10;
 
-/// How long the rest of a body over the limit is read, to be thrown away.
+/// How long the rest of a body is read that failed already, to be thrown away.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The two media types.
@@ -56,10 +56,10 @@ pub fn form(headers: &HeaderMap) -> Result<Form, Failure> {
 /// Reads the whole body, decompressed, and the memory reserved for it.
 ///
 /// # Errors
-/// 413, 415, 400, 408, or 503 where the budget is spent.
+/// 413, 415, 400, 408, or 503 where the budget is spent. What of the body has not been read is then still to come.
 pub async fn read(
     headers: &HeaderMap,
-    mut body: Body,
+    body: &mut Body,
     limits: &HttpConfig,
     budget: &std::sync::Arc<Budget>,
 ) -> Result<(Bytes, Reservation), Failure> {
@@ -70,18 +70,13 @@ pub async fn read(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if coding == Coding::Identity && declared.is_some_and(|length| length > max) {
-        discard(&mut body, max).await;
         return Err(Failure::TooLarge(max));
     }
     let reading = async {
         if coding == Coding::Identity {
-            let read = plain(&mut body, max, &mut reservation).await;
-            if matches!(read, Err(Failure::TooLarge(_))) {
-                discard(&mut body, max).await;
-            }
-            return read;
+            return plain(body, max, &mut reservation).await;
         }
-        let stream = TryStreamExt::map_err(body.into_data_stream(), std::io::Error::other);
+        let stream = TryStreamExt::map_err(BodyDataStream::new(body), std::io::Error::other);
         let raw = tokio::io::BufReader::new(StreamReader::new(stream));
         match coding {
             Coding::Gzip => {
@@ -141,9 +136,9 @@ async fn plain(body: &mut Body, max: usize, reservation: &mut Reservation) -> Re
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
-/// Reads on for a moment what nobody will look at. A client that still writes when the connection is closed may never see
-/// the answer that tells it why; one that writes for too long is cut all the same.
-async fn discard(body: &mut Body, max: usize) {
+/// Reads on for a moment what nobody will look at, and at most `max` bytes of it. A client that still writes when the
+/// connection is closed may never see the answer that tells it why; one that writes for too long is cut all the same.
+pub async fn discard(body: &mut Body, max: usize) {
     let reading = async {
         let mut read = 0;
         while read < max
@@ -153,7 +148,7 @@ async fn discard(body: &mut Body, max: usize) {
         }
     };
     if tokio::time::timeout(LINGER, reading).await.is_err() {
-        tracing::debug!("a body over the limit was still arriving");
+        tracing::debug!("the body of a request that failed was still arriving");
     }
 }
 

@@ -113,6 +113,8 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.idle_timeout)
+        // A client that sends its request and closes has sent it: without this, hyper would drop it on the way.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -19,14 +19,16 @@ use crate::event::{
     Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic,
     parse_json, parse_lines,
 };
-use crate::ingest::{Handling, Submission, SubmitError, Verdict};
+use crate::ingest::{Handling, Reservation, Submission, SubmitError, Verdict};
 
 /// Takes events and answers when they are durable.
-pub async fn publish(State(state): State<AppState>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
-    state.check_started()?;
-    let form = body::form(&headers)?;
+pub async fn publish(State(state): State<AppState>, headers: HeaderMap, mut body: Body) -> Result<Response, Failure> {
+    let read = read(&state, &headers, &mut body).await;
+    if read.is_err() {
+        body::discard(&mut body, state.limits.body_bytes_max).await;
+    }
+    let (form, bytes, mut reservation) = read?;
     let preferences = Preferences::of(&headers);
-    let (bytes, mut reservation) = body::read(&headers, body, &state.limits, state.ingest.bytes()).await?;
     let parse = if form == Form::Json { parse_json } else { parse_lines };
     let mut parsed = parse(&bytes, state.limits.events_max).map_err(Failure::Invalid)?;
     drop(bytes);
@@ -78,6 +80,14 @@ pub async fn publish(State(state): State<AppState>, headers: HeaderMap, body: Bo
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What comes before the body is whole.
+async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<(Form, Bytes, Reservation), Failure> {
+    state.check_started()?;
+    let form = body::form(headers)?;
+    let (bytes, reservation) = body::read(headers, body, &state.limits, state.ingest.bytes()).await?;
+    Ok((form, bytes, reservation))
 }
 
 /// Waits for everything that was accepted before.
@@ -176,7 +186,7 @@ impl Report {
         };
         let answer = Processed {
             status: "success",
-            message: format!("Processed {received} event{}", if received == 1 { "" } else { "s" }),
+            message: format!("Processed {received} events"),
             received,
             unique_processed: unique,
             duplicate_dropped: duplicates,
