@@ -58,7 +58,11 @@ pub struct UsageError(pub String);
 /// The exit code that tells of `error`.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+    if error.is::<UsageError>() {
+        ExitCode::from(EXIT_USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Shows what clap has to say instead of running a command: help or the version on standard output, or what is wrong with the flags.

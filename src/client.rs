@@ -4,7 +4,9 @@
 //! never sends a request twice: whether to try again is the caller's decision, and [`ClientError`] says what it needs to
 //! know for that.
 
-use std::{error::Error, fmt, str::FromStr, time::Duration};
+mod explain;
+
+use std::{fmt, str::FromStr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
@@ -14,6 +16,8 @@ use reqwest::{
 };
 use serde::Deserialize;
 
+use self::explain::{explain, one_line, root_cause};
+
 /// How long opening a connection may take. Longer than one lost SYN (retransmitted after 1 s and 3 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -22,9 +26,6 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read: far above that of a batch of 10 000 events.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// How many characters of an explanation are shown.
-const EXPLANATION_CHARS_MAX: usize = 300;
 
 /// Where the service is: its base URL. It shows itself without a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,8 +117,16 @@ pub enum ClientError {
 impl ClientError {
     fn transport(error: reqwest::Error) -> Self {
         // A connection that was never opened carried nothing; of everything later the service may have seen all.
-        let effect = if error.is_connect() { Effect::Nothing } else { Effect::Unknown };
-        Self::Retryable { reason: one_line(&root_cause(error)), retry_after: None, effect }
+        let effect = if error.is_connect() {
+            Effect::Nothing
+        } else {
+            Effect::Unknown
+        };
+        Self::Retryable {
+            reason: one_line(&root_cause(error)),
+            retry_after: None,
+            effect,
+        }
     }
 }
 
@@ -157,7 +166,9 @@ impl Client {
             // Without this, reqwest reads the system's certificates even if it never needs them, and fails in an image that has none.
             builder = builder.tls_certs_only([]);
         }
-        let http = builder.build().map_err(|error| ClientError::Setup(one_line(&root_cause(error))))?;
+        let http = builder
+            .build()
+            .map_err(|error| ClientError::Setup(one_line(&root_cause(error))))?;
         Ok(Self { http, target })
     }
 
@@ -173,14 +184,20 @@ impl Client {
     /// [`ClientError::Retryable`] when the same request may succeed later, [`ClientError::Refused`] and [`ClientError::Foreign`]
     /// when it will not.
     pub async fn publish(&self, body: Bytes, content_type: &'static str) -> Result<PublishAnswer, ClientError> {
-        let request = self.http.post(self.target.route("publish")).header(CONTENT_TYPE, content_type).body(body);
+        let request = self
+            .http
+            .post(self.target.route("publish"))
+            .header(CONTENT_TYPE, content_type)
+            .body(body);
         let response = request.send().await.map_err(ClientError::transport)?;
         let status = response.status();
         if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
             return Err(failure(response).await);
         }
         let answer = read_answer(response).await?;
-        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign { status: status.as_u16() })
+        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign {
+            status: status.as_u16(),
+        })
     }
 
     /// Asks whether publishing can succeed now.
@@ -188,8 +205,17 @@ impl Client {
     /// # Errors
     /// [`ClientError::Retryable`] with the service's reason when it cannot, and as [`Client::publish`] otherwise.
     pub async fn ready(&self) -> Result<(), ClientError> {
-        let response = self.http.get(self.target.route("readyz")).send().await.map_err(ClientError::transport)?;
-        if response.status() == StatusCode::OK { Ok(()) } else { Err(failure(response).await) }
+        let response = self
+            .http
+            .get(self.target.route("readyz"))
+            .send()
+            .await
+            .map_err(ClientError::transport)?;
+        if response.status() == StatusCode::OK {
+            Ok(())
+        } else {
+            Err(failure(response).await)
+        }
     }
 }
 
@@ -198,23 +224,50 @@ async fn failure(response: Response) -> ClientError {
     let status = response.status();
     let retry_after = retry_after(&response);
     // The status alone decides; an explanation that does not arrive is no reason to know less.
-    let detail = read_answer(response).await.map(|body| explain(&body)).unwrap_or_default();
-    let reason = format!("status {}{}{detail}", status.as_u16(), if detail.is_empty() { "" } else { ": " });
+    let detail = read_answer(response)
+        .await
+        .map(|body| explain(&body))
+        .unwrap_or_default();
+    let reason = format!(
+        "status {}{}{detail}",
+        status.as_u16(),
+        if detail.is_empty() { "" } else { ": " }
+    );
     match status {
         // The service has these say that nothing was stored.
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            ClientError::Retryable { reason, retry_after, effect: Effect::Nothing }
+            ClientError::Retryable {
+                reason,
+                retry_after,
+                effect: Effect::Nothing,
+            }
         }
         // Of 504 it says so itself; the others may come from a load balancer that lost the service half-way.
-        status if status.is_server_error() => ClientError::Retryable { reason, retry_after, effect: Effect::Unknown },
-        status if status.is_client_error() => ClientError::Refused { status: status.as_u16(), detail },
-        status => ClientError::Foreign { status: status.as_u16() },
+        status if status.is_server_error() => ClientError::Retryable {
+            reason,
+            retry_after,
+            effect: Effect::Unknown,
+        },
+        status if status.is_client_error() => ClientError::Refused {
+            status: status.as_u16(),
+            detail,
+        },
+        status => ClientError::Foreign {
+            status: status.as_u16(),
+        },
     }
 }
 
 /// `Retry-After` in seconds, the only form that this service and the usual load balancers send (a date would need a true clock here).
 fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = response
+        .headers()
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }
 
@@ -230,64 +283,6 @@ async fn read_answer(mut response: Response) -> Result<Bytes, ClientError> {
     Ok(body.freeze())
 }
 
-/// The two forms of an error that the service knows: a problem, whose `detail` is a text, and a 422, whose `detail` lists faults.
-#[derive(Deserialize)]
-struct Explanation {
-    detail: Detail,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Detail {
-    Text(String),
-    Faults(Vec<Fault>),
-}
-
-#[derive(Deserialize)]
-struct Fault {
-    loc: Vec<serde_json::Value>,
-    msg: String,
-}
-
-/// What the body of an error says, in one line.
-fn explain(body: &[u8]) -> String {
-    match serde_json::from_slice(body) {
-        Ok(Explanation { detail: Detail::Text(text) }) => one_line(&text),
-        Ok(Explanation { detail: Detail::Faults(faults) }) => explain_faults(&faults),
-        Err(_) => one_line(&String::from_utf8_lossy(body)),
-    }
-}
-
-fn explain_faults(faults: &[Fault]) -> String {
-    let Some(first) = faults.first() else { return String::new() };
-    let place: Vec<String> =
-        first.loc.iter().map(|step| step.as_str().map_or_else(|| step.to_string(), ToOwned::to_owned)).collect();
-    let more = match faults.len() {
-        1 => String::new(),
-        count => format!(" (and {} more)", count - 1),
-    };
-    one_line(&format!("{}: {}{more}", place.join("."), first.msg))
-}
-
-/// The innermost cause, which is the one that a person can act on ("Connection refused"), never with the URL and its password.
-fn root_cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut cause: &dyn Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// At most [`EXPLANATION_CHARS_MAX`] characters of `text` in one line that is safe on a terminal.
-fn one_line(text: &str) -> String {
-    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXPLANATION_CHARS_MAX).collect();
-    printable.trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,13 +293,26 @@ mod tests {
 
     #[test]
     fn a_target_keeps_the_path_it_is_mounted_at() {
-        assert_eq!(target("http://host:1").route("publish").as_str(), "http://host:1/publish");
-        assert_eq!(target("http://host/log/").route("readyz").as_str(), "http://host/log/readyz");
+        assert_eq!(
+            target("http://host:1").route("publish").as_str(),
+            "http://host:1/publish"
+        );
+        assert_eq!(
+            target("http://host/log/").route("readyz").as_str(),
+            "http://host/log/readyz"
+        );
     }
 
     #[test]
     fn only_a_base_url_is_a_target() {
-        for text in ["", "host:80", "ftp://host", "http://", "http://host/?a=b", "http://host/#top"] {
+        for text in [
+            "",
+            "host:80",
+            "ftp://host",
+            "http://",
+            "http://host/?a=b",
+            "http://host/#top",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
@@ -313,19 +321,5 @@ mod tests {
     fn a_target_shows_no_password() {
         let shown = format!("{0} {0:?}", target("http://me:secret@host/"));
         assert_eq!(shown, "http://me:***@host http://me:***@host");
-    }
-
-    #[test]
-    fn errors_are_explained_in_one_line() {
-        let cases: [(&str, &str); 5] = [
-            (r#"{"detail":"the queue is full","status":503}"#, "the queue is full"),
-            (r#"{"detail":[{"type":"missing","loc":["body",1,"topic"],"msg":"Field required"}]}"#, "body.1.topic: Field required"),
-            (r#"{"detail":[{"loc":["line",3],"msg":"a"},{"loc":["line",4],"msg":"b"}]}"#, "line.3: a (and 1 more)"),
-            ("<h1>\u{1b}[31mBad\nGateway</h1>", "<h1> [31mBad Gateway</h1>"),
-            ("", ""),
-        ];
-        for (body, line) in cases {
-            assert_eq!(explain(body.as_bytes()), line);
-        }
     }
 }

@@ -11,6 +11,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Ask a running service whether it is ready: exit code 0 if publishing can succeed now, else 1 with the reason
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  eventsieve healthcheck --url http://127.0.0.1:8080")]
 pub struct Args {
     #[command(flatten)]
     target: TargetArgs,

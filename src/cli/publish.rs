@@ -9,6 +9,7 @@ pub mod plan;
 pub mod progress;
 pub mod sample;
 pub mod send;
+pub mod span;
 pub mod tally;
 
 use std::{cell::RefCell, io::Write, num::NonZeroU64, pin::pin, time::Duration};
@@ -41,6 +42,9 @@ use crate::{
 /// that were sent again because an attempt got no answer; `resent after stored` are those of them that this attempt had stored all
 /// the same, so that the service counts them as received, and as duplicates, once more.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  eventsieve publish --events 100000 --batch-size 500\n  eventsieve publish --file events.ndjson"
+)]
 pub struct Args {
     /// Base URL of the service
     #[arg(long, env = "TARGET_URL", default_value = "http://127.0.0.1:8080")]
@@ -110,7 +114,12 @@ impl Args {
     fn plan(&self) -> Result<Plan, UsageError> {
         let duplicates = plan::duplicates(self.events, self.duplicate_rate)?;
         let seed = self.seed.unwrap_or_else(rand::random);
-        Ok(Plan { events: self.events, duplicates, topics: self.topics, seed })
+        Ok(Plan {
+            events: self.events,
+            duplicates,
+            topics: self.topics,
+            seed,
+        })
     }
 
     async fn source(&self, plan: Option<Plan>) -> anyhow::Result<Source> {
@@ -124,11 +133,21 @@ impl Args {
     fn headline(&self, plan: Option<Plan>) -> String {
         let what = match (plan, &self.file) {
             (Some(plan), _) => {
-                format!("{} events, {} of them duplicates, seed {},", plan.events, plan.duplicates, plan.seed)
+                format!(
+                    "{} events, {} of them duplicates, seed {},",
+                    plan.events, plan.duplicates, plan.seed
+                )
             }
-            (None, name) => name.as_deref().filter(|name| *name != "-").unwrap_or("standard input").to_owned(),
+            (None, name) => name
+                .as_deref()
+                .filter(|name| *name != "-")
+                .unwrap_or("standard input")
+                .to_owned(),
         };
-        format!("publishing {what} to {}, {} a request, {} requests at a time", self.url, self.batch_size, self.concurrency)
+        format!(
+            "publishing {what} to {}, {} a request, {} requests at a time",
+            self.url, self.batch_size, self.concurrency
+        )
     }
 }
 
@@ -136,10 +155,15 @@ impl Args {
 /// a burst.
 fn paced(source: Source, rate: Option<NonZeroU64>) -> impl Stream<Item = anyhow::Result<Batch>> {
     stream::try_unfold((source, Instant::now()), move |(mut source, turn)| async move {
-        let Some(batch) = source.next().await? else { return Ok(None) };
-        let Some(rate) = rate else { return Ok(Some((batch, (source, turn)))) };
+        let Some(batch) = source.next().await? else {
+            return Ok(None);
+        };
+        let Some(rate) = rate else {
+            return Ok(Some((batch, (source, turn))));
+        };
         sleep_until(turn).await;
-        let next_turn = turn.max(Instant::now()) + Duration::from_secs(1).mul_f64(batch.events as f64 / rate.get() as f64);
+        let next_turn =
+            turn.max(Instant::now()) + Duration::from_secs(1).mul_f64(batch.events as f64 / rate.get() as f64);
         Ok(Some((batch, (source, next_turn))))
     })
 }
@@ -153,7 +177,11 @@ struct Run {
 }
 
 impl Run {
-    async fn drive(&self, requests: impl Stream<Item = anyhow::Result<Batch>>, concurrency: usize) -> anyhow::Result<()> {
+    async fn drive(
+        &self,
+        requests: impl Stream<Item = anyhow::Result<Batch>>,
+        concurrency: usize,
+    ) -> anyhow::Result<()> {
         let mut answers = pin!(requests.map(|batch| self.request(batch)).buffer_unordered(concurrency));
         let mut stopped = pin!(stopped());
         let mut lines = interval_at(Instant::now() + progress::LINE_INTERVAL, progress::LINE_INTERVAL);
@@ -179,7 +207,10 @@ impl Run {
             let (ticket, batch) = begun?;
             let trouble = |error: &_| self.progress.trouble(error);
             let answered = send::send(&self.client, &batch, self.patience, trouble).await;
-            Ok((ticket, answered.with_context(|| format!("{} are not published", batch.place))?))
+            Ok((
+                ticket,
+                answered.with_context(|| format!("{} are not published", batch.place))?,
+            ))
         }
     }
 }

@@ -54,14 +54,22 @@ mod tests {
             ("10.0.0.7", "http://10.0.0.7:8080"),
             ("localhost", "http://localhost:8080"),
         ] {
-            let args = TargetArgs { url: None, host: host.to_owned(), port: 8080 };
+            let args = TargetArgs {
+                url: None,
+                host: host.to_owned(),
+                port: 8080,
+            };
             assert_eq!(args.target().unwrap().to_string(), url);
         }
     }
 
     #[test]
     fn a_url_wins_over_host_and_port() {
-        let args = TargetArgs { url: Some("http://other".parse().unwrap()), host: "::".to_owned(), port: 1 };
+        let args = TargetArgs {
+            url: Some("http://other".parse().unwrap()),
+            host: "::".to_owned(),
+            port: 1,
+        };
         assert_eq!(args.target().unwrap().to_string(), "http://other");
     }
 }

@@ -86,7 +86,13 @@ impl Generator {
     /// Requests of `batch_size` events each, the last of what is left. Size 1 means lone objects.
     #[must_use]
     pub fn new(plan: Plan, batch_size: u64) -> Self {
-        Self { plan, slots: plan.slots(), batch_size, sent: 0, firsts: 0 }
+        Self {
+            plan,
+            slots: plan.slots(),
+            batch_size,
+            sent: 0,
+            firsts: 0,
+        }
     }
 }
 
@@ -117,11 +123,24 @@ impl Iterator for Generator {
         }
         json.push(']');
         let body = Bytes::from(json);
-        let body = if self.batch_size == 1 { body.slice(1..body.len() - 1) } else { body };
+        let body = if self.batch_size == 1 {
+            body.slice(1..body.len() - 1)
+        } else {
+            body
+        };
         let place = format!("events {} to {}", self.sent + 1, self.sent + events);
         self.sent += events;
-        let identities = Some(Identities { firsts: first..self.firsts, copies });
-        Some(Batch { body, content_type: JSON, events, identities, place })
+        let identities = Some(Identities {
+            firsts: first..self.firsts,
+            copies,
+        });
+        Some(Batch {
+            body,
+            content_type: JSON,
+            events,
+            identities,
+            place,
+        })
     }
 }
 
@@ -149,27 +168,48 @@ impl Lines {
     /// When it cannot be opened.
     pub async fn open(name: &str, batch_size: u64) -> anyhow::Result<Self> {
         let file = if name == "-" {
-            let input = io::stdin().as_fd().try_clone_to_owned().context("cannot read standard input")?;
+            let input = io::stdin()
+                .as_fd()
+                .try_clone_to_owned()
+                .context("cannot read standard input")?;
             File::from_std(std::fs::File::from(input))
         } else {
             File::open(name).await.with_context(|| format!("cannot open {name}"))?
         };
-        Ok(Self { reader: BufReader::with_capacity(READ_BYTES, file), batch_size, line: 0 })
+        Ok(Self {
+            reader: BufReader::with_capacity(READ_BYTES, file),
+            batch_size,
+            line: 0,
+        })
     }
 
     async fn next(&mut self) -> anyhow::Result<Option<Batch>> {
         let mut draft = Draft::default();
-        while draft.events < self.batch_size && draft.body.len() < BODY_BYTES_MAX && self.read_line(&mut draft).await? {}
-        let Draft { body, events, first_line } = draft;
+        while draft.events < self.batch_size && draft.body.len() < BODY_BYTES_MAX && self.read_line(&mut draft).await? {
+        }
+        let Draft {
+            body,
+            events,
+            first_line,
+        } = draft;
         let place = format!("lines {first_line} to {}", self.line);
-        Ok((events > 0).then(|| Batch { body: body.into(), content_type: NDJSON, events, identities: None, place }))
+        Ok((events > 0).then(|| Batch {
+            body: body.into(),
+            content_type: NDJSON,
+            events,
+            identities: None,
+            place,
+        }))
     }
 
     /// Reads one line, and adds it unless it is blank; false at the end of the file.
     async fn read_line(&mut self, draft: &mut Draft) -> anyhow::Result<bool> {
         let start = draft.body.len();
         let mut reader = (&mut self.reader).take(LINE_BYTES_MAX + 1);
-        let length = reader.read_until(b'\n', &mut draft.body).await.context("cannot read the events")?;
+        let length = reader
+            .read_until(b'\n', &mut draft.body)
+            .await
+            .context("cannot read the events")?;
         if length == 0 {
             return Ok(false);
         }
@@ -199,7 +239,12 @@ mod tests {
     use super::*;
 
     fn generator(events: u64, batch_size: u64) -> Generator {
-        let plan = Plan { events, duplicates: events * 3 / 10, topics: NonZeroU64::new(4).unwrap(), seed: 5 };
+        let plan = Plan {
+            events,
+            duplicates: events * 3 / 10,
+            topics: NonZeroU64::new(4).unwrap(),
+            seed: 5,
+        };
         Generator::new(plan, batch_size)
     }
 
@@ -237,7 +282,11 @@ mod tests {
 
     #[test]
     fn the_events_do_not_depend_on_the_batch_size() {
-        let all = |size| generator(200, size).flat_map(|batch| events(&batch)).collect::<Vec<_>>();
+        let all = |size| {
+            generator(200, size)
+                .flat_map(|batch| events(&batch))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(all(7), all(100));
     }
 
@@ -271,14 +320,22 @@ mod tests {
     #[tokio::test]
     async fn long_lines_make_smaller_requests() {
         let line = [vec![b'x'; 1_500_000], vec![b'\n']].concat();
-        let sizes: Vec<u64> = requests(&line.repeat(5), 50).await.unwrap().iter().map(|batch| batch.events).collect();
+        let sizes: Vec<u64> = requests(&line.repeat(5), 50)
+            .await
+            .unwrap()
+            .iter()
+            .map(|batch| batch.events)
+            .collect();
         assert_eq!(sizes, [3, 2]);
     }
 
     #[tokio::test]
     async fn a_line_without_end_is_refused_within_bounded_memory() {
         let error = requests(&vec![b'x'; 4 * 1024 * 1024 + 1], 50).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("line 1 is longer than {LINE_BYTES_MAX} bytes"));
+        assert_eq!(
+            error.to_string(),
+            format!("line 1 is longer than {LINE_BYTES_MAX} bytes")
+        );
     }
 
     #[tokio::test]

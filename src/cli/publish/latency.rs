@@ -19,7 +19,11 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { counts: vec![0; BUCKETS], total: 0, max_us: 0 }
+        Self {
+            counts: vec![0; BUCKETS],
+            total: 0,
+            max_us: 0,
+        }
     }
 }
 
@@ -78,7 +82,12 @@ mod tests {
     #[test]
     fn each_value_lies_in_its_bucket_and_the_buckets_follow_each_other() {
         for shift in 0..64 {
-            for value in [1_u64 << shift, (1 << shift) - 1, (1 << shift) + (1 << shift) / 3, u64::MAX >> shift] {
+            for value in [
+                1_u64 << shift,
+                (1 << shift) - 1,
+                (1 << shift) + (1 << shift) / 3,
+                u64::MAX >> shift,
+            ] {
                 let index = bucket(value);
                 assert!(value <= highest(index), "{value}");
                 assert!(index == 0 || value > highest(index - 1), "{value}");
@@ -105,7 +114,11 @@ mod tests {
     fn one_request_is_every_percentile() {
         let mut latencies = Latencies::default();
         latencies.add(Duration::from_micros(1_234));
-        assert!([50, 95, 99].iter().all(|&percent| (latencies.percentile_ms(percent) - 1.234).abs() < f64::EPSILON));
+        assert!(
+            [50, 95, 99]
+                .iter()
+                .all(|&percent| (latencies.percentile_ms(percent) - 1.234).abs() < f64::EPSILON)
+        );
     }
 
     #[test]

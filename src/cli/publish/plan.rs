@@ -29,7 +29,12 @@ impl Plan {
     /// The events in sending order.
     #[must_use]
     pub fn slots(&self) -> Slots {
-        Slots { random: Random::new(self.seed), remaining: self.events, duplicates: self.duplicates, firsts: 0 }
+        Slots {
+            random: Random::new(self.seed),
+            remaining: self.events,
+            duplicates: self.duplicates,
+            firsts: 0,
+        }
     }
 }
 
@@ -38,7 +43,10 @@ impl Plan {
 /// # Errors
 /// When that would leave no first copy to be a duplicate of.
 pub fn duplicates(events: u64, rate: f64) -> Result<u64, UsageError> {
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is meant here, and the rate is below 1")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "rounding is what is meant here, and the rate is below 1"
+    )]
     let duplicates = (events as f64 * rate).round() as u64;
     if events > 0 && duplicates >= events {
         return Err(UsageError(format!(
@@ -130,7 +138,12 @@ mod tests {
     use super::*;
 
     fn plan(events: u64, duplicates: u64, seed: u64) -> Plan {
-        Plan { events, duplicates, topics: NonZeroU64::MIN, seed }
+        Plan {
+            events,
+            duplicates,
+            topics: NonZeroU64::MIN,
+            seed,
+        }
     }
 
     proptest! {
@@ -174,7 +187,14 @@ mod tests {
 
     #[test]
     fn the_rate_is_rounded_to_the_nearest_event() {
-        for (events, rate, expected) in [(20_000, 0.3, 6_000), (10, 0.15, 2), (10, 0.14, 1), (1, 0.3, 0), (0, 0.9, 0), (100, 0.0, 0)] {
+        for (events, rate, expected) in [
+            (20_000, 0.3, 6_000),
+            (10, 0.15, 2),
+            (10, 0.14, 1),
+            (1, 0.3, 0),
+            (0, 0.9, 0),
+            (100, 0.0, 0),
+        ] {
             assert_eq!(duplicates(events, rate).unwrap(), expected);
         }
     }

@@ -2,11 +2,12 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt::Write,
     io::{IsTerminal, stderr},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::tally::Tally;
 use crate::client::{ClientError, Target};
@@ -31,7 +32,13 @@ impl Progress {
     #[must_use]
     pub fn new(target: Target, total: Option<u64>) -> Self {
         let bar = stderr().is_terminal().then(|| bar(total));
-        Self { target, total, bar, trouble: RefCell::default(), told: Cell::default() }
+        Self {
+            target,
+            total,
+            bar,
+            trouble: RefCell::default(),
+            told: Cell::default(),
+        }
     }
 
     /// Tells that an attempt failed and will be repeated.
@@ -62,7 +69,11 @@ impl Progress {
         let total = self.total.map(|total| format!(" of {total}")).unwrap_or_default();
         let trouble = self.trouble.borrow();
         let trouble = trouble.as_ref().map(|text| format!("; {text}")).unwrap_or_default();
-        eprintln!("published {}{total} events, {}{trouble}", tally.events(), details(tally));
+        eprintln!(
+            "published {}{total} events, {}{trouble}",
+            tally.events(),
+            details(tally)
+        );
         self.told.set(!trouble.is_empty());
     }
 
@@ -79,13 +90,20 @@ fn details(tally: &Tally) -> String {
         0 => String::new(),
         resent => format!(", {resent} resent"),
     };
-    format!("{} unique{resent}", tally.unique())
+    format!("{} unique{resent}", tally.unique().low)
 }
 
 fn bar(total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{bar:30} {human_pos}/{human_len} events, {per_sec}, {msg}"),
-        None => (ProgressBar::no_length(), "{spinner} {human_pos} events, {per_sec}, {msg}"),
+        Some(total) => (
+            ProgressBar::new(total),
+            "{bar:30} {human_pos}/{human_len} events, {rate}, {msg}",
+        ),
+        None => (ProgressBar::no_length(), "{spinner} {human_pos} events, {rate}, {msg}"),
     };
-    bar.with_style(ProgressStyle::with_template(template).expect("a template that is valid"))
+    let style = ProgressStyle::with_template(template).expect("a template that is valid");
+    bar.with_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+        // What cannot be shown is left out.
+        write!(out, "{:.0}/s", state.per_sec()).unwrap_or_default();
+    }))
 }

@@ -26,10 +26,26 @@ struct Kind {
 }
 
 const KINDS: [Kind; 4] = [
-    Kind { topic: "order.created", source: "shop-web", payload: order },
-    Kind { topic: "user.login", source: "auth", payload: login },
-    Kind { topic: "payment.settled", source: "billing", payload: payment },
-    Kind { topic: "shipment.dispatched", source: "warehouse", payload: shipment },
+    Kind {
+        topic: "order.created",
+        source: "shop-web",
+        payload: order,
+    },
+    Kind {
+        topic: "user.login",
+        source: "auth",
+        payload: login,
+    },
+    Kind {
+        topic: "payment.settled",
+        source: "billing",
+        payload: payment,
+    },
+    Kind {
+        topic: "shipment.dispatched",
+        source: "warehouse",
+        payload: shipment,
+    },
 ];
 
 /// Appends the first copy with this number to `json`, as one JSON object in one line.
@@ -55,7 +71,9 @@ pub fn write_event(plan: &Plan, number: u64, json: &mut String) {
 fn timestamp(number: u64, random: &mut Random) -> String {
     let offset_ms = number.wrapping_mul(STEP_MS).wrapping_add(below(random, STEP_MS)) % YEAR_MS;
     let at_ms = EPOCH_MS.saturating_add_unsigned(offset_ms);
-    DateTime::from_timestamp_millis(at_ms).expect("a time in 2025").to_rfc3339_opts(SecondsFormat::Millis, true)
+    DateTime::from_timestamp_millis(at_ms)
+        .expect("a time in 2025")
+        .to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn order(random: &mut Random) -> String {
@@ -81,7 +99,14 @@ fn login(random: &mut Random) -> String {
         below(random, 256),
         below(random, 256),
         below(random, 256),
-        pick(random, &["X11; Linux x86_64", "Macintosh; Intel Mac OS X 15.5", "Windows NT 10.0; Win64; x64"]),
+        pick(
+            random,
+            &[
+                "X11; Linux x86_64",
+                "Macintosh; Intel Mac OS X 15.5",
+                "Windows NT 10.0; Win64; x64"
+            ]
+        ),
         pick(random, &["true", "false"]),
     )
 }
@@ -118,7 +143,11 @@ fn below(random: &mut Random, bound: u64) -> u64 {
 
 fn pick(random: &mut Random, choices: &[&'static str]) -> &'static str {
     let index = below(random, choices.len() as u64);
-    usize::try_from(index).ok().and_then(|index| choices.get(index)).copied().unwrap_or_default()
+    usize::try_from(index)
+        .ok()
+        .and_then(|index| choices.get(index))
+        .copied()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -128,7 +157,12 @@ mod tests {
     use super::*;
 
     fn event(seed: u64, topics: u64, number: u64) -> String {
-        let plan = Plan { events: 0, duplicates: 0, topics: NonZeroU64::new(topics).unwrap(), seed };
+        let plan = Plan {
+            events: 0,
+            duplicates: 0,
+            topics: NonZeroU64::new(topics).unwrap(),
+            seed,
+        };
         let mut json = String::new();
         write_event(&plan, number, &mut json);
         json
@@ -143,7 +177,12 @@ mod tests {
 
     #[test]
     fn the_same_seed_means_the_same_bytes_in_every_version() {
-        assert_eq!(event(1, 4, 0), "");
+        let expected = concat!(
+            r#"{"topic":"order.created","event_id":"evt-0000000000000001-0","timestamp":"2025-01-01T00:00:00.101Z","#,
+            r#""source":"shop-web","payload":{"order_id":"ord-7555163891","customer_id":"cus-705849","currency":"USD","#,
+            r#""items":[{"sku":"SKU-66506","quantity":3,"price_cents":1383}],"total_cents":4149,"channel":"store"}}"#,
+        );
+        assert_eq!(event(1, 4, 0), expected);
     }
 
     #[test]
@@ -152,7 +191,12 @@ mod tests {
             let text = event(u64::MAX, 9, number);
             let event: serde_json::Value = serde_json::from_str(&text).unwrap();
             for member in ["topic", "event_id", "timestamp", "source"] {
-                assert!(event[member].as_str().is_some_and(|text| (1..=255).contains(&text.len())), "{text}");
+                assert!(
+                    event[member]
+                        .as_str()
+                        .is_some_and(|text| (1..=255).contains(&text.len())),
+                    "{text}"
+                );
             }
             assert!(event["payload"].is_object());
             let payload_bytes = event["payload"].to_string().len();
@@ -169,7 +213,10 @@ mod tests {
             })
             .collect();
         assert_eq!(topics.len(), 10);
-        assert!(topics.contains("order.created") && topics.contains("order.created.3"), "{topics:?}");
+        assert!(
+            topics.contains("order.created") && topics.contains("order.created.3"),
+            "{topics:?}"
+        );
     }
 
     #[test]

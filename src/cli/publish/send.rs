@@ -46,10 +46,21 @@ pub async fn send(
     loop {
         let sent = Instant::now();
         let error = match client.publish(batch.body.clone(), batch.content_type).await {
-            Ok(answer) => return Ok(Answered { answer, latency: sent.elapsed(), lost_attempts }),
+            Ok(answer) => {
+                return Ok(Answered {
+                    answer,
+                    latency: sent.elapsed(),
+                    lost_attempts,
+                });
+            }
             Err(error) => error,
         };
-        let ClientError::Retryable { retry_after, effect, .. } = &error else { return Err(error) };
+        let ClientError::Retryable {
+            retry_after, effect, ..
+        } = &error
+        else {
+            return Err(error);
+        };
         if *effect == Effect::Unknown {
             lost_attempts += 1;
         }

@@ -6,7 +6,7 @@
 //!
 //! | its answer | what follows |
 //! |---|---|
-//! | some event is new | no lost attempt had stored the request before |
+//! | some event is new | no lost attempt had stored the request before it |
 //! | none is new, but it holds a first copy that no other request could have stored | a lost attempt had stored the request |
 //! | none is new, and it holds no such first copy | a lost attempt may have stored the request |
 //!
@@ -14,44 +14,11 @@
 //! the plan's order, and duplicates come later, the requests in flight are all that has to be watched. So unless two copies of one event raced, what the lost attempts
 //! stored is known to the event, and everything must add up exactly; else it is known within bounds, and everything must add up within these.
 
-use std::{collections::HashSet, fmt, ops::Range};
+use std::{collections::HashSet, ops::Range};
 
 use tokio::time::Instant;
 
-use super::{batch::Batch, latency::Latencies, plan::Plan, send::Answered};
-
-/// A number that is known to lie between two bounds, and mostly is known exactly.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// The lower bound.
-    pub low: u64,
-    /// The upper bound, which may be reached.
-    pub high: u64,
-}
-
-impl Span {
-    fn exactly(number: u64) -> Self {
-        Self { low: number, high: number }
-    }
-
-    fn add(&mut self, low: u64, high: u64) {
-        self.low += low;
-        self.high += high;
-    }
-
-    fn contains(self, number: u64) -> bool {
-        (self.low..=self.high).contains(&number)
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.low == self.high {
-            return self.low.fmt(out);
-        }
-        out.pad(&format!("{} to {}", self.low, self.high))
-    }
-}
+use super::{batch::Batch, latency::Latencies, plan::Plan, send::Answered, span::Span};
 
 /// The answers do not fit what was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +39,16 @@ pub enum Discrepancy {
         /// How many it says were not.
         duplicates: u64,
     },
+    /// One answer calls more or fewer events new than it can, after the answers before it.
+    #[error("the answers do not add up: of {place} {possible} are new, and the answer says {unique}")]
+    Request {
+        /// Which request it answers.
+        place: String,
+        /// How many can be new.
+        possible: Span,
+        /// How many it says were new.
+        unique: u64,
+    },
     /// The events that all answers together account for as stored are not those of the plan.
     #[error("the answers do not add up: {planned} unique events were sent, and the answers account for {found}{}", hint(*planned, *found))]
     Unique {
@@ -83,7 +60,11 @@ pub enum Discrepancy {
 }
 
 fn hint(planned: u64, found: Span) -> &'static str {
-    if found.high < planned { " (was this seed, or a part of its events, published before?)" } else { "" }
+    if found.high < planned {
+        " (was this seed, or a part of its events, published before?)"
+    } else {
+        ""
+    }
 }
 
 /// A request that has begun and is not answered.
@@ -107,10 +88,19 @@ impl InFlight {
 
     /// How many new events an attempt of this request stored, if any did so: at least the first copies that nobody else can have stored.
     fn storable(&self) -> Span {
-        self.firsts.as_ref().map_or(Span { low: 0, high: self.events }, |firsts| {
-            let count = firsts.end - firsts.start;
-            Span { low: count - self.contested.len() as u64, high: count + self.racing }
-        })
+        self.firsts.as_ref().map_or(
+            Span {
+                low: 0,
+                high: self.events,
+            },
+            |firsts| {
+                let count = firsts.end - firsts.start;
+                Span {
+                    low: count - self.contested.len() as u64,
+                    high: count + self.racing,
+                }
+            },
+        )
     }
 }
 
@@ -133,6 +123,8 @@ pub struct Tally {
     unseen: Span,
     /// Those of the resent that had been stored before: the service counts them as received, and as duplicates, once more.
     resent_after_stored: Span,
+    /// The first answer that is right in itself and does not fit the others.
+    misfit: Option<Discrepancy>,
     latencies: Latencies,
     /// From the first attempt that was answered, so that waiting for the service to come up is not measured, to the last answer.
     busy: Option<(Instant, Instant)>,
@@ -154,7 +146,14 @@ impl Tally {
         let ticket = Ticket(self.begun);
         self.begun += 1;
         let (place, events) = (batch.place.clone(), batch.events);
-        self.in_flight.push(InFlight { ticket, place, events, firsts, contested: HashSet::new(), racing });
+        self.in_flight.push(InFlight {
+            ticket,
+            place,
+            events,
+            firsts,
+            contested: HashSet::new(),
+            racing,
+        });
         ticket
     }
 
@@ -166,22 +165,40 @@ impl Tally {
     /// # Panics
     /// When the request was answered before.
     pub fn answered(&mut self, ticket: Ticket, answered: &Answered) -> Result<(), Discrepancy> {
-        let index = self.in_flight.iter().position(|request| request.ticket == ticket).expect("one answer for each ticket");
+        let index = self
+            .in_flight
+            .iter()
+            .position(|request| request.ticket == ticket)
+            .expect("one answer for each ticket");
         let request = self.in_flight.swap_remove(index);
         let answer = answered.answer;
         let (received, unique, duplicates) = (answer.received, answer.unique_processed, answer.duplicate_dropped);
         if received != request.events || unique.checked_add(duplicates) != Some(received) {
             let InFlight { place, events, .. } = request;
-            return Err(Discrepancy::Answer { place, events, received, unique, duplicates });
+            return Err(Discrepancy::Answer {
+                place,
+                events,
+                received,
+                unique,
+                duplicates,
+            });
         }
         self.events += request.events;
         self.unique += unique;
         self.resent += request.events * answered.lost_attempts;
         if answered.lost_attempts > 0 && unique == 0 {
             self.stored_unseen(&request, answered.lost_attempts);
+        } else if !request.storable().contains(unique) && self.misfit.is_none() {
+            self.misfit = Some(Discrepancy::Request {
+                possible: request.storable(),
+                place: request.place,
+                unique,
+            });
         }
         let now = Instant::now();
-        let first = self.busy.map_or(now.checked_sub(answered.latency).unwrap_or(now), |(first, _)| first);
+        let first = self
+            .busy
+            .map_or(now.checked_sub(answered.latency).unwrap_or(now), |(first, _)| first);
         self.busy = Some((first, now));
         self.latencies.add(answered.latency);
         Ok(())
@@ -216,7 +233,10 @@ impl Tally {
     /// How many of the answered events are stored first copies, as far as the answers tell.
     #[must_use]
     pub fn unique(&self) -> Span {
-        Span { low: self.unique + self.unseen.low, high: self.unique + self.unseen.high }
+        Span {
+            low: self.unique + self.unseen.low,
+            high: self.unique + self.unseen.high,
+        }
     }
 
     /// Those of the resent events that had been stored before they were sent again.
@@ -225,24 +245,32 @@ impl Tally {
         self.resent_after_stored
     }
 
-    /// Checks, when all is answered, that just the plan's first copies are stored. That there are no more duplicates than planned, but
-    /// for what lost attempts had stored, follows: every answer's duplicates are what it received without its new events.
+    /// Checks, when all is answered, that just the plan's first copies are stored, each by the request that should have. That there are no
+    /// more duplicates than planned, but for what lost attempts had stored, follows: an answer's duplicates are what it received without
+    /// its new events.
     ///
     /// # Errors
-    /// When the answers account for more or fewer.
+    /// When the answers account for more or fewer, or one of them does not fit the others.
     pub fn verify(&self, plan: &Plan) -> Result<(), Discrepancy> {
         let (planned, found) = (plan.unique(), self.unique());
-        if self.events == plan.events && found.contains(planned) { Ok(()) } else { Err(Discrepancy::Unique { planned, found }) }
+        if self.events != plan.events || !found.contains(planned) {
+            return Err(Discrepancy::Unique { planned, found });
+        }
+        self.misfit.clone().map_or(Ok(()), Err)
     }
 
     /// The table that a run ends with.
     #[must_use]
     pub fn table(&self, plan: Option<&Plan>) -> String {
         // With all answered and in order, the plan itself settles what the answers only bound.
-        let settled = plan.filter(|plan| self.verify(plan).is_ok()).map(|plan| Span::exactly(plan.unique()));
+        let settled = plan
+            .filter(|plan| self.verify(plan).is_ok())
+            .map(|plan| Span::exactly(plan.unique()));
         let unique = settled.unwrap_or_else(|| self.unique());
-        let duplicates =
-            Span { low: self.events.saturating_sub(unique.high), high: self.events.saturating_sub(unique.low) };
+        let duplicates = Span {
+            low: self.events.saturating_sub(unique.high),
+            high: self.events.saturating_sub(unique.low),
+        };
         let ms = |number: f64| format!("{number:.1} ms");
         [
             ("sent", self.events.to_string()),
@@ -263,7 +291,11 @@ impl Tally {
 
     fn events_per_second(&self) -> f64 {
         let seconds = self.busy.map_or(0.0, |(first, last)| (last - first).as_secs_f64());
-        if seconds > 0.0 { self.events as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            self.events as f64 / seconds
+        } else {
+            0.0
+        }
     }
 }
 
@@ -276,21 +308,46 @@ mod tests {
 
     /// A request of ten events: the first copies `firsts`, duplicates of `copies`, and for the rest duplicates of its own.
     fn batch(firsts: Range<u64>, copies: &[u64]) -> Batch {
-        let identities = Some(Identities { firsts, copies: copies.to_vec() });
-        Batch { body: "".into(), content_type: "", events: 10, identities, place: "here".to_owned() }
+        let identities = Some(Identities {
+            firsts,
+            copies: copies.to_vec(),
+        });
+        Batch {
+            body: "".into(),
+            content_type: "",
+            events: 10,
+            identities,
+            place: "here".to_owned(),
+        }
     }
 
     fn lines() -> Batch {
-        Batch { identities: None, ..batch(0..0, &[]) }
+        Batch {
+            identities: None,
+            ..batch(0..0, &[])
+        }
     }
 
     fn answer(unique: u64, lost_attempts: u64) -> Answered {
-        let answer = PublishAnswer { received: 10, unique_processed: unique, duplicate_dropped: 10 - unique };
-        Answered { answer, latency: Duration::from_millis(1), lost_attempts }
+        let answer = PublishAnswer {
+            received: 10,
+            unique_processed: unique,
+            duplicate_dropped: 10 - unique,
+        };
+        Answered {
+            answer,
+            latency: Duration::from_millis(1),
+            lost_attempts,
+        }
     }
 
     fn plan(events: u64, duplicates: u64) -> Plan {
-        Plan { events, duplicates, topics: NonZeroU64::MIN, seed: 0 }
+        Plan {
+            events,
+            duplicates,
+            topics: NonZeroU64::MIN,
+            seed: 0,
+        }
     }
 
     fn span(low: u64, high: u64) -> Span {
@@ -311,15 +368,35 @@ mod tests {
     fn answers_as_planned_add_up() {
         let tally = one_by_one(&[(0..7, 7, 0), (7..14, 7, 0)]);
         assert_eq!(tally.verify(&plan(20, 6)), Ok(()));
-        assert_eq!((tally.unique(), tally.resent(), tally.resent_after_stored()), (span(14, 14), 0, span(0, 0)));
+        assert_eq!(
+            (tally.unique(), tally.resent(), tally.resent_after_stored()),
+            (span(14, 14), 0, span(0, 0))
+        );
     }
 
     #[test]
     fn one_unique_event_too_many_or_too_few_is_found() {
         for unique in [6, 8] {
             let tally = one_by_one(&[(0..7, 7, 0), (7..14, unique, 0)]);
-            assert_eq!(tally.verify(&plan(20, 6)), Err(Discrepancy::Unique { planned: 14, found: span(7 + unique, 7 + unique) }));
+            assert_eq!(
+                tally.verify(&plan(20, 6)),
+                Err(Discrepancy::Unique {
+                    planned: 14,
+                    found: span(7 + unique, 7 + unique)
+                })
+            );
         }
+    }
+
+    #[test]
+    fn two_errors_that_cancel_each_other_are_found() {
+        let tally = one_by_one(&[(0..7, 6, 0), (7..14, 8, 0)]);
+        let misfit = Discrepancy::Request {
+            place: "here".to_owned(),
+            possible: span(7, 7),
+            unique: 6,
+        };
+        assert_eq!(tally.verify(&plan(20, 6)), Err(misfit));
     }
 
     #[test]
@@ -353,7 +430,10 @@ mod tests {
     #[test]
     fn a_request_of_duplicates_alone_does_not_tell_what_became_of_a_lost_attempt() {
         let tally = one_by_one(&[(0..10, 10, 0), (10..10, 0, 1)]);
-        assert_eq!((tally.unique(), tally.resent_after_stored()), (span(10, 10), span(0, 10)));
+        assert_eq!(
+            (tally.unique(), tally.resent_after_stored()),
+            (span(10, 10), span(0, 10))
+        );
         assert_eq!(tally.verify(&plan(20, 10)), Ok(()));
     }
 
@@ -398,7 +478,13 @@ mod tests {
         let mut tally = one_by_one(&[(0..10, 10, 0)]);
         let ticket = tally.begin(&batch(10..15, &[3]));
         tally.answered(ticket, &answer(6, 0)).unwrap();
-        assert_eq!(tally.verify(&plan(20, 5)), Err(Discrepancy::Unique { planned: 15, found: span(16, 16) }));
+        assert_eq!(
+            tally.verify(&plan(20, 5)),
+            Err(Discrepancy::Unique {
+                planned: 15,
+                found: span(16, 16)
+            })
+        );
     }
 
     #[test]
@@ -406,9 +492,20 @@ mod tests {
         for (received, unique, duplicates) in [(9, 6, 3), (10, 6, 3), (10, 8, 3), (10, u64::MAX, 11)] {
             let mut tally = Tally::default();
             let ticket = tally.begin(&batch(0..7, &[]));
-            let answer = PublishAnswer { received, unique_processed: unique, duplicate_dropped: duplicates };
-            let answered = Answered { answer, latency: Duration::ZERO, lost_attempts: 0 };
-            assert!(matches!(tally.answered(ticket, &answered), Err(Discrepancy::Answer { .. })));
+            let answer = PublishAnswer {
+                received,
+                unique_processed: unique,
+                duplicate_dropped: duplicates,
+            };
+            let answered = Answered {
+                answer,
+                latency: Duration::ZERO,
+                lost_attempts: 0,
+            };
+            assert!(matches!(
+                tally.answered(ticket, &answered),
+                Err(Discrepancy::Answer { .. })
+            ));
         }
     }
 
@@ -419,7 +516,10 @@ mod tests {
             let ticket = tally.begin(&lines());
             tally.answered(ticket, &answer(unique, lost_attempts)).unwrap();
         }
-        assert_eq!((tally.unique(), tally.resent_after_stored()), (span(11, 21), span(0, 10)));
+        assert_eq!(
+            (tally.unique(), tally.resent_after_stored()),
+            (span(11, 21), span(0, 10))
+        );
         let table = tally.table(None);
         assert!(table.contains("11 to 21") && table.contains("9 to 19"), "{table}");
     }
@@ -427,8 +527,17 @@ mod tests {
     #[test]
     fn the_table_has_every_figure() {
         let table = one_by_one(&[(0..7, 0, 1), (7..14, 7, 0)]).table(Some(&plan(20, 6)));
-        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.rsplitn(2, "  ").map(str::trim).collect()).collect();
-        for (name, value) in [("sent", "20"), ("unique", "14"), ("duplicates", "6"), ("resent", "10"), ("resent after stored", "10")] {
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.rsplitn(2, "  ").map(str::trim).collect())
+            .collect();
+        for (name, value) in [
+            ("sent", "20"),
+            ("unique", "14"),
+            ("duplicates", "6"),
+            ("resent", "10"),
+            ("resent after stored", "10"),
+        ] {
             assert!(rows.contains(&vec![value, name]), "{name} {value} in\n{table}");
         }
         assert_eq!(rows.len(), 10);
