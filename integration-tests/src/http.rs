@@ -136,7 +136,8 @@ pub async fn ask(request: RequestBuilder) -> Answer {
 /// No connection could be made, or it was still open after `patience`.
 pub async fn raw(address: &str, request: &[u8], patience: Duration) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(request).await?;
+    // The service may answer and close before it has read everything: what it said is what counts.
+    drop(stream.write_all(request).await);
     read_to_end(&mut stream, patience).await
 }
 

@@ -94,6 +94,13 @@ impl World {
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    /// Changes a setting of the database, by way of another one, for its own connections might not be allowed to.
+    pub async fn alter(&self, setting: &str) {
+        execute_at(&self.server_url, format!("alter database {} {setting}", self.database))
+            .await
+            .expect("a superuser may alter databases");
+    }
+
     /// The one number that a query gives.
     pub async fn number(&self, sql: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))

@@ -3,7 +3,7 @@
 
 use futures_util::future::join;
 use integration_tests::eventually::{SOON, eventually};
-use integration_tests::postgres::PostgresServer;
+use integration_tests::postgres::{PostgresServer, free_port};
 use integration_tests::publish::Walk;
 use integration_tests::service::{Finished, Service};
 use integration_tests::world::{Totals, World};
@@ -78,7 +78,9 @@ async fn the_service_killed_ten_times_on_the_way_loses_nothing_and_counts_nothin
     const KILLS: i64 = 10;
 
     let world = World::new().await;
-    let mut service = world.serve().await;
+    // A port that no outgoing connection takes while the service is down.
+    let port = free_port().to_string();
+    let mut service = world.serve_with(world.settings().with("PORT", &port)).await;
     let url = service.url().to_owned();
     let arguments = ["publish", "--events", "20000", "--duplicate-rate", "0.3", "--url", &url];
     let killing = async {

@@ -1,0 +1,219 @@
+//! The harness itself: a fault that does not happen proves nothing.
+
+use std::time::Duration;
+
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::postgres::PostgresServer;
+use integration_tests::proxy::{FlushFault, Network, Proxy};
+use integration_tests::publish::shuffled;
+use integration_tests::world::World;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::time::{Instant, timeout};
+
+/// Long enough for an answer of a database that is well.
+const WELL: Duration = Duration::from_secs(5);
+/// Long enough to know that no answer comes.
+const DEAF: Duration = Duration::from_millis(500);
+
+/// A world in which `append_v1` counts how often it was committed.
+async fn world_with_flushes() -> World {
+    let world = World::new().await;
+    world
+        .execute(
+            "create table flushes (id bigint primary key);
+            create function append_v1(id bigint) returns bigint language sql as 'insert into flushes values (id) returning id'",
+        )
+        .await;
+    world
+}
+
+async fn connect(proxy: &Proxy, world: &World) -> PgConnection {
+    PgConnection::connect(&proxy.through(world.database_url()))
+        .await
+        .expect("a way to the database")
+}
+
+async fn flush(connection: &mut PgConnection, id: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select append_v1($1)")
+        .bind(id)
+        .fetch_one(connection)
+        .await
+}
+
+async fn ask_one(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar("select 1").fetch_one(connection).await
+}
+
+async fn committed(world: &World) -> i64 {
+    world.number("select count(*) from flushes").await
+}
+
+#[tokio::test]
+async fn the_proxy_swallows_the_reply_of_exactly_the_flushes_it_was_told_to_and_they_are_committed() {
+    let world = world_with_flushes().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let mut connection = connect(&proxy, &world).await;
+    assert_eq!(ask_one(&mut connection).await.expect("no fault"), 1);
+    assert_eq!(flush(&mut connection, 1).await.expect("no fault"), 1);
+    assert_eq!((proxy.flushes(), proxy.swallowed()), (1, 0));
+    proxy.arm(FlushFault::SwallowReply);
+    assert_eq!(ask_one(&mut connection).await.expect("no flush, no fault"), 1);
+    // The statement is prepared by now: only its name goes by.
+    flush(&mut connection, 2)
+        .await
+        .expect_err("the reply is swallowed and the connection closed");
+    assert_eq!((proxy.flushes(), proxy.swallowed()), (2, 1));
+    assert_eq!(committed(&world).await, 2);
+
+    // On a fresh connection the statement is prepared and executed at once, and a large one comes in pieces.
+    proxy.arm(FlushFault::SwallowReply);
+    let mut connection = connect(&proxy, &world).await;
+    let large: Result<i64, _> = sqlx::query_scalar("select append_v1($1) where length($2) > 0")
+        .bind(3_i64)
+        .bind("x".repeat(3_000_000))
+        .fetch_one(&mut connection)
+        .await;
+    large.expect_err("the reply is swallowed");
+    assert_eq!((committed(&world).await, proxy.swallowed()), (3, 2));
+}
+
+#[tokio::test]
+async fn a_flush_that_fails_is_not_taken_for_committed() {
+    let world = world_with_flushes().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let mut connection = connect(&proxy, &world).await;
+    flush(&mut connection, 1).await.expect("no fault");
+    proxy.arm(FlushFault::SwallowReply);
+    let failed = flush(&mut connection, 1).await.expect_err("a unique violation");
+    assert!(failed.as_database_error().is_some(), "the error is passed on: {failed}");
+    assert_eq!(proxy.swallowed(), 0);
+    flush(&mut connection, 2)
+        .await
+        .expect_err("the next one meets the fault");
+    assert_eq!((proxy.swallowed(), committed(&world).await), (1, 2));
+}
+
+#[tokio::test]
+async fn the_proxy_loses_the_reply_of_a_flush_and_all_that_follows_in_a_black_hole() {
+    let world = world_with_flushes().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let mut connection = connect(&proxy, &world).await;
+    proxy.arm(FlushFault::BlackHole);
+    timeout(DEAF, flush(&mut connection, 1))
+        .await
+        .expect_err("no reply comes, and no reset");
+    eventually(WELL, async || {
+        anyhow::ensure!(committed(&world).await == 1, "not committed");
+        Ok(())
+    })
+    .await;
+    timeout(DEAF, PgConnection::connect(&proxy.through(world.database_url())))
+        .await
+        .expect_err("new connections are deaf as well");
+    proxy.set(Network::Pass);
+    timeout(DEAF, ask_one(&mut connection))
+        .await
+        .expect_err("a connection that has lost bytes stays deaf");
+    let mut fresh = connect(&proxy, &world).await;
+    assert_eq!(flush(&mut fresh, 2).await.expect("no fault"), 2);
+}
+
+#[tokio::test]
+async fn the_proxy_refuses_cuts_and_slows() {
+    let world = World::new().await;
+    let proxy = Proxy::with(world.database_url(), Network::Refuse).await;
+    let url = proxy.through(world.database_url());
+    PgConnection::connect(&url).await.expect_err("nobody listens");
+    proxy.set(Network::Pass);
+    let mut connection = eventually(WELL, async || Ok(PgConnection::connect(&url).await?)).await;
+    assert_eq!(ask_one(&mut connection).await.expect("no fault"), 1);
+    proxy.set(Network::Refuse);
+    assert_eq!(ask_one(&mut connection).await.expect("what exists goes on"), 1);
+    proxy.cut();
+    let cut = timeout(WELL, ask_one(&mut connection))
+        .await
+        .expect("a cut is noticed at once");
+    cut.expect_err("the connection is reset");
+
+    proxy.set(Network::Slow(Duration::from_millis(300)));
+    let begun = Instant::now();
+    let mut slow = eventually(WELL, async || Ok(PgConnection::connect(&url).await?)).await;
+    assert_eq!(ask_one(&mut slow).await.expect("no fault"), 1);
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_of_the_tests_own_is_killed_and_recovers() {
+    let mut server = PostgresServer::new().await;
+    let world = World::on(&server).await;
+    world.execute("create table kept as select 1").await;
+    let mut connection = world.connect().await;
+    server.kill().await;
+    ask_one(&mut connection).await.expect_err("its connections are gone");
+    server.start().await;
+    assert_eq!(world.number("select count(*) from kept").await, 1);
+    assert_eq!(
+        world
+            .number("select count(*) from pg_settings where name = 'fsync' and setting = 'on'")
+            .await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_database_is_gone_with_its_world() {
+    let world = World::new().await;
+    let name = world
+        .database_url()
+        .rsplit('/')
+        .next()
+        .and_then(|rest| rest.split('?').next())
+        .expect("a URL names the database")
+        .to_owned();
+    let other = World::new().await;
+    let databases = format!("select count(*) from pg_database where datname = '{name}'");
+    assert_eq!(other.number(&databases).await, 1);
+    let mut open = world.connect().await;
+    drop(world);
+    assert_eq!(other.number(&databases).await, 0);
+    open.execute("select 1")
+        .await
+        .expect_err("whoever is connected is put out");
+}
+
+#[tokio::test]
+async fn a_condition_is_asked_until_it_holds() {
+    let mut asked = 0;
+    let found = eventually(SOON, async || {
+        asked += 1;
+        anyhow::ensure!(asked > 3, "not yet");
+        Ok(asked)
+    })
+    .await;
+    assert_eq!(found, 4);
+}
+
+#[tokio::test]
+#[should_panic(expected = "not so within 100ms: never")]
+async fn a_condition_that_never_holds_fails_with_its_reason() {
+    eventually(Duration::from_millis(100), async || -> anyhow::Result<()> {
+        anyhow::bail!("never")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_shuffled_order_holds_everything_once_and_differs_by_seed() {
+    let (one, other) = (shuffled(1000, 1), shuffled(1000, 2));
+    assert_ne!(one, other);
+    assert_eq!(one, shuffled(1000, 1));
+    let mut sorted = one.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..1000).collect::<Vec<_>>());
+    let fixed = one
+        .iter()
+        .enumerate()
+        .filter(|(index, number)| index == *number)
+        .count();
+    assert!(fixed < 50, "{fixed} stayed where they were");
+}
