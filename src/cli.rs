@@ -10,6 +10,7 @@ pub mod serve;
 pub mod target;
 pub mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -34,18 +35,37 @@ enum Command {
     Healthcheck(healthcheck::Args),
 }
 
+/// The flags that are the program's own. Any other one without a command before it is a flag of `serve`.
+const OWN_FLAGS: [&str; 4] = ["-h", "--help", "-V", "--version"];
+
 impl Cli {
+    /// Reads a command line, the program's name first. Without a command it is `serve`.
+    ///
+    /// # Errors
+    /// What clap has to say instead, for [`explain`].
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        let is_serve = arguments.get(1).is_none_or(|first| {
+            let first = first.to_string_lossy();
+            first.starts_with('-') && !OWN_FLAGS.contains(&first.as_ref())
+        });
+        if is_serve {
+            arguments.insert(1.min(arguments.len()), "serve".into());
+        }
+        Self::try_parse_from(arguments)
+    }
+
     /// Runs the command that was asked for, until it has ended.
     ///
     /// # Errors
     /// What the command failed with; [`exit_code`] says how the process should end then.
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Healthcheck(args) => args.run().await,
-            Command::Publish(args) => args.run().await,
             Command::Serve(args) => args.run().await,
+            Command::Publish(args) => args.run().await,
             Command::Verify(args) => args.run().await,
             Command::Migrate(args) => args.run().await,
+            Command::Healthcheck(args) => args.run().await,
         }
     }
 }
@@ -85,6 +105,26 @@ mod tests {
     #[test]
     fn the_flags_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_is_serve_and_its_flags_are_those_of_serve() {
+        let read = |line: &str| Cli::read(line.split(' ').map(OsString::from));
+        for line in ["eventsieve", "eventsieve --port 9000", "eventsieve serve --port 9000"] {
+            assert!(matches!(read(line).unwrap().command, Command::Serve(_)), "{line}");
+        }
+        assert!(matches!(
+            read("eventsieve migrate").unwrap().command,
+            Command::Migrate(_)
+        ));
+        assert_eq!(
+            read("eventsieve --version").unwrap_err().kind(),
+            clap::error::ErrorKind::DisplayVersion
+        );
+        assert_eq!(
+            read("eventsieve sevre").unwrap_err().kind(),
+            clap::error::ErrorKind::InvalidSubcommand
+        );
     }
 
     #[test]

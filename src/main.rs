@@ -2,7 +2,6 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser;
 use eventsieve::cli::{self, Cli};
 use tokio::runtime::Runtime;
 
@@ -10,7 +9,7 @@ use tokio::runtime::Runtime;
 const LEFTOVER_TIMEOUT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::read(std::env::args_os()) {
         Ok(cli) => run(cli).unwrap_or_else(|error| {
             eprintln!("eventsieve: {error:#}");
             cli::exit_code(&error)

@@ -64,7 +64,10 @@ impl Role {
 
 /// Opens a connection with the settings of its role.
 pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<PgConnection, StoreError> {
-    let options = options.clone().application_name(role.name()).disable_statement_logging();
+    let options = options
+        .clone()
+        .application_name(role.name())
+        .disable_statement_logging();
     let connecting = async {
         let mut pg = PgConnection::connect_with(&options).await?;
         pg.execute(role.settings()).await?;
@@ -72,7 +75,10 @@ pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<Pg
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(error::connecting),
-        Err(_) => Err(StoreError::new(ErrorClass::NotSent, "connecting to PostgreSQL took too long")),
+        Err(_) => Err(StoreError::new(
+            ErrorClass::NotSent,
+            "connecting to PostgreSQL took too long",
+        )),
     }
 }
 
