@@ -376,6 +376,13 @@ pub trait Appender: Send {
     /// As [`StoreError::class`] says.
     async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError>;
 
+    /// Whether the connection still works, asked within `timeout`: one that died while it was idle is then found out before
+    /// a flush is sent on it, and not by a flush whose outcome nobody knows.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn ping(&mut self, timeout: Duration) -> Result<(), StoreError>;
+
     /// Tries what [`Appender::append`] would do, and undoes it: how the events are found that the store refuses.
     ///
     /// # Errors

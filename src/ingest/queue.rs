@@ -85,27 +85,56 @@ impl Queue {
         Ok((seat, receiver))
     }
 
-    /// Waits for work and takes what is there, up to `events_max` events. Requests that gave up meanwhile are passed over.
-    pub(super) async fn take(&self, events_max: usize) -> Result<Vec<Seated>, Closed> {
+    /// Waits until something is waiting for a writer.
+    pub(super) async fn arrival(&self) -> Result<(), Closed> {
         loop {
             let arrived = self.arrived.notified();
             let mut arrived = std::pin::pin!(arrived);
             arrived.as_mut().enable();
             {
-                let mut state = self.lock();
-                let group = state.gather(events_max);
+                let state = self.lock();
                 if !state.waiting.is_empty() {
-                    self.arrived.notify_one();
-                }
-                if !group.is_empty() {
-                    return Ok(group);
+                    return Ok(());
                 }
                 if state.is_closed {
+                    // The next writer is to hear it, too.
                     self.arrived.notify_one();
                     return Err(Closed);
                 }
             }
             arrived.await;
+        }
+    }
+
+    /// Takes what is waiting, up to `events_max` events; wakes another writer for what is left. Requests that gave up
+    /// meanwhile are passed over, and another writer may have been faster, so it may be nothing.
+    pub(super) fn take(&self, events_max: usize) -> Vec<Seated> {
+        let mut state = self.lock();
+        let group = state.gather(events_max);
+        if !state.waiting.is_empty() {
+            self.arrived.notify_one();
+        }
+        group
+    }
+
+    /// Wakes another writer: the caller was woken for something that it cannot take now.
+    pub(super) fn wake_another(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Waits until the queue is closed and every request has ended.
+    pub(super) async fn drained(&self) {
+        loop {
+            let ended = self.ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            ended.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.is_closed && state.outstanding.is_empty() {
+                    return;
+                }
+            }
+            ended.await;
         }
     }
 
@@ -169,6 +198,7 @@ impl Queue {
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.arrived.notify_one();
+        self.ended.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -29,18 +29,24 @@ struct Fake {
     script: Mutex<VecDeque<Behave>>,
     /// Fails every attempt like this as long as it is set.
     outage: Mutex<Option<ErrorClass>>,
+    /// How often all connections were cut.
+    cuts: Mutex<usize>,
     rows: Mutex<HashMap<(String, String), Place>>,
     ledger: Mutex<HashMap<Uuid, Appended>>,
     received: Mutex<usize>,
     flushes: Mutex<Vec<usize>>,
 }
 
-struct FakeAppender(Arc<Fake>);
+/// A connection, and the number of cuts before it was opened: a later cut has killed it.
+struct FakeAppender(Arc<Fake>, usize);
 
 #[async_trait]
 impl Appender for FakeAppender {
     async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
         tokio::task::yield_now().await;
+        if self.1 < *self.0.cuts.lock().unwrap() {
+            return Err(StoreError::new(ErrorClass::Ambiguous, "the connection is dead"));
+        }
         if let Some(class) = *self.0.outage.lock().unwrap() {
             return Err(StoreError::new(class, "outage"));
         }
@@ -57,6 +63,14 @@ impl Appender for FakeAppender {
                 Err(StoreError::new(ErrorClass::Ambiguous, "no answer"))
             }
         }
+    }
+
+    async fn ping(&mut self, _: Duration) -> Result<(), StoreError> {
+        let outage = *self.0.outage.lock().unwrap();
+        if outage.is_some() || self.1 < *self.0.cuts.lock().unwrap() {
+            return Err(StoreError::new(ErrorClass::Ambiguous, "dead"));
+        }
+        Ok(())
     }
 
     async fn rehearse(&mut self, flush: &Flush<'_>, _: Duration) -> Result<(), StoreError> {
@@ -123,7 +137,11 @@ impl Store for FakeStore {
         "fake"
     }
     async fn appender(&self, _: u32) -> Result<Box<dyn Appender>, StoreError> {
-        Ok(Box::new(FakeAppender(self.0.clone())))
+        if *self.0.outage.lock().unwrap() == Some(ErrorClass::NotSent) {
+            return Err(StoreError::new(ErrorClass::NotSent, "refused"));
+        }
+        let cuts = *self.0.cuts.lock().unwrap();
+        Ok(Box::new(FakeAppender(self.0.clone(), cuts)))
     }
     async fn migrate(&self) -> Result<i64, StoreError> {
         unreachable!("ingest only appends")
@@ -298,6 +316,22 @@ async fn once_an_attempt_was_ambiguous_the_deadline_is_a_504_though_later_attemp
             .chain([Behave::Fail(ErrorClass::NotSent); 1000]),
     );
     assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_died_while_idle_is_found_out_before_a_flush_is_sent_on_it() {
+    let bench = bench(2, []);
+    assert_eq!(words(&bench.submit(&["a"]).await.unwrap()), ["stored"]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    *bench.fake.cuts.lock().unwrap() += 1;
+    *bench.fake.outage.lock().unwrap() = Some(ErrorClass::NotSent);
+    assert_eq!(
+        bench.submit(&["b"]).await,
+        Err(SubmitError::TooLate),
+        "no commit was tried, so this is no 504"
+    );
+    *bench.fake.outage.lock().unwrap() = None;
+    assert_eq!(words(&bench.submit(&["b"]).await.unwrap()), ["stored"]);
 }
 
 #[tokio::test(start_paused = true)]

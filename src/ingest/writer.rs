@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::queue::{Closed, Seated};
+use super::queue::Seated;
 use super::seat::{Answer, Seat, Taken, Work};
 use super::{Handling, Shared, SubmitError, Verdict};
 use crate::event::Event;
@@ -15,6 +15,12 @@ use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Store,
 
 /// How long one attempt to commit may take before its outcome counts as unknown and it is sent again elsewhere.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that was idle for longer is asked whether it still works before it is used: one round trip, which a service
+/// under load never makes.
+const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+/// How long that may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A flush whose first attempt is older is never sent again: its ledger row may be gone, and a second copy of its counts
 /// could not be told. A process that was frozen comes back to this.
@@ -32,6 +38,8 @@ pub struct Writer {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     appender: Option<Box<dyn Appender>>,
+    /// When the connection was last known to work.
+    used: Instant,
     backoff: Backoff,
 }
 
@@ -52,15 +60,49 @@ impl Writer {
             store,
             shared,
             appender: None,
+            used: Instant::now(),
             backoff: Backoff::default(),
         }
     }
 
     /// Commits until the ingest is closed and the queue is empty.
+    ///
+    /// Nothing is taken out of the queue before there is a connection for it: what waits while the store is gone can still
+    /// be told that nothing was stored.
     pub async fn run(mut self) {
-        let events_max = self.shared.settings.batch_events_max;
-        while let Ok(group) = self.shared.clone().queue.take(events_max).await.map_err(|Closed| ()) {
+        let shared = self.shared.clone();
+        self.connect().await;
+        while shared.queue.arrival().await.is_ok() {
+            self.connect().await;
+            let group = shared.queue.take(shared.settings.batch_events_max);
             self.commit(group).await;
+        }
+    }
+
+    /// Sees to it that there is a connection that works, for as long as that takes; gives up only when the ingest is closed
+    /// and nobody waits any more.
+    async fn connect(&mut self) {
+        if let Some(mut appender) = self.appender.take() {
+            if self.used.elapsed() < IDLE_TRUSTED || appender.ping(PING_TIMEOUT).await.is_ok() {
+                self.appender = Some(appender);
+                return;
+            }
+            tracing::debug!("a connection died while it was idle");
+        }
+        // Another writer may have one: what this one was woken for need not wait.
+        self.shared.queue.wake_another();
+        loop {
+            match self.store.appender(self.lane).await {
+                Ok(appender) => {
+                    self.keep(appender);
+                    return;
+                }
+                Err(error) => self.report(&error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.backoff.next_wait()) => {}
+                () = self.shared.queue.drained() => return,
+            }
         }
     }
 
@@ -78,6 +120,7 @@ impl Writer {
                 Step::Refused(group) => groups.extend(self.without_culprits(group).await),
                 Step::Again(seats) => {
                     tokio::time::sleep(self.backoff.next_wait()).await;
+                    self.connect().await;
                     groups.push(retake(seats));
                 }
             }
@@ -171,7 +214,7 @@ impl Writer {
     async fn attempt(&mut self, flush: &Flush<'_>) -> Result<Appended, StoreError> {
         let mut appender = self.appender().await?;
         let result = appender.append(flush, ATTEMPT_TIMEOUT).await;
-        self.keep(appender, &result);
+        self.keep_unless_broken(appender, &result);
         result
     }
 
@@ -183,10 +226,15 @@ impl Writer {
     }
 
     /// Keeps the connection unless the error says that it is of no more use.
-    fn keep<T>(&mut self, appender: Box<dyn Appender>, result: &Result<T, StoreError>) {
+    fn keep_unless_broken<T>(&mut self, appender: Box<dyn Appender>, result: &Result<T, StoreError>) {
         if !matches!(result, Err(error) if error.class.breaks_connection()) {
-            self.appender = Some(appender);
+            self.keep(appender);
         }
+    }
+
+    fn keep(&mut self, appender: Box<dyn Appender>) {
+        self.appender = Some(appender);
+        self.used = Instant::now();
     }
 
     fn report(&self, error: &StoreError) {
@@ -300,7 +348,7 @@ impl Writer {
                 ATTEMPT_TIMEOUT,
             )
             .await;
-        self.keep(appender, &result);
+        self.keep_unless_broken(appender, &result);
         match result {
             Ok(()) => Ok(true),
             Err(error) if error.class == ErrorClass::Data => Ok(false),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{Executor, Row as _};
+use sqlx::{Connection, Executor, Row as _};
 
 use super::connect::{Role, bounded, connect};
 use super::error;
@@ -107,6 +107,10 @@ impl Appender for PgAppender {
     async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
         let row = bounded(timeout, "flushing", self.call(flush)).await?;
         appended(flush.batch, &row).map_err(error::decoding)
+    }
+
+    async fn ping(&mut self, timeout: Duration) -> Result<(), StoreError> {
+        bounded(timeout, "looking after an idle connection", self.pg.ping()).await
     }
 
     async fn rehearse(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<(), StoreError> {
