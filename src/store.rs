@@ -203,7 +203,7 @@ pub struct List {
     pub order: Order,
     /// How many to pass over first.
     pub offset: u64,
-    /// How many at most.
+    /// How many at most; at least 1.
     pub limit: u32,
     /// Only what comes behind this place, in the list's order: how a long list is read page by page.
     pub behind: Option<Cursor>,
@@ -218,7 +218,7 @@ pub struct Walk {
     pub filter: Filter,
     /// Only what comes after this place.
     pub after: Cursor,
-    /// How many at most.
+    /// How many at most; at least 1.
     pub limit: u32,
 }
 
@@ -299,13 +299,14 @@ pub trait Store: Send + Sync + 'static {
     /// The name that `/stats` shows: `postgres` or `sqlite`.
     fn name(&self) -> &'static str;
 
-    /// Applies the migrations that are missing; several replicas may do so at once. Answers with the schema's version.
+    /// Applies the migrations that are missing; several replicas may do so at once. Answers with the version that this
+    /// program has. A schema that a newer program has made stays as it is: migrations only add.
     ///
     /// # Errors
-    /// As [`StoreError::class`] says; [`ErrorClass::Configuration`] when the schema is newer than this program.
+    /// As [`StoreError::class`] says; [`ErrorClass::Configuration`] when what is there is not ours.
     async fn migrate(&self) -> Result<i64, StoreError>;
 
-    /// Refuses, as [`ErrorClass::Configuration`], a schema that is older or newer than this program's.
+    /// Refuses, as [`ErrorClass::Configuration`], a schema that is older than this program's.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.

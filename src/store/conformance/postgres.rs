@@ -366,14 +366,34 @@ fn a_page_of_one_topic_is_bounded_too() {
 }
 
 #[test]
-fn a_setting_that_endangers_what_is_acknowledged_is_named() {
+fn defaults_that_would_break_a_promise_are_overruled_for_writers() {
     on_postgres(async |bed| {
         migrated(bed).await;
-        bed.execute(&format!("alter database {} set synchronous_commit = off", bed.database))
-            .await;
-        let warnings = bed.store().warnings().await.unwrap();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(warnings[0].contains("synchronous_commit = off"), "{warnings:?}");
+        for setting in [
+            "synchronous_commit = off",
+            "default_transaction_isolation = 'serializable'",
+        ] {
+            bed.execute(&format!("alter database {} set {setting}", bed.database))
+                .await;
+        }
+        // What a flush runs with, written down by the flush itself.
+        bed.execute(
+            "create table seen (synchronous_commit text, isolation text);
+             create function see() returns trigger language plpgsql as $$ begin
+                 insert into seen select current_setting('synchronous_commit'), current_setting('transaction_isolation');
+                 return null;
+             end $$;
+             create trigger see after insert on batches for each statement execute function see()",
+        )
+        .await;
+        let store = bed.store();
+        assert_eq!(store.warnings().await.unwrap(), [""; 0]);
+        Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+        let seen: Vec<(String, String)> = sqlx::query_as("select * from seen")
+            .fetch_all(&mut bed.connect().await)
+            .await
+            .unwrap();
+        assert_eq!(seen, [("on".to_owned(), "read committed".to_owned())]);
     });
 }
 

@@ -64,7 +64,10 @@ impl Role {
 
 /// Opens a connection with the settings of its role.
 pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<PgConnection, StoreError> {
-    let options = options.clone().application_name(role.name()).disable_statement_logging();
+    let options = options
+        .clone()
+        .application_name(role.name())
+        .disable_statement_logging();
     let connecting = async {
         let mut pg = PgConnection::connect_with(&options).await?;
         pg.execute(role.settings()).await?;
@@ -72,7 +75,10 @@ pub(super) async fn connect(options: &PgConnectOptions, role: Role) -> Result<Pg
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(error::connecting),
-        Err(_) => Err(StoreError::new(ErrorClass::NotSent, "connecting to PostgreSQL took too long")),
+        Err(_) => Err(StoreError::new(
+            ErrorClass::NotSent,
+            "connecting to PostgreSQL took too long",
+        )),
     }
 }
 
@@ -82,6 +88,11 @@ pub(super) fn invalid_url(error: &sqlx::Error) -> StoreError {
         ErrorClass::Configuration,
         format!("DATABASE_URL is not understood: {error}"),
     )
+}
+
+/// An error for a call of a store that was closed.
+pub(super) fn closed() -> StoreError {
+    StoreError::new(ErrorClass::NotSent, "the store is closed")
 }
 
 /// Runs a query within `limit`; longer is ambiguous, and the caller drops the connection.
@@ -125,8 +136,7 @@ impl Readers {
         R: Future<Output = Result<(PgConnection, T), StoreError>>,
     {
         let attempt = async {
-            let closed = |_| StoreError::new(ErrorClass::NotSent, "the store is closed");
-            let _turn = self.turns.acquire().await.map_err(closed)?;
+            let _turn = self.turns.acquire().await.map_err(|_| closed())?;
             let idle = self.lock().pop();
             if let Some(pg) = idle {
                 match read(pg).await {
@@ -141,6 +151,10 @@ impl Readers {
         tokio::time::timeout(limit, attempt).await.map_err(too_long)?
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.turns.is_closed()
+    }
+
     pub(super) async fn close(&self) {
         self.turns.close();
         let idle = std::mem::take(&mut *self.lock());
@@ -151,7 +165,10 @@ impl Readers {
 
     fn keep<T>(&self, result: Result<(PgConnection, T), StoreError>) -> Result<T, StoreError> {
         let (pg, read) = result?;
-        self.lock().push(pg);
+        // A read that was under way when the store was closed must not leave its connection behind.
+        if !self.is_closed() {
+            self.lock().push(pg);
+        }
         Ok(read)
     }
 
