@@ -15,6 +15,8 @@
 //! beyond refusing what it cannot keep ([`ErrorClass::Data`]). `ingest` alone appends; `http` and the commands read.
 
 pub mod backoff;
+#[cfg(test)]
+mod conformance;
 pub mod postgres;
 
 use std::sync::Arc;
@@ -201,7 +203,7 @@ pub struct List {
     pub order: Order,
     /// How many to pass over first.
     pub offset: u64,
-    /// How many at most.
+    /// How many at most; at least 1.
     pub limit: u32,
     /// Only what comes behind this place, in the list's order: how a long list is read page by page.
     pub behind: Option<Cursor>,
@@ -216,7 +218,7 @@ pub struct Walk {
     pub filter: Filter,
     /// Only what comes after this place.
     pub after: Cursor,
-    /// How many at most.
+    /// How many at most; at least 1.
     pub limit: u32,
 }
 
@@ -297,13 +299,14 @@ pub trait Store: Send + Sync + 'static {
     /// The name that `/stats` shows: `postgres` or `sqlite`.
     fn name(&self) -> &'static str;
 
-    /// Applies the migrations that are missing; several replicas may do so at once. Answers with the schema's version.
+    /// Applies the migrations that are missing; several replicas may do so at once. Answers with the version that this
+    /// program has. A schema that a newer program has made stays as it is: migrations only add.
     ///
     /// # Errors
-    /// As [`StoreError::class`] says; [`ErrorClass::Configuration`] when the schema is newer than this program.
+    /// As [`StoreError::class`] says; [`ErrorClass::Configuration`] when what is there is not ours.
     async fn migrate(&self) -> Result<i64, StoreError>;
 
-    /// Refuses, as [`ErrorClass::Configuration`], a schema that is older or newer than this program's.
+    /// Refuses, as [`ErrorClass::Configuration`], a schema that is older than this program's.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
@@ -491,4 +494,124 @@ impl StoreError {
 /// [`ErrorClass::Configuration`] when the URL is not understood.
 pub fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(postgres::Postgres::open(url)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Payload;
+
+    /// Three letters an event: topic, id and payload.
+    fn batch(letters: &str) -> (Batch, Vec<u32>) {
+        let event = |letters: &str| Event {
+            topic: Topic::parse(letters[0..1].to_owned()).unwrap(),
+            event_id: EventId::parse(letters[1..2].to_owned()).unwrap(),
+            occurred_at: Timestamp::from_micros(0).unwrap(),
+            source: Source::parse("s").unwrap(),
+            payload: Payload::parse(format!(r#"{{"v":"{}"}}"#, &letters[2..3])).unwrap(),
+        };
+        Batch::new(letters.split_whitespace().map(event).collect())
+    }
+
+    /// The rows as pairs of position and copies.
+    fn rows(letters: &str) -> Vec<(u32, u32)> {
+        batch(letters)
+            .0
+            .rows()
+            .iter()
+            .map(|row| (row.position, row.copies))
+            .collect()
+    }
+
+    #[test]
+    fn rows_are_sorted_by_topic_then_id_byte_by_byte() {
+        assert_eq!(
+            rows("tbA taA uaA taB sbA TaA tAA"),
+            [(5, 1), (4, 1), (6, 1), (1, 1), (3, 1), (0, 1), (2, 1)]
+        );
+        let (batch, row_of) = batch("tbA taA");
+        let ids: Vec<&str> = batch
+            .rows()
+            .iter()
+            .map(|row| batch.event(*row).event_id.as_str())
+            .collect();
+        assert_eq!((ids, row_of), (vec!["a", "b"], vec![1, 0]));
+    }
+
+    #[test]
+    fn a_batch_of_nothing_has_no_rows() {
+        let (batch, row_of) = batch("");
+        assert!(batch.is_empty() && batch.rows().is_empty() && row_of.is_empty());
+    }
+
+    #[test]
+    fn copies_of_the_first_payload_fold_into_its_row() {
+        assert_eq!(rows("taA taA taA"), [(0, 3)]);
+        assert_eq!(rows("taA tbA taA tbA taA"), [(0, 3), (1, 2)]);
+        assert_eq!(batch("taA tbA taA tbA taA").1, [0, 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn another_payload_is_a_row_of_its_own_and_does_not_end_the_folding() {
+        assert_eq!(rows("taA taB taA"), [(0, 2), (1, 1)]);
+        assert_eq!(batch("taA taB taA").1, [0, 1, 0]);
+        assert_eq!(rows("taA taB taB taA taC taA"), [(0, 3), (1, 1), (2, 1), (4, 1)]);
+        assert_eq!(batch("taA taB taB taA taC taA").1, [0, 1, 2, 0, 3, 0]);
+    }
+
+    #[test]
+    fn equal_payloads_of_other_identities_stay_apart() {
+        assert_eq!(rows("taA tbA uaA"), [(0, 1), (1, 1), (2, 1)]);
+        assert_eq!(rows("tbB taA tbA taB tbB"), [(1, 1), (3, 1), (0, 2), (2, 1)]);
+    }
+
+    #[test]
+    fn the_events_come_back_in_the_order_of_arrival() {
+        let (batch, _) = batch("tbA taA uaA taA");
+        assert_eq!(batch.len(), 4);
+        let ids: Vec<String> = batch
+            .into_events()
+            .iter()
+            .map(|event| format!("{}{}", event.topic, event.event_id))
+            .collect();
+        assert_eq!(ids, ["tb", "ta", "ua", "ta"]);
+    }
+
+    #[test]
+    fn every_event_has_the_row_of_its_identity_and_every_copy_is_counted() {
+        let letters: Vec<String> = (0..200u32)
+            .map(|n| format!("{}{}{}", n % 3, n * 7 % 5, n * n % 4))
+            .collect();
+        let (batch, row_of) = batch(&letters.join(" "));
+        assert_eq!(batch.rows().iter().map(|row| row.copies).sum::<u32>(), 200);
+        assert_eq!(row_of.len(), 200);
+        for (index, row) in row_of.iter().enumerate() {
+            let (event, first) = (
+                batch.event(Row {
+                    position: u32::try_from(index).unwrap(),
+                    copies: 1,
+                }),
+                batch.event(batch.rows()[*row as usize]),
+            );
+            assert_eq!(
+                (&event.topic, &event.event_id, &event.payload),
+                (&first.topic, &first.event_id, &first.payload)
+            );
+        }
+        assert!(batch.rows().is_sorted_by_key(|row| (
+            &batch.event(*row).topic,
+            &batch.event(*row).event_id,
+            row.position
+        )));
+    }
+
+    #[test]
+    fn an_error_says_in_one_line_what_was_done_and_why_it_failed() {
+        let error = StoreError::new(ErrorClass::Contention, "flushing");
+        assert_eq!(error.line(), "flushing");
+        assert_eq!(
+            error.with_source("deadlock detected").line(),
+            "flushing: deadlock detected"
+        );
+    }
 }

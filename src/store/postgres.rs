@@ -73,6 +73,14 @@ impl Postgres {
             probe: Mutex::new(None),
         })
     }
+
+    /// The way to the server, as long as the store is open.
+    fn options(&self) -> Result<&PgConnectOptions, StoreError> {
+        if self.readers.is_closed() {
+            return Err(connect::closed());
+        }
+        Ok(&self.options)
+    }
 }
 
 #[async_trait]
@@ -82,7 +90,7 @@ impl Store for Postgres {
     }
 
     async fn migrate(&self) -> Result<i64, StoreError> {
-        let mut pg = connect(&self.options, Role::Admin).await?;
+        let mut pg = connect(self.options()?, Role::Admin).await?;
         // `run` is not usable in a boxed future (its bound on the connection is not general enough); this is its inside.
         MIGRATIONS
             .run_direct(None, &mut pg, false)
@@ -93,7 +101,7 @@ impl Store for Postgres {
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
-        let mut pg = connect(&self.options, Role::Admin).await?;
+        let mut pg = connect(self.options()?, Role::Admin).await?;
         let applied: Vec<i64> = match sqlx::query_scalar(APPLIED).fetch_all(&mut pg).await {
             Ok(versions) => versions,
             Err(error) if error::sqlstate(&error) == "42P01" => Vec::new(),
@@ -111,7 +119,7 @@ impl Store for Postgres {
     }
 
     async fn appender(&self, lane: u32) -> Result<Box<dyn Appender>, StoreError> {
-        Ok(Box::new(append::PgAppender::open(&self.options, lane).await?))
+        Ok(Box::new(append::PgAppender::open(self.options()?, lane).await?))
     }
 
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
@@ -163,7 +171,7 @@ impl Store for Postgres {
         let mut slot = self.probe.lock().await;
         let mut pg = match slot.take() {
             Some(pg) => pg,
-            None => connect(&self.options, Role::Probe).await?,
+            None => connect(self.options()?, Role::Probe).await?,
         };
         let row = bounded(PROBE_TIMEOUT, "probing", sqlx::query(PROBE).fetch_one(&mut pg)).await?;
         if row.try_get("read_only").map_err(error::decoding)? {
@@ -177,7 +185,7 @@ impl Store for Postgres {
     }
 
     async fn verify(&self) -> Result<Verification, StoreError> {
-        let mut pg = connect(&self.options, Role::Admin).await?;
+        let mut pg = connect(self.options()?, Role::Admin).await?;
         let verification = verify::verify(&mut pg).await?;
         close(pg).await;
         Ok(verification)

@@ -90,6 +90,11 @@ pub(super) fn invalid_url(error: &sqlx::Error) -> StoreError {
     )
 }
 
+/// An error for a call of a store that was closed.
+pub(super) fn closed() -> StoreError {
+    StoreError::new(ErrorClass::NotSent, "the store is closed")
+}
+
 /// Runs a query within `limit`; longer is ambiguous, and the caller drops the connection.
 pub(super) async fn bounded<T>(
     limit: Duration,
@@ -131,8 +136,7 @@ impl Readers {
         R: Future<Output = Result<(PgConnection, T), StoreError>>,
     {
         let attempt = async {
-            let closed = |_| StoreError::new(ErrorClass::NotSent, "the store is closed");
-            let _turn = self.turns.acquire().await.map_err(closed)?;
+            let _turn = self.turns.acquire().await.map_err(|_| closed())?;
             let idle = self.lock().pop();
             if let Some(pg) = idle {
                 match read(pg).await {
@@ -147,6 +151,10 @@ impl Readers {
         tokio::time::timeout(limit, attempt).await.map_err(too_long)?
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.turns.is_closed()
+    }
+
     pub(super) async fn close(&self) {
         self.turns.close();
         let idle = std::mem::take(&mut *self.lock());
@@ -157,7 +165,10 @@ impl Readers {
 
     fn keep<T>(&self, result: Result<(PgConnection, T), StoreError>) -> Result<T, StoreError> {
         let (pg, read) = result?;
-        self.lock().push(pg);
+        // A read that was under way when the store was closed must not leave its connection behind.
+        if !self.is_closed() {
+            self.lock().push(pg);
+        }
         Ok(read)
     }
 

@@ -53,20 +53,20 @@ macro_rules! columns {
 /// The filters that no index serves. All statements bind $1 topic, $2 event_id, $3 source, $4 since, $5 until.
 macro_rules! checks {
     () => {
-        "($3::text is null or e.source = $3) and ($4::timestamptz is null or e.occurred_at >= $4)
-         and ($5::timestamptz is null or e.occurred_at < $5)"
+        "($2::text is null or e.event_id = $2) and ($3::text is null or e.source = $3)
+         and ($4::timestamptz is null or e.occurred_at >= $4) and ($5::timestamptz is null or e.occurred_at < $5)"
     };
 }
 
 macro_rules! everything {
     () => {
-        "$1::text is null and ($2::text is null or e.event_id = $2)"
+        "$1::text is null"
     };
 }
 
 macro_rules! one_topic {
     () => {
-        "e.topic = $1 and ($2::text is null or e.event_id = $2)"
+        "e.topic = $1"
     };
 }
 
@@ -223,6 +223,8 @@ pub(super) async fn list(pg: &mut PgConnection, list: &List) -> Result<Page, Sto
         .await
         .map_err(during("listing events"))?;
     let edge = rows.first().map(edge).transpose()?.unwrap_or(Cursor::BEGINNING);
+    // What came after a long list began is not in it, and a walk from its `next` must not pass it over.
+    let edge = list.below.map_or(edge, |below| edge.min(edge_cursor(below)));
     let events = stored_events(&rows)?;
     let is_last = events.len() < list.limit as usize;
     let next = match (list.order, events.last()) {

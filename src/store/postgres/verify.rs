@@ -20,7 +20,8 @@ const CHECKS: [&str; 5] = [
      from (select topic, count(*) as rows from events group by topic) r
      full join (select topic, sum(unique_processed - pruned)::bigint as kept from topic_counts group by topic) c using (topic)
      where coalesce(r.rows, 0) <> coalesce(c.kept, 0) order by 1 limit 20",
-    "select format('topic %s: received %s is not unique %s + duplicates %s', topic, received, unique_processed, duplicate_dropped)
+    "select format('topic %s: its counters contradict each other: received %s, unique %s, duplicates %s, conflicts %s, pruned %s',
+                   topic, received, unique_processed, duplicate_dropped, conflicts, pruned)
      from (select topic, sum(received) as received, sum(unique_processed) as unique_processed,
                   sum(duplicate_dropped) as duplicate_dropped, sum(conflicts) as conflicts, sum(pruned) as pruned
            from topic_counts group by topic) c

@@ -1,0 +1,89 @@
+//! A flush that is sent again: the ledger.
+
+use uuid::Uuid;
+
+use super::{Bed, Writer, counts, event, events, kinds, listed, migrated};
+use crate::event::Event;
+
+pub(super) async fn a_flush_that_is_sent_again_is_answered_the_same_and_writes_nothing(bed: &dyn Bed) {
+    let (store, other) = (migrated(bed).await, bed.store());
+    let (id, sent) = (Uuid::new_v4(), events("t", "e", 5));
+    let mut writer = Writer::of(&store).await;
+    let first = writer.send_as(id, &sent).await;
+    let (events, stats) = (listed(&store).await, store.stats().await.unwrap());
+    assert_eq!(writer.send_as(id, &sent).await, first);
+    assert_eq!(Writer::of(&other).await.send_as(id, &sent).await, first);
+    assert_eq!(listed(&store).await, events);
+    assert_eq!(store.stats().await.unwrap().counts, stats.counts);
+    assert_eq!(stats.counts, counts(5, 5, 0, 0));
+    assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+}
+
+pub(super) async fn also_with_duplicates_conflicts_and_copies(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    writer
+        .send(&[event("t", "old", r#"{"v":1}"#), event("t", "rival", r#"{"v":1}"#)])
+        .await;
+    let (id, sent) = (Uuid::new_v4(), mixed());
+    let first = writer.send_as(id, &sent).await;
+    assert_eq!(kinds(&first), ["stored", "conflict", "duplicate", "conflict", "stored"]);
+    let stats = store.stats().await.unwrap().counts;
+    assert_eq!(stats, counts(9, 4, 5, 2));
+    assert_eq!(writer.send_as(id, &sent).await, first);
+    assert_eq!(store.stats().await.unwrap().counts, stats);
+}
+
+/// In the order of its rows: stored (and a copy), conflict with it, duplicate (and a copy), conflict, stored.
+fn mixed() -> Vec<Event> {
+    vec![
+        event("t", "rival", r#"{"v":2}"#),
+        event("t", "old", r#"{"v":1}"#),
+        event("t", "new", r#"{"v":1}"#),
+        event("t", "new", r#"{"v":3}"#),
+        event("t", "new", r#"{"v":1}"#),
+        event("t", "old", r#"{"v":1}"#),
+        event("u", "new", r#"{"v":1}"#),
+    ]
+}
+
+pub(super) async fn also_after_other_flushes(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&store).await);
+    two.send(&[event("t", "old", r#"{"v":1}"#), event("t", "rival", r#"{"v":1}"#)])
+        .await;
+    let (id, sent) = (Uuid::new_v4(), mixed());
+    let first = one.send_as(id, &sent).await;
+    for round in 0..3 {
+        two.send(&sent).await;
+        two.send(&events("t", &format!("{round} "), 3)).await;
+    }
+    let (events, stats) = (listed(&store).await, store.stats().await.unwrap().counts);
+    assert_eq!(two.send_as(id, &sent).await, first);
+    assert_eq!(one.send_as(id, &sent).await, first);
+    assert_eq!(listed(&store).await, events);
+    assert_eq!(store.stats().await.unwrap().counts, stats);
+}
+
+pub(super) async fn also_when_it_stored_nothing(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    writer.send(&[event("t", "1", "{}"), event("t", "2", "{}")]).await;
+    let (id, sent) = (Uuid::new_v4(), [event("t", "1", "{}"), event("t", "2", r#"{"v":1}"#)]);
+    let first = writer.send_as(id, &sent).await;
+    assert_eq!(kinds(&first), ["duplicate", "conflict"]);
+    assert_eq!(writer.send_as(id, &sent).await, first);
+    assert_eq!(store.stats().await.unwrap().counts, counts(4, 2, 2, 1));
+}
+
+pub(super) async fn of_two_attempts_at_the_same_moment_one_writes(bed: &dyn Bed) {
+    let (store, other) = (migrated(bed).await, bed.store());
+    let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
+    for round in 0..30 {
+        let (id, sent) = (Uuid::new_v4(), events("t", &format!("{round} "), 3));
+        let (mine, yours) = tokio::join!(one.send_as(id, &sent), two.send_as(id, &sent));
+        assert_eq!(kinds(&mine), ["stored"; 3]);
+        assert_eq!(mine, yours);
+    }
+    assert_eq!(store.stats().await.unwrap().counts, counts(90, 90, 0, 0));
+}

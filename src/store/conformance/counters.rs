@@ -1,0 +1,121 @@
+//! The counters, and the statistics made of them.
+
+use super::{Bed, Writer, counts, event, events, listed, migrated, topic};
+use crate::event::Event;
+use crate::store::{Counts, TOPICS_MAX};
+
+pub(super) async fn the_counters_are_exact_for_each_mix(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    // Each letter is an event: its identity, in capitals with another payload. A blank begins the next flush.
+    let mixes = [
+        ("a", counts(1, 1, 0, 0)),
+        ("abc", counts(3, 3, 0, 0)),
+        ("aaa", counts(3, 1, 2, 0)),
+        ("a a", counts(2, 1, 1, 0)),
+        ("aA", counts(2, 1, 1, 1)),
+        ("a A", counts(2, 1, 1, 1)),
+        ("a AAA", counts(4, 1, 3, 3)),
+        ("aAa", counts(3, 1, 2, 1)),
+        ("aAA", counts(3, 1, 2, 2)),
+        ("A aAaA", counts(5, 1, 4, 2)),
+        ("a aab bA", counts(6, 2, 4, 1)),
+        ("ab abc abcd", counts(9, 4, 5, 0)),
+        ("abcABC CBAcba", counts(12, 3, 9, 6)),
+    ];
+    let mut total = Counts::default();
+    for (mix, expected) in mixes {
+        let name = mix.replace(' ', "|");
+        for flush in mix.split(' ') {
+            let event = |letter: char| {
+                event(
+                    &name,
+                    &letter.to_lowercase().to_string(),
+                    if letter.is_uppercase() {
+                        r#"{"v":2}"#
+                    } else {
+                        r#"{"v":1}"#
+                    },
+                )
+            };
+            writer.send(&flush.chars().map(event).collect::<Vec<_>>()).await;
+        }
+        let counted = store.topic_counts(&topic(&name)).await.unwrap();
+        assert_eq!(counted, expected, "{mix}");
+        assert_eq!(counted.received, counted.unique_processed + counted.duplicate_dropped);
+        total.received += expected.received;
+        total.unique_processed += expected.unique_processed;
+        total.duplicate_dropped += expected.duplicate_dropped;
+        total.conflicts += expected.conflicts;
+    }
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.counts, total);
+    assert_eq!(stats.topic_count, i64::try_from(mixes.len()).unwrap());
+    assert_eq!(
+        listed(&store).await.len(),
+        usize::try_from(total.unique_processed).unwrap()
+    );
+    assert_eq!(store.verify().await.unwrap().counts, total);
+}
+
+pub(super) async fn a_topic_never_seen_has_zeros(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    assert_eq!(store.stats().await.unwrap().counts, Counts::default());
+    assert_eq!(store.stats().await.unwrap().topics, []);
+    Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+    assert_eq!(store.topic_counts(&topic("T")).await.unwrap(), Counts::default());
+    assert_eq!(store.topic_counts(&topic("t")).await.unwrap(), counts(1, 1, 0, 0));
+    assert_eq!(store.stats().await.unwrap().topic_count, 1);
+}
+
+pub(super) async fn topics_are_named_largest_first_and_capped(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    let max = usize::try_from(TOPICS_MAX).unwrap();
+    // The largest by unique events, which sort last by name; and one that is large by duplicates alone.
+    let mut sent: Vec<Event> = (0..max + 3)
+        .map(|number| event(&format!("small{number:04}"), "1", "{}"))
+        .collect();
+    sent.extend(events("z2", "", 2));
+    sent.extend(events("z3", "", 3));
+    sent.extend(vec![event("noisy", "1", "{}"); 50]);
+    writer.send(&sent).await;
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.topic_count, TOPICS_MAX + 6);
+    assert_eq!(stats.topics.len(), max);
+    assert_eq!(stats.topics[..2], [("z3".to_owned(), 3), ("z2".to_owned(), 2)]);
+    assert!(stats.topics[2..].iter().all(|(_, unique)| *unique == 1));
+    let distinct = i64::try_from(max + 3 + 2 + 3 + 1).unwrap();
+    assert_eq!(stats.counts, counts(distinct + 49, distinct, 49, 0));
+}
+
+pub(super) async fn stats_are_one_snapshot(bed: &dyn Bed) {
+    let (store, other) = (migrated(bed).await, bed.store());
+    let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
+    let writing = async {
+        for round in 0..40 {
+            let sent: Vec<Event> = ["t", "u", "v"]
+                .iter()
+                .flat_map(|topic| events(topic, &format!("{round} "), 2))
+                .collect();
+            tokio::join!(one.send(&sent), two.send(&sent));
+        }
+    };
+    let reading = async {
+        let mut received = 0;
+        while received < 40 * 12 {
+            let stats = store.stats().await.unwrap();
+            let counts = stats.counts;
+            assert_eq!(counts.received, counts.unique_processed + counts.duplicate_dropped);
+            assert_eq!(
+                stats.topics.iter().map(|(_, unique)| unique).sum::<i64>(),
+                counts.unique_processed
+            );
+            assert_eq!(counts.received % 6, 0, "a flush is counted as a whole: {counts:?}");
+            assert!(counts.received >= received);
+            received = counts.received;
+        }
+    };
+    tokio::join!(writing, reading);
+    assert_eq!(store.stats().await.unwrap().counts, counts(480, 240, 240, 0));
+}

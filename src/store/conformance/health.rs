@@ -1,0 +1,99 @@
+//! Reachable, writable, durable, closed.
+
+use super::{Bed, Writer, event, listed, migrated, settle, topic};
+use crate::event::Cursor;
+use crate::store::{ErrorClass, Filter, List, Walk};
+
+pub(super) async fn a_store_bears_its_name(bed: &dyn Bed) {
+    assert_eq!(bed.store().name(), bed.name());
+}
+
+pub(super) async fn a_probe_tells_what_is_settled(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let empty = store.probe().await.unwrap();
+    let appended = Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+    settle(&store).await;
+    let (before, probe, after) = (
+        store.settled().await.unwrap(),
+        store.probe().await.unwrap(),
+        store.settled().await.unwrap(),
+    );
+    assert!(empty.edge <= before.edge);
+    assert!(before.edge <= probe.edge && probe.edge <= after.edge);
+    assert!(before.horizon <= probe.horizon && probe.horizon <= after.horizon);
+    assert!(probe.edge >= Cursor::new(appended.batch, 0));
+    assert!(probe.unsettled_seconds == 0.0);
+    assert!(store.stats().await.unwrap().settled.edge >= after.edge);
+}
+
+pub(super) async fn a_store_that_takes_no_writes_says_so(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+    store.probe().await.unwrap();
+    bed.forbid_writes().await;
+    let store = bed.store();
+    assert_eq!(store.probe().await.unwrap_err().class, ErrorClass::ReadOnly);
+    assert_eq!(store.probe().await.unwrap_err().class, ErrorClass::ReadOnly);
+    assert_eq!(store.appender(0).await.err().unwrap().class, ErrorClass::ReadOnly);
+    // It can still be read.
+    assert_eq!(listed(&store).await.len(), 1);
+    assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+}
+
+pub(super) async fn all_that_is_committed_lies_below_the_horizon(bed: &dyn Bed) {
+    let (store, other) = (migrated(bed).await, bed.store());
+    let mut writer = Writer::of(&store).await;
+    for round in 0..20 {
+        let before = other.settled().await.unwrap();
+        let appended = writer.send(&[event("t", &round.to_string(), "{}")]).await;
+        let after = other.settled().await.unwrap();
+        assert!(
+            before.edge < Cursor::new(appended.batch, 0),
+            "what is not committed is not settled"
+        );
+        assert!(appended.batch < after.horizon);
+        assert!(after.edge.batch() < after.horizon);
+        assert!(before.edge <= after.edge && before.horizon <= after.horizon);
+    }
+}
+
+pub(super) async fn a_server_in_order_gives_no_warnings(bed: &dyn Bed) {
+    assert_eq!(migrated(bed).await.warnings().await.unwrap(), [""; 0]);
+}
+
+pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+    listed(&store).await;
+    store.probe().await.unwrap();
+    store.close().await;
+    store.close().await;
+
+    let walk = Walk {
+        filter: Filter::default(),
+        after: Cursor::BEGINNING,
+        limit: 1,
+    };
+    let classes = [
+        store
+            .list(&List {
+                limit: 1,
+                ..List::default()
+            })
+            .await
+            .err(),
+        store.walk(&walk).await.err(),
+        store.stats().await.err(),
+        store.topic_counts(&topic("t")).await.err(),
+        store.settled().await.err(),
+        store.warnings().await.err(),
+        store.probe().await.err(),
+        store.verify().await.err(),
+        store.migrate().await.err(),
+        store.check_schema().await.err(),
+        store.appender(0).await.err(),
+    ];
+    let classes: Vec<_> = classes.map(|error| error.map(|error| error.class)).to_vec();
+    assert_eq!(classes, [Some(ErrorClass::NotSent); 11]);
+    assert_eq!(listed(&bed.store()).await.len(), 1, "another one goes on");
+}

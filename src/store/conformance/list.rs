@@ -1,0 +1,278 @@
+//! Lists: all that is committed.
+
+use std::sync::Arc;
+
+use super::{Bed, Writer, event, events, listed, migrated, settle, walked};
+use crate::event::{Cursor, Event, EventId, Source, StoredEvent, Timestamp, Topic};
+use crate::store::{Filter, List, Order, Store};
+
+/// A log in which each filter matches some events and none matches all.
+pub(super) fn varied() -> Vec<Event> {
+    let mut all = Vec::new();
+    for minute in 0..3 {
+        for (topic, id) in [("t", "1"), ("u", "1"), ("t", "2"), ("T", "1"), ("u", "2")] {
+            for source in ["s", "S"] {
+                all.push(Event {
+                    occurred_at: Timestamp::parse(&format!("2025-10-24T10:0{}:00Z", 2 - minute)).unwrap(),
+                    source: Source::parse(source).unwrap(),
+                    ..event(
+                        topic,
+                        &format!(
+                            "{id}{}",
+                            if minute + u8::from(source == "S") == 0 {
+                                ""
+                            } else {
+                                source
+                            }
+                        ),
+                        "{}",
+                    )
+                });
+            }
+        }
+    }
+    // One more identity for each minute: otherwise later copies would be duplicates of earlier ones.
+    for (number, event) in all.iter_mut().enumerate().skip(10) {
+        event.event_id = EventId::parse(format!("{}-{}", event.event_id, number / 10)).unwrap();
+    }
+    all
+}
+
+/// Every combination of filters over [`varied`]. The times are those of events: the bounds themselves are tried.
+pub(super) fn filters() -> Vec<Filter> {
+    let time = |text| Timestamp::parse(text).unwrap();
+    let mut filters = Vec::new();
+    for topic in [None, Some("t"), Some("u"), Some("none")] {
+        for source in [None, Some("s"), Some("none")] {
+            for event_id in [None, Some("1"), Some("2S-1"), Some("none")] {
+                for since in [None, Some("2025-10-24T10:01:00Z")] {
+                    for until in [None, Some("2025-10-24T10:02:00Z"), Some("2025-10-24T10:01:00Z")] {
+                        filters.push(Filter {
+                            topic: topic.map(|topic| Topic::parse(topic).unwrap()),
+                            source: source.map(|source| Source::parse(source).unwrap()),
+                            event_id: event_id.map(|id| EventId::parse(id).unwrap()),
+                            since: since.map(time),
+                            until: until.map(time),
+                        });
+                    }
+                }
+            }
+        }
+    }
+    filters
+}
+
+/// What a filter means.
+pub(super) fn matches(filter: &Filter, event: &Event) -> bool {
+    filter.topic.as_ref().is_none_or(|topic| *topic == event.topic)
+        && filter.source.as_ref().is_none_or(|source| *source == event.source)
+        && filter.event_id.as_ref().is_none_or(|id| *id == event.event_id)
+        && filter.since.is_none_or(|since| since <= event.occurred_at)
+        && filter.until.is_none_or(|until| event.occurred_at < until)
+}
+
+pub(super) async fn every_filter_in_both_orders_with_limit_and_offset(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    for flush in varied().chunks(7) {
+        writer.send(flush).await;
+    }
+    let all = listed(&store).await;
+    assert_eq!(all.len(), 30);
+    let mut seen = 0;
+    for filter in filters() {
+        for order in [Order::Ascending, Order::Descending] {
+            let mut expected: Vec<&StoredEvent> = all.iter().filter(|stored| matches(&filter, &stored.event)).collect();
+            if order == Order::Descending {
+                expected.reverse();
+            }
+            for (offset, limit) in [(0, 1000), (0, 2), (1, 1), (2, 3), (1000, 10)] {
+                let list = List {
+                    filter: filter.clone(),
+                    order,
+                    offset,
+                    limit,
+                    ..List::default()
+                };
+                let page = store.list(&list).await.unwrap();
+                let skip = usize::try_from(offset).unwrap();
+                let expected: Vec<_> = expected.iter().skip(skip).take(limit as usize).copied().collect();
+                assert_eq!(page.events.iter().collect::<Vec<_>>(), expected, "{list:?}");
+                assert_eq!(page.is_last, expected.len() < limit as usize, "{list:?}");
+                seen += page.events.len();
+            }
+        }
+    }
+    assert!(seen > 500, "the filters match something: {seen}");
+}
+
+pub(super) async fn a_list_shows_what_was_just_acknowledged(bed: &dyn Bed) {
+    let (store, other) = (migrated(bed).await, bed.store());
+    let mut writer = Writer::of(&store).await;
+    for round in 1..=40 {
+        writer.send(&[event("t", &round.to_string(), "{}")]).await;
+        assert_eq!(listed(&other).await.len(), round);
+        let newest = List {
+            order: Order::Descending,
+            limit: 1,
+            ..List::default()
+        };
+        assert_eq!(
+            other.list(&newest).await.unwrap().events[0].event.event_id.as_str(),
+            round.to_string()
+        );
+    }
+}
+
+/// Read page by page, a list is complete, ends, and does not show what came after it began.
+pub(super) async fn a_long_list_is_read_page_by_page(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    for flush in varied().chunks(4) {
+        writer.send(flush).await;
+    }
+    let all = listed(&store).await;
+    for filter in [Filter::default(), filters()[60].clone()] {
+        for order in [Order::Ascending, Order::Descending] {
+            let below = store.settled().await.unwrap().horizon;
+            writer
+                .send(&events("t", &format!("later {order:?} {}", filter.topic.is_some()), 2))
+                .await;
+            let mut expected: Vec<_> = all
+                .iter()
+                .filter(|stored| matches(&filter, &stored.event))
+                .cloned()
+                .collect();
+            let later = listed(&store).await.into_iter().skip(all.len());
+            expected.extend(later.filter(|stored| matches(&filter, &stored.event) && stored.cursor.batch() < below));
+            if order == Order::Descending {
+                expected.reverse();
+            }
+            let mut list = List {
+                filter: filter.clone(),
+                order,
+                limit: 4,
+                below: Some(below),
+                ..List::default()
+            };
+            let mut seen = Vec::new();
+            loop {
+                let page = store.list(&list).await.unwrap();
+                list.behind = page.events.last().map(|event| event.cursor).or(list.behind);
+                seen.extend(page.events);
+                if page.is_last {
+                    break;
+                }
+            }
+            assert_eq!(seen, expected);
+        }
+    }
+}
+
+pub(super) async fn the_next_of_a_full_list_is_its_last_event(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    Writer::of(&store).await.send(&events("t", "", 5)).await;
+    settle(&store).await;
+    let page = store
+        .list(&List {
+            limit: 3,
+            ..List::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(page.next, page.events[2].cursor);
+    let (rest, _) = walked(&store, page.next, 1000).await;
+    assert_eq!(rest, listed(&store).await[3..]);
+}
+
+pub(super) async fn the_next_of_a_short_list_is_the_settled_edge(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    for filter in [
+        Filter::default(),
+        Filter {
+            topic: Some(Topic::parse("u").unwrap()),
+            ..Filter::default()
+        },
+    ] {
+        let list = List {
+            filter,
+            limit: 100,
+            ..List::default()
+        };
+        is_the_edge(&store, &list).await;
+        writer
+            .send(&[event("t", &list.filter.topic.is_some().to_string(), "{}")])
+            .await;
+        is_the_edge(&store, &list).await;
+        let beyond = List { offset: 50, ..list };
+        is_the_edge(&store, &beyond).await;
+    }
+}
+
+pub(super) async fn the_next_of_a_newest_first_list_is_the_settled_edge(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let list = List {
+        order: Order::Descending,
+        limit: 2,
+        ..List::default()
+    };
+    is_the_edge(&store, &list).await;
+    Writer::of(&store).await.send(&events("t", "", 5)).await;
+    is_the_edge(&store, &list).await;
+    let page = is_the_edge(&store, &List { offset: 2, ..list }).await;
+    assert_eq!(page.len(), 2);
+    settle(&store).await;
+    let next = store
+        .list(&List {
+            order: Order::Descending,
+            limit: 2,
+            ..List::default()
+        })
+        .await
+        .unwrap()
+        .next;
+    assert_eq!(walked(&store, next, 10).await.0, []);
+    Writer::of(&store).await.send(&events("t", "later", 2)).await;
+    settle(&store).await;
+    assert_eq!(walked(&store, next, 10).await.0.len(), 2);
+}
+
+/// The edge moves while this is asked: other tests write on the same server.
+async fn is_the_edge(store: &Arc<dyn Store>, list: &List) -> Vec<StoredEvent> {
+    let before = store.settled().await.unwrap().edge;
+    let page = store.list(list).await.unwrap();
+    let after = store.settled().await.unwrap().edge;
+    assert!(
+        before <= page.next && page.next <= after,
+        "{before} {} {after} {list:?}",
+        page.next
+    );
+    page.events
+}
+
+/// What came after the list began is not in it, and must not be passed over by the walk that follows.
+pub(super) async fn the_next_of_a_list_below_a_batch_skips_nothing(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    writer.send(&events("t", "", 3)).await;
+    let later = writer.send(&events("t", "later", 2)).await;
+    settle(&store).await;
+    for (order, offset) in [(Order::Ascending, 0), (Order::Descending, 0), (Order::Ascending, 10)] {
+        let list = List {
+            order,
+            offset,
+            limit: 100,
+            below: Some(later.batch),
+            ..List::default()
+        };
+        let page = store.list(&list).await.unwrap();
+        assert!(page.events.iter().all(|stored| stored.cursor.batch() < later.batch));
+        assert!(page.next < Cursor::new(later.batch, 0), "{order:?} {offset}");
+        assert_eq!(
+            walked(&store, page.next, 100).await.0,
+            listed(&store).await[3..],
+            "{order:?} {offset}"
+        );
+    }
+}

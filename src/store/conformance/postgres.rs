@@ -1,0 +1,456 @@
+//! The bed on PostgreSQL, and what only PostgreSQL can be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clap::Parser;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+use uuid::Uuid;
+
+use super::{
+    Bed, Options, Writer, counts, event, events, eventually, kinds, listed, migrated, places, run, settle, walked,
+};
+use crate::config::DatabaseUrl;
+use crate::event::Cursor;
+use crate::store::{self, Filter, List, Order, Outcome, Store, Walk};
+
+/// A database of its own on the server that `DATABASE_URL` names, whose user may create databases.
+pub(super) struct Server {
+    server: PgConnectOptions,
+    database: String,
+    url: DatabaseUrl,
+}
+
+impl Server {
+    /// Another connection to the test's own database.
+    async fn connect(&self) -> PgConnection {
+        self.server.clone().database(&self.database).connect().await.unwrap()
+    }
+
+    /// A transaction that is writing, in *another* database of the server. Other tests wait while it is open.
+    async fn stranger(&self) -> PgConnection {
+        let mut stranger = self.server.connect().await.unwrap();
+        stranger.execute("begin; select pg_current_xact_id()").await.unwrap();
+        stranger
+    }
+}
+
+#[async_trait]
+impl Bed for Server {
+    async fn open() -> Self {
+        let url = parsed(&["conformance"]).unwrap_or_else(|problem| {
+            panic!("these tests need a PostgreSQL (deploy/test-services.sh starts one): {problem}")
+        });
+        let server: PgConnectOptions = url.expose().parse().unwrap();
+        let server = server.disable_statement_logging();
+        let database = format!("eventsieve_conformance_{}", Uuid::new_v4().simple());
+        let url = server.clone().database(&database).to_url_lossy();
+        let url = parsed(&["conformance", "--database-url", url.as_str()]).unwrap();
+        let mut admin = server
+            .connect()
+            .await
+            .expect("the PostgreSQL that DATABASE_URL names answers");
+        admin
+            .execute(AssertSqlSafe(format!("create database {database} template template0")))
+            .await
+            .unwrap();
+        Self { server, database, url }
+    }
+
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        store::open(&self.url).unwrap()
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.connect()
+            .await
+            .execute(AssertSqlSafe(sql.to_owned()))
+            .await
+            .unwrap();
+    }
+
+    async fn forbid_poison(&self) {
+        self.execute("alter table events add constraint no_poison check (event_id <> 'poison')")
+            .await;
+    }
+
+    async fn forbid_writes(&self) {
+        self.execute(&format!(
+            "alter database {} set default_transaction_read_only = on",
+            self.database
+        ))
+        .await;
+    }
+
+    async fn remove(self) {
+        let mut admin = self.server.connect().await.unwrap();
+        let drop = format!("drop database {} with (force)", self.database);
+        admin.execute(AssertSqlSafe(drop)).await.unwrap();
+    }
+}
+
+fn parsed(arguments: &[&str]) -> Result<DatabaseUrl, String> {
+    let options = Options::try_parse_from(arguments).map_err(|error| error.to_string())?;
+    options.store.check().map_err(|error| error.to_string())
+}
+
+/// Runs a case that only PostgreSQL can be asked.
+fn on_postgres(case: impl AsyncFnOnce(&Server)) {
+    run::<Server>(case);
+}
+
+/// How many of the database's connections wait for a lock.
+async fn waiting(bed: &Server) -> i64 {
+    let sql = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    sqlx::query_scalar(sql)
+        .fetch_one(&mut bed.connect().await)
+        .await
+        .unwrap()
+}
+
+/// Locks the counters of topic `t`: a flush that stores events of it gets as far as that, with its events inserted.
+async fn stall(bed: &Server) -> PgConnection {
+    let mut lock = bed.connect().await;
+    lock.execute("begin; select from topic_counts where topic = 't' for update")
+        .await
+        .unwrap();
+    lock
+}
+
+#[test]
+fn an_open_transaction_of_a_stranger_holds_events_back_and_none_is_skipped() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let mut writer = Writer::of(&store).await;
+        writer.send(&events("t", "before ", 3)).await;
+        settle(&store).await;
+
+        let mut stranger = bed.stranger().await;
+        let newer = writer.send(&events("t", "behind ", 3)).await;
+        writer.send(&events("u", "behind ", 2)).await;
+        let (seen, next) = walked(&store, Cursor::BEGINNING, 2).await;
+        assert_eq!(seen, listed(&store).await[..3]);
+        assert!(next < Cursor::new(newer.batch, 0));
+        let settled = store.settled().await.unwrap();
+        assert!(settled.unsettled_seconds > 0.0);
+        assert!(settled.edge < Cursor::new(newer.batch, 0) && newer.batch < settled.horizon);
+        for (order, limit) in [
+            (Order::Ascending, 100),
+            (Order::Ascending, 4),
+            (Order::Descending, 1),
+            (Order::Descending, 100),
+        ] {
+            let page = store
+                .list(&List {
+                    order,
+                    limit,
+                    ..List::default()
+                })
+                .await
+                .unwrap();
+            assert_eq!(
+                page.events.len(),
+                usize::try_from(limit).unwrap().min(8),
+                "a list shows them"
+            );
+            assert!(page.next < Cursor::new(newer.batch, 0), "{order:?} {limit}");
+        }
+
+        stranger.execute("rollback").await.unwrap();
+        settle(&store).await;
+        assert!(store.settled().await.unwrap().unsettled_seconds == 0.0);
+        assert_eq!(walked(&store, next, 2).await.0, listed(&store).await[3..]);
+    });
+}
+
+/// The order of numbers is not the order of commits: a flush that got the lower number commits last.
+#[test]
+fn a_flush_that_commits_late_is_not_skipped() {
+    on_postgres(async |bed| {
+        let (store, other) = (migrated(bed).await, bed.store());
+        let (mut slow, mut fast) = (Writer::of(&store).await, Writer::of(&other).await);
+        slow.send(&events("t", "before ", 1)).await;
+        settle(&store).await;
+        let (_, start) = walked(&store, Cursor::BEGINNING, 10).await;
+
+        let mut lock = stall(bed).await;
+        let late = events("t", "late ", 2);
+        let meanwhile = async {
+            eventually("the slow flush waits", async || waiting(bed).await == 1).await;
+            let early = fast.send(&events("u", "early ", 2)).await;
+            let (seen, next) = walked(&store, start, 10).await;
+            assert_eq!(seen, [], "what was committed behind it is held back");
+            assert_eq!(listed(&store).await.len(), 3);
+            lock.execute("rollback").await.unwrap();
+            (early, next)
+        };
+        let (late, (early, next)) = tokio::join!(slow.send(&late), meanwhile);
+        assert!(late.batch < early.batch);
+        settle(&store).await;
+        let (seen, _) = walked(&store, next, 10).await;
+        assert_eq!(
+            seen.iter().map(|stored| stored.cursor.batch()).collect::<Vec<_>>(),
+            [late.batch, late.batch, early.batch, early.batch]
+        );
+    });
+}
+
+#[test]
+fn a_duplicate_of_an_event_whose_transaction_is_still_open_names_its_place() {
+    on_postgres(async |bed| {
+        let (store, other) = (migrated(bed).await, bed.store());
+        let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
+        one.send(&[event("t", "before", "{}")]).await;
+
+        let mut lock = stall(bed).await;
+        let (sent, rival) = (
+            [event("t", "1", r#"{"v":1}"#)],
+            [event("t", "1", r#"{"v":2}"#), event("t", "2", "{}")],
+        );
+        let rival = async {
+            eventually("the first flush waits", async || waiting(bed).await == 1).await;
+            let release = async {
+                eventually("the second waits for it", async || waiting(bed).await == 2).await;
+                lock.execute("rollback").await.unwrap();
+            };
+            tokio::join!(two.send(&rival), release).0
+        };
+        let (first, second) = tokio::join!(one.send(&sent), rival);
+        assert_eq!(
+            (kinds(&first), kinds(&second)),
+            (vec!["stored"], vec!["conflict", "stored"])
+        );
+        assert_eq!(second.outcomes[0], Outcome::Conflict(Some(places(&first)[0])));
+        assert_eq!(store.stats().await.unwrap().counts, counts(4, 3, 1, 1));
+    });
+}
+
+/// The first attempt is given up while the server still works on it. It may end either way; the second is right in both.
+#[test]
+fn an_attempt_that_lands_after_its_time_out_is_counted_once() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let mut writer = Writer::of(&store).await;
+        writer.send(&[event("t", "before", "{}")]).await;
+
+        let mut lock = stall(bed).await;
+        let (id, sent) = (Uuid::new_v4(), events("t", "", 3));
+        let error = writer.attempt(id, &sent, Duration::from_millis(200)).await.unwrap_err();
+        assert!(
+            error.class.is_ambiguous() && error.class.breaks_connection(),
+            "{}",
+            error.line()
+        );
+        assert_eq!(waiting(bed).await, 1, "it still goes on");
+        drop(writer);
+
+        let mut writer = Writer::of(&store).await;
+        let release = async {
+            eventually("the second attempt waits for the first", async || {
+                waiting(bed).await != 1
+            })
+            .await;
+            lock.execute("rollback").await.unwrap();
+        };
+        let (again, ()) = tokio::join!(writer.send_as(id, &sent), release);
+        assert_eq!(kinds(&again), ["stored"; 3]);
+        assert_eq!(store.stats().await.unwrap().counts, counts(4, 4, 0, 0));
+        assert_eq!(writer.send_as(id, &sent).await, again);
+        assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    });
+}
+
+#[test]
+fn overlapping_flushes_never_deadlock() {
+    on_postgres(async |bed| {
+        super::append::overlapping_flushes_of_many_rounds_store_each_event_once(bed).await;
+        // The writers are gone: a backend that ends has reported all that it counted.
+        let sql = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'eventsieve writer'";
+        let mut pg = bed.connect().await;
+        eventually("the writers are gone", async || {
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut pg).await.unwrap() == 0
+        })
+        .await;
+        let sql = "select deadlocks from pg_stat_database where datname = current_database()";
+        let deadlocks: i64 = sqlx::query_scalar(sql).fetch_one(&mut pg).await.unwrap();
+        assert_eq!(deadlocks, 0);
+    });
+}
+
+#[test]
+fn what_a_lease_says_is_in_the_outbox() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let leased = Writer::of(&store).await.send_leased(&[event("t", "1", "{}")]).await;
+        let sql =
+            "select owner is not null and published_at is null and lease_until = received_at + interval '30 seconds'
+                   from batches where batch = $1";
+        let is_owed: bool = sqlx::query_scalar(sql)
+            .bind(leased.batch)
+            .fetch_one(&mut bed.connect().await)
+            .await
+            .unwrap();
+        assert!(is_owed);
+    });
+}
+
+/// A dump is restored into a new cluster, whose transaction ids start below those of the dump.
+#[test]
+fn batches_go_on_rising_in_a_cluster_whose_transaction_ids_start_low() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        Writer::of(&store).await.send(&events("t", "old ", 3)).await;
+        Writer::of(&store).await.send(&events("u", "old ", 2)).await;
+        bed.execute("update events set batch = batch + 1000000000; update batches set batch = batch + 1000000000")
+            .await;
+        let old = listed(&store).await;
+
+        let other = bed.store();
+        let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
+        let newer = one.send(&events("t", "new ", 2)).await;
+        assert!(newer.batch > old[4].cursor.batch());
+        let newest = two.send(&[event("t", "newest", "{}"), event("t", "old 0", "{}")]).await;
+        assert!(newest.batch > newer.batch);
+        assert_eq!(places(&newest)[1].cursor, old[0].cursor);
+        assert!(
+            Writer::of(&store).await.send(&[]).await.batch < newest.batch + 1_000_000,
+            "it is raised once"
+        );
+
+        settle(&store).await;
+        let all = listed(&store).await;
+        assert_eq!(all[..5], old);
+        assert_eq!(walked(&store, Cursor::BEGINNING, 2).await.0, all);
+        assert_eq!(walked(&store, old[4].cursor, 2).await.0, all[5..]);
+        assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    });
+}
+
+#[test]
+fn a_batch_that_was_pruned_never_comes_again() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        bed.execute("update log set high_water = 5000000000").await;
+        assert!(Writer::of(&store).await.send(&[event("t", "1", "{}")]).await.batch > 5_000_000_000);
+    });
+}
+
+/// The walk's page is bounded also where one topic is large.
+#[test]
+fn a_page_of_one_topic_is_bounded_too() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        Writer::of(&store).await.send(&events("t", "", 6000)).await;
+        settle(&store).await;
+        let filter = Filter {
+            topic: Some(super::topic("t")),
+            until: Some(crate::event::Timestamp::parse("2000-01-01T00:00:00Z").unwrap()),
+            ..Filter::default()
+        };
+        let page = store
+            .walk(&Walk {
+                filter,
+                after: Cursor::BEGINNING,
+                limit: 10,
+            })
+            .await
+            .unwrap();
+        assert!(!page.is_last && page.events.is_empty() && page.next > Cursor::BEGINNING);
+    });
+}
+
+#[test]
+fn defaults_that_would_break_a_promise_are_overruled_for_writers() {
+    on_postgres(async |bed| {
+        migrated(bed).await;
+        for setting in [
+            "synchronous_commit = off",
+            "default_transaction_isolation = 'serializable'",
+        ] {
+            bed.execute(&format!("alter database {} set {setting}", bed.database))
+                .await;
+        }
+        // What a flush runs with, written down by the flush itself.
+        bed.execute(
+            "create table seen (synchronous_commit text, isolation text);
+             create function see() returns trigger language plpgsql as $$ begin
+                 insert into seen select current_setting('synchronous_commit'), current_setting('transaction_isolation');
+                 return null;
+             end $$;
+             create trigger see after insert on batches for each statement execute function see()",
+        )
+        .await;
+        let store = bed.store();
+        assert_eq!(store.warnings().await.unwrap(), [""; 0]);
+        Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+        let seen: Vec<(String, String)> = sqlx::query_as("select * from seen")
+            .fetch_all(&mut bed.connect().await)
+            .await
+            .unwrap();
+        assert_eq!(seen, [("on".to_owned(), "read committed".to_owned())]);
+    });
+}
+
+/// Migrations only add, so that a roll-back to the version before is possible.
+#[test]
+fn a_schema_that_is_newer_is_taken() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        bed.execute(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+             values (9999, 'of a later version', true, '', 0)",
+        )
+        .await;
+        store.check_schema().await.unwrap();
+        store.migrate().await.unwrap();
+    });
+}
+
+#[test]
+fn a_database_that_is_somebody_elses_is_refused() {
+    on_postgres(async |bed| {
+        bed.execute("create table events (id int)").await;
+        let error = bed.store().migrate().await.unwrap_err();
+        assert_eq!(error.class, store::ErrorClass::Configuration, "{}", error.line());
+    });
+}
+
+#[test]
+fn a_reader_whose_idle_connection_died_reads_on_a_new_one() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+        for _ in 0..3 {
+            assert_eq!(listed(&store).await.len(), 1);
+            let others =
+                "datname = current_database() and pid <> pg_backend_pid() and application_name = 'eventsieve reader'";
+            bed.execute(&format!(
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity where {others}"
+            ))
+            .await;
+        }
+        assert_eq!(listed(&store).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_closed_store_leaves_no_connection_behind() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let (_, _, _) = tokio::join!(listed(&store), listed(&store), store.probe());
+        store.close().await;
+        let sql = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'eventsieve%'";
+        let mut pg = bed.connect().await;
+        eventually("they are gone", async || {
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut pg).await.unwrap() == 0
+        })
+        .await;
+        drop(store);
+    });
+}

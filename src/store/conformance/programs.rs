@@ -1,0 +1,223 @@
+//! Random programs of flushes: the store does what a small model does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::{ATTEMPT, Bed, event, listed, migrated, settle, topic, walked};
+use crate::event::{Cursor, Event};
+use crate::store::{Appended, Appender, Batch, Counts, Flush, Outcome, Place, Store};
+
+const TOPICS: [&str; 3] = ["t", "T", "u"];
+const IDS: [&str; 3] = ["a", "b", "a "];
+/// Payloads, each with the number of its value: the first three are one value in other bytes.
+const PAYLOADS: [(&str, u8); 5] = [
+    (r#"{"v":1}"#, 1),
+    (r#"{"v":1.0}"#, 1),
+    (r#"{ "v":0,"v":1}"#, 1),
+    (r#"{"v":2}"#, 2),
+    (r#"{"v":"1"}"#, 3),
+];
+
+/// An event, by its places in the three tables above.
+type Letter = (usize, usize, usize);
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A new flush.
+    New(Vec<Letter>),
+    /// The flush of the step that this index leads to, once more; a new flush of nothing if there was none yet.
+    Again(prop::sample::Index),
+}
+
+/// Steps, each by one of two writers.
+fn programs() -> impl Strategy<Value = Vec<(Step, usize)>> {
+    let letter = (0..TOPICS.len(), 0..IDS.len(), 0..PAYLOADS.len());
+    let new = prop::collection::vec(letter, 0..12).prop_map(Step::New);
+    let step = prop_oneof![3 => new, 1 => any::<prop::sample::Index>().prop_map(Step::Again)];
+    prop::collection::vec((step, 0..2usize), 1..=12)
+}
+
+pub(super) async fn any_program_of_flushes_does_what_the_model_does(bed: &dyn Bed) {
+    let stores = [migrated(bed).await, bed.store()];
+    let config = Config {
+        cases: 32,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    tokio::task::block_in_place(|| {
+        let run = |program| Handle::current().block_on(check(bed, &stores, program));
+        TestRunner::new(config)
+            .run(&programs(), run)
+            .unwrap_or_else(|failure| panic!("{failure}"));
+    });
+}
+
+/// What happened to one event: which flush, counted from 0, and which position hold the first copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Stored(usize, u32),
+    Duplicate(usize, u32),
+    Conflict(usize, u32),
+}
+
+/// A store in a few lines.
+#[derive(Default)]
+struct Model {
+    first_copies: BTreeMap<(usize, usize), (usize, u32, u8)>,
+    log: Vec<(usize, u32, Letter)>,
+    counts: BTreeMap<usize, Counts>,
+}
+
+impl Model {
+    fn flush(&mut self, number: usize, letters: &[Letter]) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        for (position, letter) in (0..).zip(letters) {
+            let (topic, id, payload) = *letter;
+            let value = PAYLOADS[payload].1;
+            let counts = self.counts.entry(topic).or_default();
+            counts.received += 1;
+            verdicts.push(match self.first_copies.get(&(topic, id)) {
+                None => {
+                    self.first_copies.insert((topic, id), (number, position, value));
+                    self.log.push((number, position, *letter));
+                    counts.unique_processed += 1;
+                    Verdict::Stored(number, position)
+                }
+                Some((flush, first, known)) => {
+                    counts.duplicate_dropped += 1;
+                    if *known == value {
+                        Verdict::Duplicate(*flush, *first)
+                    } else {
+                        counts.conflicts += 1;
+                        Verdict::Conflict(*flush, *first)
+                    }
+                }
+            });
+        }
+        verdicts
+    }
+
+    fn total(&self) -> Counts {
+        self.counts.values().fold(Counts::default(), |sum, counts| Counts {
+            received: sum.received + counts.received,
+            unique_processed: sum.unique_processed + counts.unique_processed,
+            duplicate_dropped: sum.duplicate_dropped + counts.duplicate_dropped,
+            conflicts: sum.conflicts + counts.conflicts,
+            pruned: 0,
+        })
+    }
+}
+
+fn spell((topic, id, payload): Letter) -> Event {
+    event(TOPICS[topic], IDS[id], PAYLOADS[payload].0)
+}
+
+/// A flush of the program, as it was answered.
+struct Done {
+    id: Uuid,
+    letters: Vec<Letter>,
+    appended: Appended,
+}
+
+async fn check(bed: &dyn Bed, stores: &[Arc<dyn Store>; 2], program: Vec<(Step, usize)>) -> Result<(), TestCaseError> {
+    bed.execute("delete from events; delete from batches; delete from topic_counts")
+        .await;
+    let mut writers = [
+        stores[0].appender(0).await.unwrap(),
+        stores[1].appender(1).await.unwrap(),
+    ];
+    let mut model = Model::default();
+    let mut done: Vec<Done> = Vec::new();
+    for (step, writer) in program {
+        let writer = &mut writers[writer];
+        match step {
+            Step::Again(index) if !done.is_empty() => {
+                let again = index.get(&done);
+                let answer = send(writer, again.id, &again.letters).await;
+                prop_assert_eq!(&answer, &again.appended, "sent again, a flush is answered as before");
+            }
+            Step::New(_) | Step::Again(_) => {
+                let letters = if let Step::New(letters) = step {
+                    letters
+                } else {
+                    Vec::new()
+                };
+                let id = Uuid::new_v4();
+                let appended = send(writer, id, &letters).await;
+                prop_assert!(done.last().is_none_or(|last| last.appended.batch < appended.batch));
+                let verdicts = model.flush(done.len(), &letters);
+                done.push(Done { id, letters, appended });
+                same_outcomes(&done, &verdicts)?;
+            }
+        }
+    }
+    same_log(&stores[0], &model, &done).await
+}
+
+async fn send(writer: &mut Box<dyn Appender>, id: Uuid, letters: &[Letter]) -> Appended {
+    let (batch, _) = Batch::new(letters.iter().copied().map(spell).collect());
+    writer
+        .append(
+            &Flush {
+                id,
+                batch: &batch,
+                lease: None,
+            },
+            ATTEMPT,
+        )
+        .await
+        .unwrap()
+}
+
+/// Each row of the newest flush came to what the model says of the row's first event.
+fn same_outcomes(done: &[Done], verdicts: &[Verdict]) -> Result<(), TestCaseError> {
+    let newest = &done[done.len() - 1];
+    let (batch, _) = Batch::new(newest.letters.iter().copied().map(spell).collect());
+    let place = |flush: usize, position: u32| {
+        let first: &Appended = &done[flush].appended;
+        let cursor = Cursor::new(first.batch, i32::try_from(position).unwrap());
+        Place {
+            cursor,
+            received_at: first.received_at,
+        }
+    };
+    let outcome = |position: u32| match verdicts[position as usize] {
+        Verdict::Stored(flush, position) => Outcome::Stored(place(flush, position)),
+        Verdict::Duplicate(flush, position) => Outcome::Duplicate(Some(place(flush, position))),
+        Verdict::Conflict(flush, position) => Outcome::Conflict(Some(place(flush, position))),
+    };
+    let expected: Vec<Outcome> = batch.rows().iter().map(|row| outcome(row.position)).collect();
+    prop_assert_eq!(&newest.appended.outcomes, &expected);
+    Ok(())
+}
+
+/// Rows, their order and the counters are the model's.
+async fn same_log(store: &Arc<dyn Store>, model: &Model, done: &[Done]) -> Result<(), TestCaseError> {
+    let rows = listed(store).await;
+    let expected: Vec<(Cursor, Event)> = model
+        .log
+        .iter()
+        .map(|(flush, position, letter)| {
+            (
+                Cursor::new(done[*flush].appended.batch, i32::try_from(*position).unwrap()),
+                spell(*letter),
+            )
+        })
+        .collect();
+    let stored: Vec<(Cursor, Event)> = rows.iter().map(|row| (row.cursor, row.event.clone())).collect();
+    prop_assert_eq!(stored, expected);
+    settle(store).await;
+    prop_assert_eq!(walked(store, Cursor::BEGINNING, 5).await.0, rows);
+    for (number, name) in TOPICS.iter().enumerate() {
+        let expected = model.counts.get(&number).copied().unwrap_or_default();
+        prop_assert_eq!(store.topic_counts(&topic(name)).await.unwrap(), expected);
+    }
+    prop_assert_eq!(store.stats().await.unwrap().counts, model.total());
+    prop_assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    Ok(())
+}
