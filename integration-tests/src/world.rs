@@ -186,7 +186,7 @@ impl Drop for World {
                 .enable_all()
                 .build()
                 .map_err(anyhow::Error::from)?
-                .block_on(tokio::time::timeout(DROP_TIMEOUT, execute_at(&server_url, sql)))?
+                .block_on(async { tokio::time::timeout(DROP_TIMEOUT, execute_at(&server_url, sql)).await })?
         })
         .join();
         if !matches!(dropped, Ok(Ok(()))) {
