@@ -131,13 +131,17 @@ fn numbers(rest: &str) -> impl Iterator<Item = i64> {
     rest.split_whitespace().filter_map(|word| word.parse().ok())
 }
 
-/// A signal that ends a process or a server.
+/// A signal to a process or a server.
 #[derive(Debug, Clone, Copy)]
 pub enum Signal {
     /// What a container's runtime sends first.
     Term,
     /// What PostgreSQL takes as `-m immediate`.
     Quit,
+    /// Freezes a process.
+    Stop,
+    /// Lets a frozen process go on.
+    Continue,
 }
 
 /// Sends a signal to a process that this test has started.
@@ -145,6 +149,8 @@ pub fn send(signal: Signal, pid: u32) {
     let name = match signal {
         Signal::Term => "TERM",
         Signal::Quit => "QUIT",
+        Signal::Stop => "STOP",
+        Signal::Continue => "CONT",
     };
     // The shell's own `kill`: the standard library has none, and a bare machine has no such program.
     let status = std::process::Command::new("sh")

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join;
+use futures_util::{StreamExt, stream};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask, try_ask};
 use integration_tests::proxy::{FlushFault, Network, Proxy};
@@ -122,6 +122,33 @@ async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send
 }
 
 #[tokio::test]
+async fn a_first_attempt_that_lands_after_its_retry_has_begun_is_counted_once() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let service = world.serve_with(behind(&proxy, &world)).await;
+    service.publish(&event("orders", "before")).await;
+    let first = proxy.flushes();
+    let held = world.hold_writers().await;
+    let batch = json!([event("orders", "a"), event("orders", "b"), event("orders", "a")]);
+    let publishing = service.publish_preferring("return=representation", &batch);
+    let landing = async {
+        world.writer_is_held().await;
+        // The server goes on with the attempt whose client is gone, and the retry meets it there.
+        proxy.cut();
+        eventually(SOON, async || {
+            ensure!(proxy.flushes() >= first + 2, "no retry yet");
+            Ok(())
+        })
+        .await;
+        held.release().await;
+    };
+    let (answer, ()) = join(publishing, landing).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert_eq!(statuses(&answer), ["stored", "stored", "duplicate"]);
+    assert_eq!(world.check(3).await.received, 4);
+}
+
+#[tokio::test]
 async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twice() {
     const CUTS: usize = 15;
     const CLIENTS: usize = 8;
@@ -156,7 +183,7 @@ async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twic
         }
         stop.send_replace(true);
     };
-    let (clients, ()) = futures_util::future::join(clients, cutting).await;
+    let (clients, ()) = join(clients, cutting).await;
     let batches: usize = clients.iter().map(|(batches, _)| batches).sum();
     let attempts: u32 = clients.iter().map(|(_, attempts)| attempts).sum();
     assert!(batches > CUTS, "only {batches} batches were published meanwhile");
@@ -407,10 +434,9 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
     let wholes = world
         .number("select count(*) from events where topic in ('whole', 'reset')")
         .await;
-    assert!(wholes <= 500, "{wholes}");
     assert!(
-        wholes >= 250,
-        "who only does not wait for the answer has published: {wholes}"
+        (1..=500).contains(&wholes),
+        "{wholes} of the 500 that sent a whole request"
     );
     let after = time_of_a_hundred(&service, "after").await;
     assert!(

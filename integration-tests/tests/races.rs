@@ -1,15 +1,18 @@
 //! Several replicas on one database: each event stored exactly once, and told so exactly once.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
 use futures_util::stream;
 use integration_tests::http::ask;
 use integration_tests::publish::{Verdict, event, shuffled, verdicts};
-use integration_tests::service::Service;
+use integration_tests::service::{Service, Signal};
 use integration_tests::world::World;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 /// Publishes these events in batches of `size`, eight requests at a time, and gives back all verdicts.
 async fn publish_all(service: &Service, events: &[Value], size: usize) -> Vec<Verdict> {
@@ -152,4 +155,63 @@ async fn an_event_published_after_another_was_acknowledged_comes_after_it_whatev
         last = verdict.cursor;
     }
     world.check(60).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_is_frozen_holds_nobody_else_up() {
+    let world = World::new().await;
+    let (frozen, other) = join(world.serve(), world.serve()).await;
+    for round in 0..20 {
+        let copies: Vec<Value> = (0..200)
+            .map(|number| event("orders", &format!("evt-{round}-{number}")))
+            .collect();
+        let mut requests = JoinSet::new();
+        for batch in copies.chunks(50) {
+            requests.spawn(ask(frozen.post("/publish").json(batch)));
+        }
+        // Each round freezes it a little later in its work.
+        for _ in 0..round * 2 {
+            tokio::task::yield_now().await;
+        }
+        frozen.signal(Signal::Stop);
+        let asked = Instant::now();
+        publish_all(&other, &copies, 50).await;
+        assert!(
+            asked.elapsed() < Duration::from_secs(4),
+            "held up for {:?} by a frozen replica",
+            asked.elapsed()
+        );
+        frozen.signal(Signal::Continue);
+        for answer in requests.join_all().await {
+            assert!([200, 201].contains(&answer.status), "{}", answer.text());
+        }
+    }
+    assert_eq!(world.check(4000).await.received, 8000);
+}
+
+#[tokio::test]
+async fn an_index_may_be_rebuilt_while_events_are_stored() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    let done = Cell::new(false);
+    let rebuilding = async {
+        for index in ["events_pkey", "batches_flush_id_key", "topic_counts_pkey"].repeat(3) {
+            world.execute(&format!("reindex index concurrently {index}")).await;
+        }
+        done.set(true);
+    };
+    let publishing = async {
+        let mut count = 0;
+        while !done.get() {
+            let batch: Vec<Value> = (count..count + 400)
+                .map(|number| event("orders", &format!("evt-{number}")))
+                .collect();
+            // Half of each round was sent in the round before.
+            publish_all(&service, &batch, 50).await;
+            count += 200;
+        }
+        count
+    };
+    let ((), count) = join(rebuilding, publishing).await;
+    world.check(count + 200).await;
 }
