@@ -13,6 +13,7 @@ mod seat;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -38,6 +39,8 @@ struct Shared {
     bytes: Arc<Budget>,
     metrics: Arc<Metrics>,
     trouble: std::sync::Mutex<Option<(ErrorClass, Instant)>>,
+    /// How often a connection to the store was seen to break: the others may be broken as well.
+    breaks: AtomicU64,
 }
 
 /// The events of one request, on their way to the store.
@@ -107,6 +110,7 @@ impl Ingest {
             metrics,
             settings,
             trouble: std::sync::Mutex::default(),
+            breaks: AtomicU64::default(),
         });
         let writers = (0..writers)
             .map(|lane| Writer::new(lane, store.clone(), shared.clone()))
@@ -166,6 +170,11 @@ impl Ingest {
     /// Takes no more submissions. The writers commit what is queued and return.
     pub fn close(&self) {
         self.shared.queue.close();
+    }
+
+    /// A connection to the store broke elsewhere: writers look after theirs before they use them again.
+    pub fn suspect_connections(&self) {
+        self.shared.breaks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Events in memory: queued, or in a flush.

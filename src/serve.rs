@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, LifeConfig};
@@ -87,8 +88,15 @@ struct Service {
 impl Service {
     /// The store is open: from here on requests are served.
     fn start(&self, writers: Vec<Writer>, health: watch::Sender<Health>) {
-        self.tasks
-            .spawn("probe", probe(self.store.clone(), health, self.tasks.stop().clone()));
+        self.tasks.spawn(
+            "probe",
+            probe(
+                self.store.clone(),
+                self.ingest.clone(),
+                health,
+                self.tasks.stop().clone(),
+            ),
+        );
         for writer in writers {
             self.tasks.spawn("writer", writer.run());
         }
@@ -151,10 +159,13 @@ async fn open(store: &dyn Store, migrates: bool) -> Result<()> {
 }
 
 /// Probes the store until the service stops.
-async fn probe(store: Arc<dyn Store>, health: watch::Sender<Health>, stop: tokio_util::sync::CancellationToken) {
+async fn probe(store: Arc<dyn Store>, ingest: Ingest, health: watch::Sender<Health>, stop: CancellationToken) {
     let mut was_well = None;
     while !stop.is_cancelled() {
         let found = store.probe().await;
+        if found.is_err() {
+            ingest.suspect_connections();
+        }
         if was_well != Some(found.is_ok()) {
             match &found {
                 Ok(_) if was_well.is_some() => tracing::info!("the store is back"),

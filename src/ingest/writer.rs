@@ -1,6 +1,7 @@
 //! A writer: takes what is waiting, commits it as one batch, and answers every request with its own verdicts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -16,8 +17,8 @@ use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Store,
 /// How long one attempt to commit may take before its outcome counts as unknown and it is sent again elsewhere.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection that was idle for longer is asked whether it still works before it is used: one round trip, which a service
-/// under load never makes.
+/// A connection that was idle for longer, or that was there when another one broke, is asked whether it still works before
+/// it is used: one round trip, which a service under load never makes.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// How long that may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ pub struct Writer {
     appender: Option<Box<dyn Appender>>,
     /// When the connection was last known to work.
     used: Instant,
+    /// The number of breaks that were known then.
+    breaks: u64,
     backoff: Backoff,
 }
 
@@ -61,6 +64,7 @@ impl Writer {
             shared,
             appender: None,
             used: Instant::now(),
+            breaks: 0,
             backoff: Backoff::default(),
         }
     }
@@ -83,8 +87,8 @@ impl Writer {
     /// and nobody waits any more.
     async fn connect(&mut self) {
         if let Some(mut appender) = self.appender.take() {
-            if self.used.elapsed() < IDLE_TRUSTED || appender.ping(PING_TIMEOUT).await.is_ok() {
-                self.appender = Some(appender);
+            if self.is_trusted() || appender.ping(PING_TIMEOUT).await.is_ok() {
+                self.keep(appender);
                 return;
             }
             tracing::debug!("a connection died while it was idle");
@@ -218,6 +222,11 @@ impl Writer {
         result
     }
 
+    /// Whether the connection may be used without asking it: it worked a moment ago, and none has broken since.
+    fn is_trusted(&self) -> bool {
+        self.used.elapsed() < IDLE_TRUSTED && self.breaks == self.shared.breaks.load(Ordering::Relaxed)
+    }
+
     async fn appender(&mut self) -> Result<Box<dyn Appender>, StoreError> {
         match self.appender.take() {
             Some(appender) => Ok(appender),
@@ -235,10 +244,14 @@ impl Writer {
     fn keep(&mut self, appender: Box<dyn Appender>) {
         self.appender = Some(appender);
         self.used = Instant::now();
+        self.breaks = self.shared.breaks.load(Ordering::Relaxed);
     }
 
     fn report(&self, error: &StoreError) {
         self.shared.set_trouble(Some(error.class));
+        if error.class.breaks_connection() {
+            self.shared.breaks.fetch_add(1, Ordering::Relaxed);
+        }
         let (class, line) = (error.class.as_str(), error.line());
         match error.class {
             ErrorClass::Configuration | ErrorClass::Unexpected => tracing::error!(error.class = class, "{line}"),
