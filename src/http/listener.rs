@@ -29,6 +29,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::HttpConfig;
 
+/// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head.
+const CONNECTION_BUFFER: usize = 64 << 10;
+
 /// How long the loop waits after a failed accept (out of file handles, most likely) for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -115,6 +118,7 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
         .header_read_timeout(config.idle_timeout)
         // A client that sends its request and closes has sent it: without this, hyper would drop it on the way.
         .half_close(true)
+        .max_buf_size(CONNECTION_BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
