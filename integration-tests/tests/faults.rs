@@ -232,6 +232,37 @@ async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
 }
 
 #[tokio::test]
+async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
+    let service = world.serve_with(settings).await;
+    service.publish(&event("orders", "before")).await;
+    proxy.set(Network::BlackHole);
+    proxy.cut();
+    // What is sent on connections that are just being cut may be in doubt.
+    let doubtful: Vec<Value> = events("doubtful", 0..20);
+    let answers = stream::iter(&doubtful)
+        .map(|event| service.publish(event))
+        .buffer_unordered(20)
+        .collect::<Vec<Answer>>()
+        .await;
+    for answer in &answers {
+        assert!([503, 504].contains(&answer.status), "{}", answer.text());
+    }
+    // From here on there are no connections, and none can be made.
+    for event in events("orders", 0..5) {
+        service.publish(&event).await.problem(503);
+    }
+    proxy.set(Network::Pass);
+    recovered(&service, "after").await;
+    for event in &doubtful {
+        publish_until_stored(&service, event).await;
+    }
+    world.check(22).await;
+}
+
+#[tokio::test]
 async fn a_slow_network_only_takes_its_time() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
