@@ -186,7 +186,11 @@ async fn accept(port: u16, mut listener: Option<TcpListener>, upstream: (String,
         };
         tokio::select! {
             Ok((client, _)) = accepted => {
-                connections.spawn(connect(client, upstream.clone(), Arc::clone(&control)));
+                let now = *state.borrow();
+                // Who had knocked before the listener was gone is not let in any more.
+                if now.network != Network::Refuse {
+                    connections.spawn(connect(client, upstream.clone(), Arc::clone(&control), now.cuts));
+                }
             }
             Ok(()) = state.changed() => {}
             Some(_) = connections.join_next() => {}
@@ -194,10 +198,9 @@ async fn accept(port: u16, mut listener: Option<TcpListener>, upstream: (String,
     }
 }
 
-/// Serves one connection until one side closes it or it is cut.
-async fn connect(mut client: TcpStream, upstream: (String, u16), control: Arc<Control>) {
+/// Serves one connection, accepted after so many `cuts`, until one side closes it or it is cut.
+async fn connect(mut client: TcpStream, upstream: (String, u16), control: Arc<Control>, cuts: u64) {
     let mut state = control.state.subscribe();
-    let cuts = state.borrow_and_update().cuts;
     let Ok(mut server) = TcpStream::connect(upstream).await else {
         return;
     };

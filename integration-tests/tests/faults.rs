@@ -1,6 +1,7 @@
 //! Broken networks, lost replies, vanished clients, spent budgets: nothing is lost, nothing is counted twice, and the
 //! service comes back by itself.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -232,6 +233,37 @@ async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
 }
 
 #[tokio::test]
+async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
+    let service = world.serve_with(settings).await;
+    service.publish(&event("orders", "before")).await;
+    proxy.set(Network::BlackHole);
+    proxy.cut();
+    // What is sent on connections that are just being cut may be in doubt.
+    let doubtful: Vec<Value> = events("doubtful", 0..20);
+    let answers = stream::iter(&doubtful)
+        .map(|event| service.publish(event))
+        .buffer_unordered(20)
+        .collect::<Vec<Answer>>()
+        .await;
+    for answer in &answers {
+        assert!([503, 504].contains(&answer.status), "{}", answer.text());
+    }
+    // From here on there are no connections, and none can be made.
+    for event in events("orders", 0..5) {
+        service.publish(&event).await.problem(503);
+    }
+    proxy.set(Network::Pass);
+    recovered(&service, "after").await;
+    for event in &doubtful {
+        publish_until_stored(&service, event).await;
+    }
+    world.check(22).await;
+}
+
+#[tokio::test]
 async fn a_slow_network_only_takes_its_time() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
@@ -283,17 +315,28 @@ async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_
     proxy.set(Network::Refuse);
     proxy.cut();
     service.unready_within(RECOVERY).await;
-    // In all this is fifty times the budget.
-    let refused = stream::iter(1..2000)
-        .map(|number| service.publish_bytes("application/json", bulky_event(number, &filling)))
-        .buffer_unordered(256)
-        .collect::<Vec<Answer>>()
-        .await;
-    for answer in &refused {
-        answer.problem(503);
-    }
-    let grown = service.resident_bytes().saturating_sub(before);
-    assert!(grown < 48 << 20, "memory grew by {grown} bytes");
+    let refuse = async |numbers: Range<usize>| {
+        let answers = stream::iter(numbers)
+            .map(|number| service.publish_bytes("application/json", bulky_event(number, &filling)))
+            .buffer_unordered(128)
+            .collect::<Vec<Answer>>()
+            .await;
+        for answer in &answers {
+            answer.problem(503);
+        }
+        service.resident_bytes()
+    };
+    // The first wave fills the budget and opens the connections; what comes after, fifty times the budget, adds nothing.
+    let filled = refuse(1..500).await;
+    let after = refuse(500..2500).await;
+    assert!(
+        filled < before + (64 << 20),
+        "memory grew from {before} to {filled} bytes"
+    );
+    assert!(
+        after < filled + (16 << 20),
+        "memory grew on from {filled} to {after} bytes"
+    );
 
     proxy.set(Network::Pass);
     service.ready_within(RECOVERY).await;
