@@ -265,7 +265,7 @@ pub(super) async fn a_conflict_names_the_first_copy_and_changes_nothing(bed: &dy
         source: Source::parse("rival").unwrap(),
         ..event("t", "1", r#"{"v":2}"#)
     };
-    let again = Writer::of(&other).await.send(&[rival.clone()]).await;
+    let again = Writer::of(&other).await.send(std::slice::from_ref(&rival)).await;
     assert_eq!(again.outcomes, [Outcome::Conflict(Some(places(&first)[0]))]);
     // Only payloads are compared: another time or source is a plain duplicate.
     let retold = Event {
