@@ -147,13 +147,13 @@ impl Writer {
             Ok(appended) => {
                 let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
                 for ((_, work), count) in group.into_iter().zip(counts) {
-                    self.answer(work, Ok(verdicts.by_ref().take(count).collect()));
+                    self.answer(*work, Ok(verdicts.by_ref().take(count).collect()));
                 }
                 Step::Done
             }
             Err(Failure::Unknown) => {
                 for (_, work) in group {
-                    self.answer(work, Err(SubmitError::Unknown));
+                    self.answer(*work, Err(SubmitError::Unknown));
                 }
                 Step::Done
             }
@@ -282,7 +282,7 @@ impl Writer {
             Handling::Strict | Handling::Lenient => {
                 let answer = Err(SubmitError::Refused(culprits));
                 work.events.clear();
-                self.answer(work, answer);
+                self.answer(*work, answer);
                 None
             }
         }
@@ -324,24 +324,24 @@ impl Writer {
             Err(Failure::Definite) => Err(SubmitError::TooLate),
             Err(Failure::Refused) => Err(SubmitError::Refused((0..total).collect())),
         };
-        self.answer(work, answer);
+        self.answer(*work, answer);
     }
 
     /// The indices of the events that the store refuses, by rehearsing halves and halves of halves.
     async fn culprits(&mut self, events: &[Event]) -> Result<Vec<usize>, StoreError> {
         let mut culprits = Vec::new();
-        let mut ranges = vec![0..events.len()];
+        let mut ranges = vec![(0, events.len())];
         let mut rehearsals = 0;
-        while let Some(range) = ranges.pop() {
+        while let Some((start, end)) = ranges.pop() {
             rehearsals += 1;
-            if rehearsals <= REHEARSALS_MAX && self.is_accepted(&events[range.clone()]).await? {
+            if rehearsals <= REHEARSALS_MAX && self.is_accepted(&events[start..end]).await? {
                 continue;
             }
-            if range.len() == 1 || rehearsals > REHEARSALS_MAX {
-                culprits.extend(range);
+            if end - start == 1 || rehearsals > REHEARSALS_MAX {
+                culprits.extend(start..end);
             } else {
-                let middle = range.start + range.len() / 2;
-                ranges.extend([middle..range.end, range.start..middle]);
+                let middle = start.midpoint(end);
+                ranges.extend([(middle, end), (start, middle)]);
             }
         }
         culprits.sort_unstable();
@@ -370,13 +370,13 @@ impl Writer {
     }
 
     /// Ends a request: its room is free before its answer can be seen.
-    fn answer(&self, work: Box<Work>, answer: Answer) {
+    fn answer(&self, work: Work, answer: Answer) {
         let ticket = work.ticket;
         let Work {
             answer: waiter,
             reservation,
             ..
-        } = *work;
+        } = work;
         drop(reservation);
         self.shared.queue.ended(ticket);
         if waiter.send(answer).is_err() {

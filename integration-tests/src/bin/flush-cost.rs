@@ -121,7 +121,7 @@ async fn load(
     size: usize,
     connection: u64,
     time: Duration,
-) -> Result<u64> {
+) -> Result<f64> {
     let mut pg = PgConnection::connect_with(&options).await?;
     let (mut next, mut state) = (0, connection);
     let prepared: Vec<Rows> = (0..(400_000 / size).clamp(8, 4000))
@@ -149,18 +149,18 @@ async fn load(
     }
     let seconds = start.elapsed().as_secs_f64();
     pg.close().await?;
-    Ok((events as f64 / seconds) as u64)
+    Ok(events as f64 / seconds)
 }
 
 /// One side of one round, on empty tables: events per second of all connections together.
-async fn side(options: &PgConnectOptions, statement: &'static str, size: usize, time: Duration) -> Result<u64> {
+async fn side(options: &PgConnectOptions, statement: &'static str, size: usize, time: Duration) -> Result<f64> {
     let mut pg = PgConnection::connect_with(options).await?;
     pg.execute("truncate events, batches, topic_counts; checkpoint").await?;
     let mut tasks = JoinSet::new();
     for connection in 0..CONNECTIONS {
         tasks.spawn(load(options.clone(), statement, size, connection, time));
     }
-    let mut total = 0;
+    let mut total = 0.0;
     for result in tasks.join_all().await {
         total += result?;
     }
@@ -216,8 +216,8 @@ async fn measure(options: &PgConnectOptions, rounds: u64, time: Duration) -> Res
     for size in BATCH_SIZES {
         let (mut function, mut single, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let a = side(options, FUNCTION, size, time).await? as f64;
-            let b = side(options, SINGLE_CTE, size, time).await? as f64;
+            let a = side(options, FUNCTION, size, time).await?;
+            let b = side(options, SINGLE_CTE, size, time).await?;
             function.push(a);
             single.push(b);
             ratios.push(a / b);
