@@ -146,4 +146,30 @@ mod tests {
         }
         assert!(faults.is_empty(), "{faults:#?}");
     }
+
+    #[test]
+    fn every_test_that_the_readme_names_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let table = readme
+            .split("## What you can rely on")
+            .nth(1)
+            .unwrap()
+            .split("\n## ")
+            .next()
+            .unwrap();
+        let tests: String = files(&root.join("integration-tests/tests"))
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let mut names = rows
+            .flat_map(|row| row.split('`').skip(1).step_by(2))
+            .filter(|name| name.contains('_'))
+            .peekable();
+        assert!(names.peek().is_some());
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}()")), "there is no test {name}");
+        }
+    }
 }

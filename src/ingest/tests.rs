@@ -378,6 +378,14 @@ async fn a_lenient_request_stores_what_the_store_does_not_refuse_in_one_flush() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_no_event_explains_ends_at_the_deadline() {
+    let bench = bench(1, [Behave::Fail(ErrorClass::Data); 1000]);
+    assert_eq!(bench.submit(&["a", "b"]).await, Err(SubmitError::TooLate));
+    let bench = self::bench(1, [Behave::Fail(ErrorClass::Data); 3]);
+    assert_eq!(words(&bench.submit(&["a", "b"]).await.unwrap()), ["stored", "stored"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_goes_away_is_stored_all_the_same() {
     let bench = bench(1, []);
     let mut request = Box::pin(bench.submit(&["a"]));

@@ -265,16 +265,19 @@ impl Writer {
     async fn without_culprits(&mut self, mut group: Vec<Seated>) -> Option<Vec<Seated>> {
         let (seat, mut work) = group.pop()?;
         let culprits = match self.culprits(&work.events).await {
-            Ok(culprits) => culprits,
-            Err(error) => {
-                // The store went away in the middle of the search: begin again when it is back.
-                self.report(&error);
+            Ok(culprits) if !culprits.is_empty() => culprits,
+            // Nothing is refused any more, or the store went away in the middle of the search: from the beginning, while
+            // the request may still give up.
+            other => {
+                if let Err(error) = other {
+                    self.report(&error);
+                }
+                let seat = put_back((seat, work));
                 tokio::time::sleep(self.backoff.next_wait()).await;
-                return Some(retake(vec![put_back((seat, work))]));
+                return Some(retake(vec![seat]));
             }
         };
         match work.handling {
-            _ if culprits.is_empty() => Some(vec![(seat, work)]),
             Handling::Lenient if culprits.len() < work.events.len() => {
                 self.store_the_rest(seat, work, &culprits).await;
                 None
