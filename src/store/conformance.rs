@@ -321,6 +321,7 @@ conformance! {
             of_two_writers_at_the_same_moment_one_stores
             later_flushes_come_later_in_the_log
             overlapping_flushes_of_many_rounds_store_each_event_once
+            flushes_of_the_same_topics_never_deadlock
             an_empty_flush_is_committed
             a_flush_of_ten_thousand_duplicates_is_answered_in_time
             an_event_that_the_store_refuses_is_a_data_error_and_nothing_of_its_flush_is_stored
@@ -353,6 +354,7 @@ conformance! {
             every_filter_in_both_orders_with_limit_and_offset
             a_list_shows_what_was_just_acknowledged
             a_long_list_is_read_page_by_page
+            many_reads_at_once_wait_for_their_turn
             the_next_of_a_full_list_is_its_last_event
             the_next_of_a_short_list_is_the_settled_edge
             the_next_of_a_newest_first_list_is_the_settled_edge

@@ -350,6 +350,27 @@ pub(super) async fn overlapping_flushes_of_many_rounds_store_each_event_once(bed
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
+/// No event is sent twice here, so that the writers meet at the counters alone.
+pub(super) async fn flushes_of_the_same_topics_never_deadlock(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writers = [
+        Writer(store.appender(0).await.unwrap()),
+        Writer(store.appender(16).await.unwrap()),
+    ];
+    let sent = |by: &str, round: usize| -> Vec<Event> {
+        let topic = |n: usize| format!("t{}", (n * 37 + round) % 100);
+        (0..100)
+            .map(|n| event(&topic(n), &format!("{by} {round}"), "{}"))
+            .collect()
+    };
+    for round in 0..60 {
+        let (mine, yours) = (sent("mine", round), sent("yours", round));
+        let [one, two] = &mut writers;
+        tokio::join!(one.send(&mine), two.send(&yours));
+    }
+    assert_eq!(store.stats().await.unwrap().counts, counts(12_000, 12_000, 0, 0));
+}
+
 pub(super) async fn an_empty_flush_is_committed(bed: &dyn Bed) {
     let store = migrated(bed).await;
     let appended = Writer::of(&store).await.send(&[]).await;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::{Bed, Writer, event, events, listed, migrated, settle, walked};
 use crate::event::{Cursor, Event, EventId, Source, StoredEvent, Timestamp, Topic};
 use crate::store::{Filter, List, Order, Store};
@@ -166,6 +168,14 @@ pub(super) async fn a_long_list_is_read_page_by_page(bed: &dyn Bed) {
             }
             assert_eq!(seen, expected);
         }
+    }
+}
+
+pub(super) async fn many_reads_at_once_wait_for_their_turn(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    Writer::of(&store).await.send(&events("t", "", 3)).await;
+    for read in join_all((0..100).map(|_| listed(&store))).await {
+        assert_eq!(read.len(), 3);
     }
 }
 

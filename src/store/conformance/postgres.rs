@@ -270,6 +270,9 @@ fn an_attempt_that_lands_after_its_time_out_is_counted_once() {
 fn overlapping_flushes_never_deadlock() {
     on_postgres(async |bed| {
         super::append::overlapping_flushes_of_many_rounds_store_each_event_once(bed).await;
+        bed.execute("delete from events; delete from batches; delete from topic_counts")
+            .await;
+        super::append::flushes_of_the_same_topics_never_deadlock(bed).await;
         // The writers are gone: a backend that ends has reported all that it counted.
         let sql = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'eventsieve writer'";
         let mut pg = bed.connect().await;
@@ -436,6 +439,53 @@ fn a_reader_whose_idle_connection_died_reads_on_a_new_one() {
             .await;
         }
         assert_eq!(listed(&store).await.len(), 1);
+    });
+}
+
+/// What was committed is there, what was not is not: a cut connection leaves nothing half done, and the same flush may follow.
+#[test]
+fn a_flush_whose_connection_is_cut_is_ambiguous_and_can_be_sent_again() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let mut writer = Writer::of(&store).await;
+        writer.send(&[event("t", "before", "{}")]).await;
+
+        let lock = stall(bed).await;
+        let (id, sent) = (Uuid::new_v4(), [event("t", "1", "{}"), event("u", "1", "{}")]);
+        let cut = async {
+            eventually("the flush waits", async || waiting(bed).await == 1).await;
+            let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+                       where datname = current_database() and application_name = 'eventsieve writer'";
+            bed.execute(sql).await;
+        };
+        let (result, ()) = tokio::join!(writer.attempt(id, &sent, super::ATTEMPT), cut);
+        let error = result.unwrap_err();
+        assert!(
+            error.class.is_ambiguous() && error.class.breaks_connection(),
+            "{}",
+            error.line()
+        );
+        assert_eq!(listed(&store).await.len(), 1);
+        drop(lock);
+        assert_eq!(kinds(&Writer::of(&store).await.send_as(id, &sent).await), ["stored"; 2]);
+        assert_eq!(store.stats().await.unwrap().counts, counts(3, 3, 0, 0));
+    });
+}
+
+/// An upgrade of the system's libraries changes how other collations sort, and corrupts the indexes made with them.
+#[test]
+fn every_key_is_sorted_by_its_bytes() {
+    on_postgres(async |bed| {
+        migrated(bed).await;
+        let sql = "select c.relname || '.' || a.attname from pg_index i join pg_class c on c.oid = i.indrelid
+                       join pg_attribute a on a.attrelid = c.oid and a.attnum = any (i.indkey)
+                       join pg_collation l on l.oid = a.attcollation
+                   where c.relnamespace = 'public'::regnamespace and l.collname <> 'C'";
+        let others: Vec<String> = sqlx::query_scalar(sql)
+            .fetch_all(&mut bed.connect().await)
+            .await
+            .unwrap();
+        assert_eq!(others, [""; 0]);
     });
 }
 
