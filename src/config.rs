@@ -26,6 +26,12 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+impl From<String> for DatabaseUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
 /// Some configuration that cannot be: every problem is a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
@@ -36,7 +42,7 @@ pub struct ConfigError(pub Vec<String>);
 pub struct StoreOptions {
     /// The store: postgres://USER:PASSWORD@HOST/DATABASE. A file named by DATABASE_URL_FILE may hold it instead.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<String>,
+    database_url: Option<DatabaseUrl>,
     /// A file that holds the store's URL.
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
     database_url_file: Option<PathBuf>,
@@ -49,7 +55,7 @@ impl StoreOptions {
     /// [`ConfigError`] with what is missing or wrong.
     pub fn check(&self) -> Result<DatabaseUrl, ConfigError> {
         let url = match (&self.database_url, &self.database_url_file) {
-            (Some(url), _) if !url.is_empty() => url.clone(),
+            (Some(url), _) if !url.0.is_empty() => url.0.clone(),
             (_, Some(file)) => match std::fs::read_to_string(file) {
                 Ok(text) => text.trim().to_owned(),
                 Err(error) => {
@@ -274,6 +280,9 @@ impl ServeOptions {
 /// larger batch is no faster, and those behind it wait longer.
 const BATCH_EVENTS: usize = 5000;
 
+/// What an event takes in memory beside its text, at most: the least budget of bytes is reckoned with it.
+pub const EVENT_BYTES: usize = 256;
+
 /// Collects what is wrong; a value that is wrong reads as zero, which nobody uses.
 #[derive(Default)]
 struct Problems(Vec<String>);
@@ -326,9 +335,9 @@ impl Problems {
                 "EVENTSIEVE_QUEUE_EVENTS must be at least EVENTSIEVE_MAX_EVENTS: a request is never split".to_owned(),
             );
         }
-        if ingest.queue_bytes_max < http.body_bytes_max {
+        if ingest.queue_bytes_max < http.body_bytes_max + http.events_max * EVENT_BYTES {
             self.0.push(
-                "EVENTSIEVE_QUEUE_BYTES must be at least EVENTSIEVE_MAX_BODY: a request is never split".to_owned(),
+                "EVENTSIEVE_QUEUE_BYTES must hold one request, which is never split: EVENTSIEVE_MAX_BODY and 256 bytes for each of EVENTSIEVE_MAX_EVENTS".to_owned(),
             );
         }
         if life.grace_period < life.drain_delay {
@@ -367,6 +376,8 @@ mod tests {
         assert_eq!(config.ingest.request_deadline, Duration::from_secs(2));
         assert_eq!(config.ingest.batch_events_max, 10_000);
         assert!(!format!("{config:?}").contains("secret"));
+        let options = Command::parse_from(["serve", "--database-url", "postgres://u:secret@h/d"]).serve;
+        assert!(!format!("{options:?}").contains("secret"));
     }
 
     #[test]

@@ -44,17 +44,6 @@ pub struct Event {
     pub payload: Payload,
 }
 
-impl Event {
-    /// The bytes of memory that the event is accounted with: its text and its own size.
-    pub fn weight(&self) -> usize {
-        let text = self.topic.as_str().len()
-            + self.event_id.as_str().len()
-            + self.source.as_str().len()
-            + self.payload.as_str().len();
-        text + size_of::<Self>()
-    }
-}
-
 /// An event with what the store added to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StoredEvent {
@@ -135,14 +124,5 @@ mod tests {
         let event = stored("{\"b\": 9007199254740993,\r\n\"a\":1.0}");
         assert_eq!(json(&event, Form::AsSent), expected);
         assert_eq!(json(&event, Form::OneLine), expected.replace("\r\n", "  "));
-    }
-
-    #[test]
-    fn the_weight_is_the_text_and_the_size_of_the_struct() {
-        let event = stored(r#"{"a":1}"#).event;
-        assert_eq!(
-            event.weight(),
-            13 + 10 + 7 + 7 + size_of::<Event>() + "\u{2028}".len() - 3
-        );
     }
 }

@@ -478,6 +478,15 @@ impl StoreError {
         self
     }
 
+    /// The same, met before a flush was sent: whatever it was, nothing of the flush can have been stored.
+    #[must_use]
+    pub fn before_sending(mut self) -> Self {
+        if self.class.is_ambiguous() {
+            self.class = ErrorClass::NotSent;
+        }
+        self
+    }
+
     /// What was being done and what went wrong, in one line for the log.
     #[must_use]
     pub fn line(&self) -> String {

@@ -29,15 +29,22 @@ impl World {
         let server_url = environment("DATABASE_URL").expect(
             "DATABASE_URL is not set: it names the superuser of a throwaway PostgreSQL, and `make test` starts one",
         );
-        Self::at(&server_url).await
+        Self::at(&server_url, "").await
+    }
+
+    /// The same in another encoding than the server's.
+    pub async fn in_encoding(encoding: &str) -> Self {
+        let server_url = std::env::var("DATABASE_URL").expect("DATABASE_URL is set, as for `World::new`");
+        let options = format!("encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0");
+        Self::at(&server_url, &options).await
     }
 
     /// An empty database on a server of the test's own.
     pub async fn on(server: &PostgresServer) -> Self {
-        Self::at(&server.url()).await
+        Self::at(&server.url(), "").await
     }
 
-    async fn at(server_url: &str) -> Self {
+    async fn at(server_url: &str, options: &str) -> Self {
         let database = format!("eventsieve_test_{}", Uuid::new_v4().simple());
         let mut url = Url::parse(server_url).expect("DATABASE_URL is a URL");
         url.set_path(&database);
@@ -48,9 +55,12 @@ impl World {
             database_url: url.to_string(),
             pool: pool(url.as_str()),
         };
-        execute_at(&world.server_url, format!("create database {}", world.database))
-            .await
-            .expect("a superuser may create databases");
+        execute_at(
+            &world.server_url,
+            format!("create database {} {options}", world.database),
+        )
+        .await
+        .expect("a superuser may create databases");
         world
     }
 

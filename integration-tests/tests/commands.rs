@@ -59,6 +59,13 @@ async fn serve_without_migrating_refuses_an_old_schema() {
 }
 
 #[tokio::test]
+async fn a_database_that_cannot_hold_every_character_is_refused() {
+    let world = World::in_encoding("SQL_ASCII").await;
+    assert_told(&world.run(&["migrate"]).await, 1, "UTF8");
+    assert_told(&world.run(&["serve"]).await, 1, "UTF8");
+}
+
+#[tokio::test]
 async fn verify_finds_every_drift_and_none_where_there_is_none() {
     let world = World::new().await;
     let service = world.serve().await;

@@ -15,11 +15,15 @@ use super::AppState;
 use super::body::{self, Form};
 use super::error::Failure;
 use super::prefer::{PREFERENCE_APPLIED, Preferences};
+use crate::config::EVENT_BYTES;
 use crate::event::{
     Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic,
     parse_json, parse_lines,
 };
 use crate::ingest::{Handling, Reservation, Submission, SubmitError, Verdict};
+
+/// What an event takes beside its text is within what the configuration reckons with.
+const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
 
 /// Takes events and answers when they are durable.
 pub async fn publish(State(state): State<AppState>, headers: HeaderMap, mut body: Body) -> Result<Response, Failure> {
@@ -60,24 +64,8 @@ pub async fn publish(State(state): State<AppState>, headers: HeaderMap, mut body
         return Ok(report.accepted(&parsed));
     }
     match state.ingest.submit(submission).await {
-        Ok(verdicts) => {
-            let refused = verdicts
-                .iter()
-                .filter(|verdict| matches!(verdict, Verdict::Refused))
-                .count();
-            state.metrics.rejected.fetch_add(refused as u64, Ordering::Relaxed);
-            Ok(report.processed(&parsed, &verdicts))
-        }
-        Err(SubmitError::Refused(culprits)) => {
-            state
-                .metrics
-                .rejected
-                .fetch_add(culprits.len() as u64, Ordering::Relaxed);
-            let refused = |culprit: &usize| store_refused(&parsed, parsed.indices[*culprit]);
-            Err(Failure::Invalid(
-                culprits.iter().take(FAULTS_MAX).map(refused).collect(),
-            ))
-        }
+        Ok(verdicts) => Ok(report.processed(&parsed, &verdicts)),
+        Err(SubmitError::Refused(culprits)) => Err(Failure::Invalid(report.faults(&parsed, &culprits))),
         Err(error) => Err(error.into()),
     }
 }
@@ -93,7 +81,8 @@ async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<
 /// Waits for everything that was accepted before.
 pub async fn flush(State(state): State<AppState>) -> Result<Json<Value>, Failure> {
     state.check_started()?;
-    let flushed = state.ingest.flush().await?;
+    let not_in_time = |_| Failure::Unavailable("Not all that was accepted could be committed in time. Try again.");
+    let flushed = state.ingest.flush().await.map_err(not_in_time)?;
     Ok(Json(json!({ "flushed": flushed })))
 }
 
@@ -198,6 +187,23 @@ impl Report {
             results,
         };
         (status, Json(answer)).into_response()
+    }
+
+    /// The faults of a request of which nothing could be stored: those of its invalid events, and those that the store found.
+    fn faults(self, parsed: &Parsed, culprits: &[usize]) -> Vec<Fault> {
+        let refused = culprits.iter().map(|culprit| parsed.indices[*culprit]);
+        let refused = refused.map(|index| (index, vec![store_refused(parsed, index)]));
+        let rejected = self
+            .rejected
+            .into_iter()
+            .map(|rejected| (rejected.index, rejected.faults));
+        let mut faults: Vec<(usize, Vec<Fault>)> = rejected.chain(refused).collect();
+        faults.sort_by_key(|(index, _)| *index);
+        faults
+            .into_iter()
+            .flat_map(|(_, faults)| faults)
+            .take(FAULTS_MAX)
+            .collect()
     }
 
     /// The answer to a request whose events are only queued.

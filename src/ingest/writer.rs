@@ -121,11 +121,19 @@ impl Writer {
                     let rest = group.split_off(group.len() / 2);
                     groups.extend([rest, group]);
                 }
+                // The search for its culprits takes long, so all the others are stored first.
+                Step::Refused(group) if !groups.is_empty() => groups.insert(0, group),
                 Step::Refused(group) => groups.extend(self.without_culprits(group).await),
                 Step::Again(seats) => {
+                    // Back to their seats with all of them: while the store is gone each may give up.
+                    let seats: Vec<Vec<Arc<Seat>>> = groups
+                        .drain(..)
+                        .map(|group| group.into_iter().map(put_back).collect())
+                        .chain([seats])
+                        .collect();
                     tokio::time::sleep(self.backoff.next_wait()).await;
                     self.connect().await;
-                    groups.push(retake(seats));
+                    groups.extend(seats.into_iter().map(|seats| self.retake(seats)));
                 }
             }
         }
@@ -194,6 +202,7 @@ impl Writer {
                     self.backoff.reset();
                     return Ok(appended);
                 }
+                // A refusal settles a doubt, too: had the first attempt committed, this one had met its ledger row.
                 Err(error) if error.class == ErrorClass::Data => return Err(Failure::Refused),
                 Err(error) => {
                     self.report(&error);
@@ -274,9 +283,10 @@ impl Writer {
                 }
                 let seat = put_back((seat, work));
                 tokio::time::sleep(self.backoff.next_wait()).await;
-                return Some(retake(vec![seat]));
+                return Some(self.retake(vec![seat]));
             }
         };
+        self.count_refused(culprits.len());
         match work.handling {
             Handling::Lenient if culprits.len() < work.events.len() => {
                 self.store_the_rest(seat, work, &culprits).await;
@@ -372,6 +382,26 @@ impl Writer {
         }
     }
 
+    /// Takes the work out again, where the request has not given up meanwhile. Work whose request was answered at its deadline
+    /// while it was in our hands is let go: nothing of it was stored.
+    fn retake(&self, seats: Vec<Arc<Seat>>) -> Vec<Seated> {
+        let mut group = Vec::with_capacity(seats.len());
+        for seat in seats {
+            match seat.take() {
+                Taken::Work(work) if work.is_late() => self.answer(*work, Err(SubmitError::TooLate)),
+                Taken::Work(work) => group.push((seat, work)),
+                Taken::Gone => {}
+            }
+        }
+        group
+    }
+
+    /// Counts events that the store refused, and says so: nobody may be waiting to hear it.
+    fn count_refused(&self, events: usize) {
+        self.shared.metrics.rejected.fetch_add(events as u64, Ordering::Relaxed);
+        tracing::warn!(events, "the store refused events");
+    }
+
     /// Ends a request: its room is free before its answer can be seen.
     fn answer(&self, work: Work, answer: Answer) {
         let ticket = work.ticket;
@@ -445,15 +475,6 @@ impl Work {
 fn put_back((seat, work): Seated) -> Arc<Seat> {
     seat.put_back(work);
     seat
-}
-
-/// Takes the work out again, where the request has not given up meanwhile.
-fn retake(seats: Vec<Arc<Seat>>) -> Vec<Seated> {
-    let take = |seat: Arc<Seat>| match seat.take() {
-        Taken::Work(work) => Some((seat, work)),
-        Taken::Gone => None,
-    };
-    seats.into_iter().filter_map(take).collect()
 }
 
 /// The verdict of each event, in the order of their arrival.

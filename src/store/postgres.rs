@@ -40,6 +40,9 @@ const PROBE: &str = concat!(
 /// The versions of the migrations that were applied.
 const APPLIED: &str = "select version from _sqlx_migrations where success";
 
+/// How the database keeps text.
+const ENCODING: &str = "select current_setting('server_encoding')";
+
 /// The settings of the whole server without which "durable" would not be true. (`synchronous_commit` is a session's own:
 /// writers set it.)
 const SETTINGS: &str = "select name from pg_settings
@@ -91,6 +94,7 @@ impl Store for Postgres {
 
     async fn migrate(&self) -> Result<i64, StoreError> {
         let mut pg = connect(self.options()?, Role::Admin).await?;
+        check_encoding(&mut pg).await?;
         // `run` is not usable in a boxed future (its bound on the connection is not general enough); this is its inside.
         MIGRATIONS
             .run_direct(None, &mut pg, false)
@@ -102,6 +106,7 @@ impl Store for Postgres {
 
     async fn check_schema(&self) -> Result<(), StoreError> {
         let mut pg = connect(self.options()?, Role::Admin).await?;
+        check_encoding(&mut pg).await?;
         let applied: Vec<i64> = match sqlx::query_scalar(APPLIED).fetch_all(&mut pg).await {
             Ok(versions) => versions,
             Err(error) if error::sqlstate(&error) == "42P01" => Vec::new(),
@@ -210,6 +215,19 @@ impl Store for Postgres {
             close(pg).await;
         }
     }
+}
+
+/// Refuses a database that cannot hold every character: what a client may publish would be refused, or not compare.
+async fn check_encoding(pg: &mut PgConnection) -> Result<(), StoreError> {
+    let encoding: String = sqlx::query_scalar(ENCODING)
+        .fetch_one(pg)
+        .await
+        .map_err(error::connecting)?;
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    let message = format!("the database's encoding is {encoding}: create it with encoding 'UTF8' template template0");
+    Err(StoreError::new(ErrorClass::Configuration, message))
 }
 
 /// A migration that this program does not know was applied by a newer one. Migrations only add (a changed function gets a

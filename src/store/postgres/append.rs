@@ -48,13 +48,14 @@ impl PgAppender {
     /// Connects, refuses a server that takes no writes, and sees to it that batch numbers go on rising.
     pub(super) async fn open(options: &PgConnectOptions, lane: u32) -> Result<Self, StoreError> {
         let mut pg = connect(options, Role::Writer).await?;
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(3);
         let read_only: bool = bounded(
             limit,
             "looking at the server",
             sqlx::query_scalar(LOOK).fetch_one(&mut pg),
         )
-        .await?;
+        .await
+        .map_err(StoreError::before_sending)?;
         if read_only {
             return Err(StoreError::new(
                 ErrorClass::ReadOnly,
@@ -66,7 +67,8 @@ impl PgAppender {
             "checking batch numbers",
             sqlx::query(RAISE_OFFSET).execute(&mut pg),
         )
-        .await?;
+        .await
+        .map_err(StoreError::before_sending)?;
         if raised.rows_affected() > 0 {
             tracing::warn!(
                 "transaction ids start below the newest batch (a restored dump?): batch numbers were raised"

@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use super::error;
 use crate::store::{ErrorClass, StoreError};
 
-/// How long opening a connection may take, the handshake included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long opening a connection may take, the handshake included: less than a read may, so that a store that does not answer
+/// is not taken for a slow query.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many reads run at once; more wait for their turn.
 const READERS_MAX: usize = 8;
@@ -147,8 +148,11 @@ impl Readers {
             let pg = connect(&self.options, Role::Reader).await?;
             self.keep(read(pg).await)
         };
-        let too_long = |_| StoreError::new(ErrorClass::Contention, "the read took too long");
-        tokio::time::timeout(limit, attempt).await.map_err(too_long)?
+        tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
+            // A slow query, or a network that swallows everything: then the idle connections are dead as well.
+            self.lock().clear();
+            Err(StoreError::new(ErrorClass::Contention, "the read took too long"))
+        })
     }
 
     pub(super) fn is_closed(&self) -> bool {
