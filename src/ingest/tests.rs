@@ -21,6 +21,8 @@ enum Behave {
     CommitAndFail(ErrorClass),
     /// Never answers within its time limit.
     Hang,
+    /// Takes its time limit to fail as this.
+    FailLate(ErrorClass),
 }
 
 /// A store in memory that keeps a ledger, fails on command, and refuses every event whose id begins with "poison".
@@ -57,6 +59,10 @@ impl Appender for FakeAppender {
             Some(Behave::CommitAndFail(class)) => {
                 self.0.commit(flush)?;
                 Err(StoreError::new(class, "on command"))
+            }
+            Some(Behave::FailLate(class)) => {
+                tokio::time::sleep(timeout).await;
+                Err(StoreError::new(class, "late, on command"))
             }
             Some(Behave::Hang) => {
                 tokio::time::sleep(timeout).await;
@@ -383,6 +389,25 @@ async fn a_refusal_that_no_event_explains_ends_at_the_deadline() {
     assert_eq!(bench.submit(&["a", "b"]).await, Err(SubmitError::TooLate));
     let bench = self::bench(1, [Behave::Fail(ErrorClass::Data); 3]);
     assert_eq!(words(&bench.submit(&["a", "b"]).await.unwrap()), ["stored", "stored"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_are_refused_after_they_were_accepted_are_counted() {
+    let bench = bench(1, []);
+    let submission = bench.submission(&["a", "poison"], Handling::Lenient);
+    bench.ingest.submit_and_forget(submission).unwrap();
+    bench.ingest.flush().await.unwrap();
+    assert_eq!(bench.received(), 1);
+    assert_eq!(bench.ingest.shared.metrics.rejected.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_whose_request_was_answered_at_its_deadline_is_let_go() {
+    let bench = bench(1, [Behave::FailLate(ErrorClass::Contention); 1000]);
+    assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::Unknown));
+    bench.ingest.flush().await.unwrap();
+    assert_eq!((bench.ingest.queued(), bench.ingest.bytes().taken()), (0, 0));
+    assert_eq!(bench.received(), 0);
 }
 
 #[tokio::test(start_paused = true)]
