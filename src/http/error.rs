@@ -182,9 +182,9 @@ pub async fn render(mut request: Request, next: Next) -> Response {
     response.headers_mut().insert(X_REQUEST_ID, id.header());
     let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
     if response.status().is_server_error() {
-        tracing::warn!(request.id = id.as_str(), request.method = %method, request.path = ?path, status, milliseconds, "request failed");
+        tracing::warn!(request.id = id.as_str(), request.method = %method, request.path = path, status, milliseconds, "request failed");
     } else {
-        tracing::debug!(request.id = id.as_str(), request.method = %method, request.path = ?path, status, milliseconds, "request");
+        tracing::debug!(request.id = id.as_str(), request.method = %method, request.path = path, status, milliseconds, "request");
     }
     response
 }
