@@ -15,7 +15,7 @@
 //! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `listener.rs` (connections and their time-outs) |
 //! | 3 | [`client`] | the HTTP client that commands use |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
-//! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts) |
+//! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/culprits.rs` (what the store refuses of a request) |
 //! | 1 | [`store`] | the contract of a store, and what its errors mean; [`store::postgres`] with a file each for connecting, appending, reading, verifying and the error table; `backoff.rs` |
 //! | 1 | [`telemetry`] | logs |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
