@@ -103,7 +103,7 @@ impl Ingest {
     /// An ingest with its writers, which do nothing until they run ([`Writer::run`]).
     #[must_use]
     pub fn new(settings: IngestConfig, store: &Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, Vec<Writer>) {
-        let writers = settings.writers;
+        let writers = settings.writers.min(store.writers_max());
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.queue_events_max),
             bytes: Budget::new(settings.queue_bytes_max),

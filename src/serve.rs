@@ -28,6 +28,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::listen().context("the system refuses signal handlers")?;
     let store = store::open(&config.database_url)?;
+    store.claim().await?;
     let metrics = Arc::new(Metrics::default());
     let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone());
     let (phase, seen_phase) = watch::channel(Phase::Starting);

@@ -10,6 +10,7 @@
 //! - [`Store::list`] shows all that is committed. [`Store::walk`] shows every event exactly once in log order, and only
 //!   what is settled.
 //! - [`Store::stats`] is one snapshot and exact.
+//! - [`Store::prune`] changes no counter but that of what was pruned, and never removes what is not published.
 //!
 //! It does **not** retry, wait for a better time, or know a request: that is `ingest`'s. It decides nothing about validity
 //! beyond refusing what it cannot keep ([`ErrorClass::Data`]). `ingest` alone appends; `http` and the commands read.
@@ -18,6 +19,7 @@ pub mod backoff;
 #[cfg(test)]
 mod conformance;
 pub mod postgres;
+pub mod sqlite;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -293,11 +295,45 @@ pub struct Verification {
     pub drifts: Vec<String>,
 }
 
+/// One step of removing old events.
+#[derive(Debug, Clone)]
+pub struct Prune {
+    /// Events that were received before this time go.
+    pub before: Timestamp,
+    /// Where in the log the step begins: behind this place.
+    pub after: Cursor,
+    /// How many events it looks at; at least 1.
+    pub limit: u32,
+    /// Only count.
+    pub dry_run: bool,
+}
+
+/// What one step of pruning did, or with [`Prune::dry_run`] would have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruned {
+    /// Events removed.
+    pub removed: u64,
+    /// Events that are old enough and were kept, for the fan-out does not have them yet.
+    pub unpublished: u64,
+    /// Where the next step begins; `None` when this one has reached events that are not old enough, or the end of the log.
+    pub next: Option<Cursor>,
+}
+
 /// A store of events.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The name that `/stats` shows: `postgres` or `sqlite`.
     fn name(&self) -> &'static str;
+
+    /// How many writers are of use: a store that commits one flush at a time needs no more than one.
+    fn writers_max(&self) -> u32;
+
+    /// Claims the store for one service, until it is closed or the process ends. One that several services may share
+    /// (PostgreSQL) has nothing to claim. Commands that run beside a service need no claim.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Configuration`] when another process holds it.
+    async fn claim(&self) -> Result<(), StoreError>;
 
     /// Applies the migrations that are missing; several replicas may do so at once. Answers with the version that this
     /// program has. A schema that a newer program has made stays as it is: migrations only add.
@@ -353,6 +389,21 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`ErrorClass::ReadOnly`] when it takes no writes, else as [`StoreError::class`] says.
     async fn probe(&self) -> Result<Settled, StoreError>;
+
+    /// The store's clock, which makes `received_at`.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn clock(&self) -> Result<Timestamp, StoreError>;
+
+    /// Takes one step of pruning, in one transaction: of the next events in log order those go that are old enough and
+    /// published, and the counters say so. Cursors stay good, and numbers of batches never come again.
+    ///
+    /// The log is nearly in the order of `received_at`, so a step that meets no event that is old enough is the last.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn prune(&self, step: &Prune) -> Result<Pruned, StoreError>;
 
     /// Recounts rows against counters and outbox in one snapshot.
     ///
@@ -502,7 +553,10 @@ impl StoreError {
 /// # Errors
 /// [`ErrorClass::Configuration`] when the URL is not understood.
 pub fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(postgres::Postgres::open(url)?))
+    Ok(match url.sqlite_path() {
+        Some(path) => Arc::new(sqlite::Sqlite::open(path)?),
+        None => Arc::new(postgres::Postgres::open(url)?),
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The payload: the client's own JSON text, and the scan that refuses what a store could not hold.
 
+mod value;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -30,8 +32,8 @@ const ZERO_PLACES_MAX: i64 = 16_383;
 /// A JSON object as the client wrote it: at most [`PAYLOAD_BYTES_MAX`] bytes and [`PAYLOAD_DEPTH_MAX`] levels, without `\u0000` and unpaired
 /// surrogates, and with every number finite as an IEEE double, not underflowing to zero, and of at most [`NUMBER_CHARS_MAX`] characters.
 ///
-/// Equal payloads are byte for byte the same; whether two payloads are the same JSON value is not decided here. `Debug` shows the size alone, so
-/// that no log shows a payload.
+/// Equal payloads are byte for byte the same; whether they are the same JSON value, [`Payload::is_same_value`] tells. `Debug` shows the size alone,
+/// so that no log shows a payload.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Payload(ByteString);
 
@@ -59,6 +61,12 @@ impl Payload {
     /// The text as it was sent.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether both are the same JSON value, as `jsonb` of PostgreSQL compares them: member order and white space do not matter, of a repeated
+    /// member the last counts, and numbers are equal when their exact values are.
+    pub fn is_same_value(&self, other: &Self) -> bool {
+        value::is_same(&self.0, &other.0)
     }
 
     /// The text on one line: each line feed and carriage return becomes a blank. They stand between tokens only, JSON strings cannot have them.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::event::{Cursor, Timestamp, Topic, parse_json};
 use crate::store::{
-    Appended, Appender, Counts, Flush, List, Page, Settled, StoreError, StoreStats, Verification, Walk,
+    Appended, Appender, Counts, Flush, List, Page, Prune, Pruned, Settled, StoreError, StoreStats, Verification, Walk,
 };
 
 /// What the next attempt does.
@@ -142,6 +142,12 @@ impl Store for FakeStore {
     fn name(&self) -> &'static str {
         "fake"
     }
+    fn writers_max(&self) -> u32 {
+        u32::MAX
+    }
+    async fn claim(&self) -> Result<(), StoreError> {
+        unreachable!("ingest only appends")
+    }
     async fn appender(&self, _: u32) -> Result<Box<dyn Appender>, StoreError> {
         if *self.0.outage.lock().unwrap() == Some(ErrorClass::NotSent) {
             return Err(StoreError::new(ErrorClass::NotSent, "refused"));
@@ -171,6 +177,12 @@ impl Store for FakeStore {
         unreachable!("ingest only appends")
     }
     async fn probe(&self) -> Result<Settled, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn clock(&self) -> Result<Timestamp, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn prune(&self, _: &Prune) -> Result<Pruned, StoreError> {
         unreachable!("ingest only appends")
     }
     async fn verify(&self) -> Result<Verification, StoreError> {

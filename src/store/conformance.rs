@@ -2,7 +2,7 @@
 //!
 //! A case is written against the traits and gets a [`Bed`]: an empty database of its own. The table at the end of this file
 //! names all cases and runs them on each store; a new store adds one line to it, and a file with its bed and with what only
-//! it can be asked (`postgres` for PostgreSQL). A case that is not in the table is dead code, which the compiler reports.
+//! it can be asked (`postgres` and `sqlite`). A case that is not in the table is dead code, which the compiler reports.
 
 mod again;
 mod append;
@@ -14,6 +14,7 @@ mod payloads;
 mod postgres;
 mod programs;
 mod schema;
+mod sqlite;
 mod verify;
 mod walk;
 
@@ -307,6 +308,7 @@ macro_rules! conformance {
 conformance! {
     on {
         on_postgres: crate::store::conformance::postgres::Server,
+        on_sqlite: crate::store::conformance::sqlite::Folder,
     }
     {
         append {

@@ -8,12 +8,14 @@
 mod append;
 mod connect;
 mod error;
+mod prune;
 mod read;
 mod verify;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Row};
@@ -21,9 +23,9 @@ use tokio::sync::Mutex;
 
 use self::connect::{Readers, Role, bounded, connect};
 use crate::config::DatabaseUrl;
-use crate::event::Topic;
+use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, List, Page, Settled, Store, StoreError, StoreStats, Verification, Walk,
+    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Settled, Store, StoreError, StoreStats, Verification, Walk,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -36,6 +38,9 @@ const PROBE: &str = concat!(
     read::settled!(),
     " s"
 );
+
+/// The server's clock; a transaction's own, `now()`, is what `received_at` is made of.
+const CLOCK: &str = "select clock_timestamp()";
 
 /// The versions of the migrations that were applied.
 const APPLIED: &str = "select version from _sqlx_migrations where success";
@@ -58,6 +63,7 @@ pub struct Postgres {
     options: PgConnectOptions,
     readers: Readers,
     probe: Mutex<Option<PgConnection>>,
+    pruner: Mutex<Option<PgConnection>>,
 }
 
 impl Postgres {
@@ -74,6 +80,7 @@ impl Postgres {
             readers: Readers::new(options.clone()),
             options,
             probe: Mutex::new(None),
+            pruner: Mutex::new(None),
         })
     }
 
@@ -90,6 +97,14 @@ impl Postgres {
 impl Store for Postgres {
     fn name(&self) -> &'static str {
         "postgres"
+    }
+
+    fn writers_max(&self) -> u32 {
+        u32::MAX
+    }
+
+    async fn claim(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn migrate(&self) -> Result<i64, StoreError> {
@@ -189,6 +204,26 @@ impl Store for Postgres {
         read::settled_from(&row)
     }
 
+    async fn clock(&self) -> Result<Timestamp, StoreError> {
+        self.readers
+            .run(STATS_TIMEOUT, |mut pg| async move {
+                let read = sqlx::query_scalar::<_, DateTime<Utc>>(CLOCK).fetch_one(&mut pg).await;
+                Ok((pg, append::timestamp(read.map_err(error::during("reading the clock"))?)))
+            })
+            .await
+    }
+
+    async fn prune(&self, step: &Prune) -> Result<Pruned, StoreError> {
+        let mut slot = self.pruner.lock().await;
+        let mut pg = match slot.take() {
+            Some(pg) => pg,
+            None => connect(self.options()?, Role::Pruner).await?,
+        };
+        let pruned = prune::prune(&mut pg, step).await?;
+        *slot = Some(pg);
+        Ok(pruned)
+    }
+
     async fn verify(&self) -> Result<Verification, StoreError> {
         let mut pg = connect(self.options()?, Role::Admin).await?;
         let verification = verify::verify(&mut pg).await?;
@@ -211,8 +246,10 @@ impl Store for Postgres {
 
     async fn close(&self) {
         self.readers.close().await;
-        if let Some(pg) = self.probe.lock().await.take() {
-            close(pg).await;
+        for slot in [&self.probe, &self.pruner] {
+            if let Some(pg) = slot.lock().await.take() {
+                close(pg).await;
+            }
         }
     }
 }

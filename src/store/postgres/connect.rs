@@ -25,6 +25,8 @@ pub(super) enum Role {
     Reader,
     /// Health.
     Probe,
+    /// Removing old events, beside the service.
+    Pruner,
     /// Migrations and recounts, which may take long.
     Admin,
 }
@@ -41,6 +43,7 @@ impl Role {
             Role::Writer => "eventsieve writer",
             Role::Reader => "eventsieve reader",
             Role::Probe => "eventsieve probe",
+            Role::Pruner => "eventsieve prune",
             Role::Admin => "eventsieve",
         }
     }
@@ -58,6 +61,12 @@ impl Role {
             ),
             Role::Reader => concat!(everybody!(), "set statement_timeout = '5s';"),
             Role::Probe => concat!(everybody!(), "set statement_timeout = '2s';"),
+            // A step is short; what holds it up is somebody else's lock, and the step is taken again.
+            Role::Pruner => concat!(
+                everybody!(),
+                "set lock_timeout = '3s'; set statement_timeout = '60s';
+                 set default_transaction_isolation = 'read committed';"
+            ),
             Role::Admin => concat!(everybody!(), "set lock_timeout = 0; set statement_timeout = 0;"),
         }
     }

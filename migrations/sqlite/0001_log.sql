@@ -1,0 +1,49 @@
+-- The log: every event once, the ledger of flushes, exact counters, and where the log stands. The tables are those of
+-- PostgreSQL, except where a single writer makes it simpler; times are microseconds since 1970 in UTC.
+
+-- One row. A batch's number is last_batch + 1, in the transaction that stores it: numbers rise in the order of commits, and
+-- never come again, also when the newest events were pruned.
+create table log (
+    only_row   integer not null primary key check (only_row = 1),
+    last_batch integer not null
+) strict;
+insert into log values (1, 0);
+
+-- Text is compared byte for byte (the default, BINARY). The payload is text: it comes back as it was sent.
+create table events (
+    topic       text    not null,
+    event_id    text    not null,
+    occurred_at integer not null,
+    source      text    not null,
+    payload     text    not null,
+    received_at integer not null,
+    batch       integer not null,
+    position    integer not null,
+    primary key (topic, event_id)
+) strict;
+-- The log's order, of everything and of one topic.
+create index events_log_idx on events (batch, position);
+create index events_topic_log_idx on events (topic, batch, position);
+
+-- The ledger: a row for each flush. The unique flush_id proves to a retry that its first attempt committed. The same row
+-- is the outbox: unpublished until the fan-out has its events; owner and lease_until say who is on it.
+create table batches (
+    batch        integer not null primary key,
+    flush_id     blob    not null unique,
+    received_at  integer not null,
+    owner        blob,
+    lease_until  integer,
+    published_at integer
+) strict;
+create index batches_unpublished_idx on batches (batch) where published_at is null;
+
+-- Exact counters, changed in the transaction that stores the events. One row for each topic: there is one writer.
+create table topic_counts (
+    topic             text    not null primary key,
+    received          integer not null,
+    unique_processed  integer not null,
+    duplicate_dropped integer not null,
+    conflicts         integer not null,
+    pruned            integer not null default 0,
+    check (received = unique_processed + duplicate_dropped)
+) strict, without rowid;

@@ -1,0 +1,274 @@
+//! The bed on SQLite, and what only SQLite can be asked.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::{Bed, Options, Writer, event, events, kinds, listed, migrated, run};
+use crate::config::DatabaseUrl;
+use crate::store::{self, ErrorClass, Store};
+
+/// A file in a folder of its own.
+pub(super) struct Folder {
+    folder: TempDir,
+    url: DatabaseUrl,
+}
+
+impl Folder {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("events.db")
+    }
+
+    fn connect(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).unwrap()
+    }
+}
+
+#[async_trait]
+impl Bed for Folder {
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("events.db").display());
+        let url = Options::parse_from(["conformance", "--database-url", &url])
+            .store
+            .check()
+            .unwrap();
+        Self { folder, url }
+    }
+
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        store::open(&self.url).unwrap()
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.connect().execute_batch(sql).unwrap();
+    }
+
+    async fn forbid_poison(&self) {
+        self.execute(
+            "create trigger no_poison before insert on events when new.event_id = 'poison'
+             begin select raise(abort, 'no poison'); end",
+        )
+        .await;
+    }
+
+    /// Says in the file's header that only a newer version of SQLite may write it.
+    async fn forbid_writes(&self) {
+        self.execute("pragma wal_checkpoint(truncate)").await;
+        let mut file = std::fs::File::options().write(true).open(self.path()).unwrap();
+        file.seek(SeekFrom::Start(18)).unwrap();
+        file.write_all(&[9]).unwrap();
+    }
+
+    async fn remove(self) {
+        self.folder.close().unwrap();
+    }
+}
+
+/// Runs a case that only SQLite can be asked.
+fn on_sqlite(case: impl AsyncFnOnce(&Folder)) {
+    run::<Folder>(case);
+}
+
+#[test]
+fn one_service_at_a_time_claims_a_file() {
+    on_sqlite(async |bed| {
+        let (one, other) = (migrated(bed).await, bed.store());
+        one.claim().await.unwrap();
+        let error = other.claim().await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Configuration);
+        let holder = format!("(process {})", std::process::id());
+        assert!(error.line().contains(&holder), "{}", error.line());
+        // Who does not serve needs no claim.
+        Writer::of(&other).await.send(&[event("t", "1", "{}")]).await;
+        assert_eq!(other.verify().await.unwrap().rows, 1);
+        one.close().await;
+        other.claim().await.unwrap();
+    });
+}
+
+#[test]
+fn only_a_migration_makes_a_file() {
+    on_sqlite(async |bed| {
+        let store = bed.store();
+        let errors = [
+            store.verify().await.err(),
+            store.stats().await.err(),
+            store.probe().await.err(),
+            store.appender(0).await.err(),
+            store.check_schema().await.err(),
+        ];
+        for error in errors {
+            let error = error.unwrap();
+            assert_eq!(error.class, ErrorClass::Configuration);
+            assert!(error.line().contains("eventsieve migrate"), "{}", error.line());
+        }
+        assert!(!bed.path().exists());
+    });
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_made() {
+    on_sqlite(async |bed| {
+        let path = bed.folder.path().join("a/b/events.db");
+        let url = format!("sqlite://{}", path.display());
+        let url = Options::parse_from(["conformance", "--database-url", &url])
+            .store
+            .check()
+            .unwrap();
+        let store = store::open(&url).unwrap();
+        store.claim().await.unwrap();
+        store.migrate().await.unwrap();
+        assert!(path.is_file());
+    });
+}
+
+#[test]
+fn the_database_of_another_program_is_refused_and_left_as_it_is() {
+    on_sqlite(async |bed| {
+        bed.execute("create table events (id integer)").await;
+        let error = bed.store().migrate().await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Configuration, "{}", error.line());
+        let tables: i64 = bed
+            .connect()
+            .query_row("select count(*) from sqlite_schema", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(tables, 1);
+    });
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused() {
+    on_sqlite(async |bed| {
+        std::fs::write(bed.path(), "a diary, and not a short one: ".repeat(100)).unwrap();
+        let error = bed.store().migrate().await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Configuration, "{}", error.line());
+    });
+}
+
+/// Migrations only add, so that a roll-back to the version before is possible.
+#[test]
+fn a_schema_that_is_newer_is_taken() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        bed.execute("pragma user_version = 9999").await;
+        store.check_schema().await.unwrap();
+        store.migrate().await.unwrap();
+        let version: i64 = bed
+            .connect()
+            .query_row("pragma user_version", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, 9999);
+    });
+}
+
+/// What was written to it would be gone with the process.
+#[test]
+fn nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        let mut writer = Writer::of(&store).await;
+        writer.send(&[event("t", "1", "{}")]).await;
+        let aside = bed.folder.path().join("aside.db");
+        for replaced in [false, true] {
+            std::fs::rename(bed.path(), &aside).unwrap();
+            if replaced {
+                std::fs::write(bed.path(), "").unwrap();
+            }
+            let error = writer
+                .attempt(uuid::Uuid::new_v4(), &events("t", "lost", 1), super::ATTEMPT)
+                .await
+                .unwrap_err();
+            assert!(
+                !error.class.is_ambiguous() && error.class.breaks_connection(),
+                "{}",
+                error.line()
+            );
+            assert!(writer.0.ping(super::ATTEMPT).await.is_err());
+            assert!(store.probe().await.is_err());
+            std::fs::rename(&aside, bed.path()).unwrap();
+        }
+        assert_eq!(
+            kinds(&Writer::of(&store).await.send(&[event("t", "1", "{}")]).await),
+            ["duplicate"]
+        );
+        assert_eq!(listed(&store).await.len(), 1);
+    });
+}
+
+/// A command beside the service holds the lock: the flush waits for its turn, and gives way in time.
+#[test]
+fn a_flush_waits_for_the_lock_of_another_process_and_no_longer_than_it_may() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        let mut writer = Writer::of(&store).await;
+        let other = bed.connect();
+        other.execute_batch("begin immediate").unwrap();
+        let limit = std::time::Duration::from_millis(100);
+        let error = writer
+            .attempt(uuid::Uuid::new_v4(), &events("t", "", 1), limit)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, ErrorClass::Contention, "{}", error.line());
+        assert_eq!(listed(&store).await.len(), 0, "reads go on");
+        other.execute_batch("rollback").unwrap();
+        assert_eq!(kinds(&writer.send(&events("t", "", 1)).await), ["stored"]);
+    });
+}
+
+#[test]
+fn a_batch_that_was_pruned_never_comes_again() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        let first = Writer::of(&store).await.send(&events("t", "", 3)).await;
+        bed.execute("delete from events; delete from batches; update topic_counts set pruned = 3")
+            .await;
+        assert!(Writer::of(&store).await.send(&events("t", "", 1)).await.batch > first.batch);
+        assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    });
+}
+
+#[test]
+fn a_commit_is_on_disk_when_it_returns() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        assert_eq!(store.warnings().await.unwrap(), [""; 0]);
+        let mode: String = bed
+            .connect()
+            .query_row("pragma journal_mode", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(mode, "wal");
+        // Another mode could be set by hand; a writer refuses it.
+        bed.execute("pragma journal_mode = delete").await;
+        assert_eq!(store.appender(0).await.err().unwrap().class, ErrorClass::Configuration);
+        store.migrate().await.unwrap();
+        Writer::of(&store).await.send(&events("t", "", 1)).await;
+    });
+}
+
+#[test]
+fn a_closed_store_leaves_only_its_file_behind() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        store.claim().await.unwrap();
+        Writer::of(&store).await.send(&events("t", "", 3)).await;
+        listed(&store).await;
+        store.close().await;
+        drop(store);
+        let mut names: Vec<_> = std::fs::read_dir(bed.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["events.db", "events.db-lock"]);
+        assert_eq!(listed(&bed.store()).await.len(), 3, "all of it is in there");
+    });
+}

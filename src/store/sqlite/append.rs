@@ -1,0 +1,261 @@
+//! The flush: one transaction of plain statements. Nobody else writes meanwhile, so first copies are always seen.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::connect::Link;
+use super::error::{committing, during};
+use crate::event::{Cursor, Event, Payload, Timestamp};
+use crate::store::{Appended, Appender, Counts, Flush, Outcome, Place, StoreError};
+
+/// The attempt of this flush that committed, if one did.
+const EARLIER: &str = "select batch, received_at from batches where flush_id = ?1";
+
+/// What that attempt stored.
+const STORED_BY: &str = "select position from events where batch = ?1";
+
+const NEXT_BATCH: &str = "update log set last_batch = last_batch + 1 returning last_batch";
+
+const INSERT_BATCH: &str = "
+    insert into batches (batch, flush_id, received_at, owner, lease_until, published_at) values (?1, ?2, ?3, ?4, ?5, ?6)";
+
+const INSERT_EVENT: &str = "
+    insert into events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
+    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) on conflict (topic, event_id) do nothing";
+
+const FIRST_COPY: &str = "
+    select batch, position, received_at, payload from events where topic = ?1 and event_id = ?2";
+
+const COUNT: &str = "
+    insert into topic_counts as c (topic, received, unique_processed, duplicate_dropped, conflicts) values (?1, ?2, ?3, ?4, ?5)
+    on conflict (topic) do update set
+        received          = c.received + excluded.received,
+        unique_processed  = c.unique_processed + excluded.unique_processed,
+        duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped,
+        conflicts         = c.conflicts + excluded.conflicts";
+
+/// A batch that stored nothing has nothing to publish.
+const NOTHING_TO_PUBLISH: &str =
+    "update batches set published_at = received_at where batch = ?1 and published_at is null";
+
+/// A writer's connection.
+pub(super) struct SqliteAppender(pub(super) Link);
+
+impl SqliteAppender {
+    /// Runs the flush in a transaction, within `limit`, and then ends it by `end`.
+    ///
+    /// On the thread of the caller, which hands its other tasks over: the batch need not be copied to another one.
+    fn transact(
+        &mut self,
+        flush: &Flush<'_>,
+        limit: Duration,
+        end: impl FnOnce(rusqlite::Transaction<'_>) -> Result<(), StoreError>,
+    ) -> Result<Appended, StoreError> {
+        tokio::task::block_in_place(|| {
+            self.0.file.check()?;
+            self.0.limit(limit)?;
+            let transaction = self
+                .0
+                .connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(during("beginning a flush"))?;
+            let appended = write(&transaction, flush).map_err(during("flushing"))?;
+            end(transaction)?;
+            Ok(appended)
+        })
+    }
+}
+
+#[async_trait]
+impl Appender for SqliteAppender {
+    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+        self.transact(flush, timeout, |transaction| transaction.commit().map_err(committing))
+    }
+
+    async fn ping(&mut self, _timeout: Duration) -> Result<(), StoreError> {
+        self.0.file.check()
+    }
+
+    async fn rehearse(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<(), StoreError> {
+        self.transact(flush, timeout, |transaction| {
+            transaction.rollback().map_err(during("undoing a rehearsal"))
+        })
+        .map(drop)
+    }
+}
+
+/// Does what the flush says, or finds out what an earlier attempt of it has done.
+fn write(connection: &Connection, flush: &Flush<'_>) -> rusqlite::Result<Appended> {
+    let earlier: Option<(i64, i64)> = connection
+        .prepare_cached(EARLIER)?
+        .query_row([flush.id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match earlier {
+        Some((batch, received_at)) => answer_again(connection, flush, batch, timestamp(received_at)?),
+        None => store(connection, flush),
+    }
+}
+
+/// What an earlier attempt of the flush has answered. Nothing is written.
+fn answer_again(
+    connection: &Connection,
+    flush: &Flush<'_>,
+    batch: i64,
+    received_at: Timestamp,
+) -> rusqlite::Result<Appended> {
+    let stored: HashSet<i64> = connection
+        .prepare_cached(STORED_BY)?
+        .query_map([batch], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut outcomes = Vec::with_capacity(flush.batch.rows().len());
+    for row in flush.batch.rows() {
+        outcomes.push(if stored.contains(&i64::from(row.position)) {
+            Outcome::Stored(place(batch, row.position, received_at))
+        } else {
+            missed(connection, flush.batch.event(*row))?
+        });
+    }
+    Ok(Appended {
+        batch,
+        received_at,
+        outcomes,
+    })
+}
+
+fn store(connection: &Connection, flush: &Flush<'_>) -> rusqlite::Result<Appended> {
+    let received_at = now();
+    let micros = received_at.micros();
+    let batch: i64 = connection.prepare_cached(NEXT_BATCH)?.query_row([], |row| row.get(0))?;
+    let owner = flush.lease.map(|lease| *lease.owner.as_bytes());
+    let lease_until = flush.lease.map(|lease| micros.saturating_add(in_micros(lease.length)));
+    let published_at = if flush.lease.is_none() { Some(micros) } else { None };
+    connection.prepare_cached(INSERT_BATCH)?.execute(params![
+        batch,
+        flush.id.as_bytes(),
+        micros,
+        owner,
+        lease_until,
+        published_at
+    ])?;
+
+    let mut outcomes = Vec::with_capacity(flush.batch.rows().len());
+    let mut counters = Counters::default();
+    let mut insert = connection.prepare_cached(INSERT_EVENT)?;
+    for row in flush.batch.rows() {
+        let event = flush.batch.event(*row);
+        let inserted = insert.execute(params![
+            event.topic.as_str(),
+            event.event_id.as_str(),
+            event.occurred_at.micros(),
+            event.source.as_str(),
+            event.payload.as_str(),
+            micros,
+            batch,
+            row.position
+        ])?;
+        let outcome = if inserted == 1 {
+            Outcome::Stored(place(batch, row.position, received_at))
+        } else {
+            missed(connection, event)?
+        };
+        counters.add(event, i64::from(row.copies), &outcome);
+        outcomes.push(outcome);
+    }
+    let mut count = connection.prepare_cached(COUNT)?;
+    for (topic, counts) in &counters.0 {
+        let Counts {
+            received,
+            unique_processed,
+            duplicate_dropped,
+            conflicts,
+            ..
+        } = counts;
+        count.execute(params![topic, received, unique_processed, duplicate_dropped, conflicts])?;
+    }
+    if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stored(_))) {
+        connection.prepare_cached(NOTHING_TO_PUBLISH)?.execute([batch])?;
+    }
+    Ok(Appended {
+        batch,
+        received_at,
+        outcomes,
+    })
+}
+
+/// What became of an event whose identity was there: the first copy's place, and whether its payload is another value.
+fn missed(connection: &Connection, event: &Event) -> rusqlite::Result<Outcome> {
+    let mut statement = connection.prepare_cached(FIRST_COPY)?;
+    let mut rows = statement.query(params![event.topic.as_str(), event.event_id.as_str()])?;
+    let Some(row) = rows.next()? else {
+        // Only a flush that is sent again can meet this: the first copy was pruned since.
+        return Ok(Outcome::Duplicate(None));
+    };
+    let first = Some(Place {
+        cursor: Cursor::new(row.get(0)?, row.get(1)?),
+        received_at: timestamp(row.get(2)?)?,
+    });
+    let payload = row.get_ref(3)?.as_str()?;
+    let is_same =
+        payload == event.payload.as_str() || Payload::from_stored(payload.to_owned()).is_same_value(&event.payload);
+    Ok(if is_same {
+        Outcome::Duplicate(first)
+    } else {
+        Outcome::Conflict(first)
+    })
+}
+
+/// What a flush adds to the counters, by topic: its rows are sorted by it.
+#[derive(Default)]
+struct Counters<'a>(Vec<(&'a str, Counts)>);
+
+impl<'a> Counters<'a> {
+    fn add(&mut self, event: &'a Event, copies: i64, outcome: &Outcome) {
+        if self.0.last().is_none_or(|(topic, _)| *topic != event.topic.as_str()) {
+            self.0.push((event.topic.as_str(), Counts::default()));
+        }
+        let Some((_, counts)) = self.0.last_mut() else { return };
+        let stored = i64::from(matches!(outcome, Outcome::Stored(_)));
+        counts.received += copies;
+        counts.unique_processed += stored;
+        counts.duplicate_dropped += copies - stored;
+        if matches!(outcome, Outcome::Conflict(_)) {
+            counts.conflicts += copies;
+        }
+    }
+}
+
+fn place(batch: i64, position: u32, received_at: Timestamp) -> Place {
+    let position =
+        i32::try_from(position).expect("a batch has at most as many rows as a request limit allows, far below 2^31");
+    Place {
+        cursor: Cursor::new(batch, position),
+        received_at,
+    }
+}
+
+/// The store's clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the store's clock, which makes received_at"
+)]
+pub(super) fn now() -> Timestamp {
+    let micros = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_micros()).ok());
+    micros
+        .and_then(Timestamp::from_micros)
+        .expect("the system's clock is between the years 1970 and 9999")
+}
+
+/// A stored time.
+pub(super) fn timestamp(micros: i64) -> rusqlite::Result<Timestamp> {
+    Timestamp::from_micros(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, micros))
+}
+
+fn in_micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
