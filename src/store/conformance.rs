@@ -13,6 +13,7 @@ mod outbox;
 mod payloads;
 mod postgres;
 mod programs;
+mod prune;
 mod schema;
 mod sqlite;
 mod verify;
@@ -374,6 +375,7 @@ conformance! {
             a_probe_tells_what_is_settled
             a_store_that_takes_no_writes_says_so
             all_that_is_committed_lies_below_the_horizon
+            what_is_received_is_stamped_by_the_store_s_clock
             a_server_in_order_gives_no_warnings
             a_closed_store_takes_no_calls
         }
@@ -391,6 +393,15 @@ conformance! {
             two_events_at_one_place_are_found
             a_missing_ledger_row_is_found
             an_outbox_row_without_events_is_found
+        }
+        prune {
+            what_is_old_goes_and_what_is_not_stays
+            only_counting_changes_nothing_and_says_the_same
+            what_is_not_published_is_kept
+            a_step_that_meets_nothing_old_is_the_last
+            a_pruned_identity_is_accepted_anew
+            cursors_stay_good
+            beside_writers_and_each_other_every_event_is_counted_once
         }
         programs {
             any_program_of_flushes_does_what_the_model_does

@@ -165,6 +165,9 @@ impl Store for Sqlite {
     }
 
     async fn clock(&self) -> Result<Timestamp, StoreError> {
+        if self.readers.is_closed() {
+            return Err(closed());
+        }
         Ok(append::now())
     }
 

@@ -1,8 +1,8 @@
 //! Reachable, writable, durable, closed.
 
 use super::{Bed, Writer, event, listed, migrated, settle, topic};
-use crate::event::Cursor;
-use crate::store::{ErrorClass, Filter, List, Walk};
+use crate::event::{Cursor, Timestamp};
+use crate::store::{ErrorClass, Filter, List, Prune, Walk};
 
 pub(super) async fn a_store_bears_its_name(bed: &dyn Bed) {
     assert_eq!(bed.store().name(), bed.name());
@@ -57,6 +57,17 @@ pub(super) async fn all_that_is_committed_lies_below_the_horizon(bed: &dyn Bed) 
     }
 }
 
+pub(super) async fn what_is_received_is_stamped_by_the_store_s_clock(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    for round in 0..5 {
+        let before = store.clock().await.unwrap();
+        let appended = writer.send(&[event("t", &round.to_string(), "{}")]).await;
+        let after = store.clock().await.unwrap();
+        assert!(before <= appended.received_at && appended.received_at <= after);
+    }
+}
+
 pub(super) async fn a_server_in_order_gives_no_warnings(bed: &dyn Bed) {
     assert_eq!(migrated(bed).await.warnings().await.unwrap(), [""; 0]);
 }
@@ -74,6 +85,12 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
         after: Cursor::BEGINNING,
         limit: 1,
     };
+    let prune = Prune {
+        before: Timestamp::from_micros(0).unwrap(),
+        after: Cursor::BEGINNING,
+        limit: 1,
+        dry_run: true,
+    };
     let classes = [
         store
             .list(&List {
@@ -89,11 +106,13 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
         store.warnings().await.err(),
         store.probe().await.err(),
         store.verify().await.err(),
+        store.clock().await.err(),
+        store.prune(&prune).await.err(),
         store.migrate().await.err(),
         store.check_schema().await.err(),
         store.appender(0).await.err(),
     ];
     let classes: Vec<_> = classes.map(|error| error.map(|error| error.class)).to_vec();
-    assert_eq!(classes, [Some(ErrorClass::NotSent); 11]);
+    assert_eq!(classes, [Some(ErrorClass::NotSent); 13]);
     assert_eq!(listed(&bed.store()).await.len(), 1, "another one goes on");
 }
