@@ -5,6 +5,7 @@
 
 pub mod healthcheck;
 pub mod migrate;
+pub mod prune;
 pub mod publish;
 pub mod serve;
 pub mod target;
@@ -32,6 +33,7 @@ enum Command {
     Publish(publish::Args),
     Verify(verify::Args),
     Migrate(migrate::Args),
+    Prune(prune::Args),
     Healthcheck(healthcheck::Args),
 }
 
@@ -65,6 +67,7 @@ impl Cli {
             Command::Publish(args) => args.run().await,
             Command::Verify(args) => args.run().await,
             Command::Migrate(args) => args.run().await,
+            Command::Prune(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
         }
     }

@@ -41,7 +41,9 @@ fn ids(events: &[StoredEvent]) -> Vec<&str> {
 pub(super) async fn what_is_old_goes_and_what_is_not_stays(bed: &dyn Bed) {
     let store = migrated(bed).await;
     let mut writer = Writer::of(&store).await;
-    writer.send(&[event("t", "1", "{}"), event("u", "1", "{}"), event("t", "1", "{}")]).await;
+    writer
+        .send(&[event("t", "1", "{}"), event("u", "1", "{}"), event("t", "1", "{}")])
+        .await;
     writer.send(&[event("t", "2", "{}")]).await;
     let all = of_all(&store).await;
     let between = store.clock().await.unwrap();
@@ -147,9 +149,17 @@ pub(super) async fn cursors_stay_good(bed: &dyn Bed) {
         ..of_all(&store).await
     };
     pruned(&store, &old).await;
-    let rest: Vec<_> = all.iter().filter(|stored| stored.received_at >= all[10].received_at).cloned().collect();
+    let rest: Vec<_> = all
+        .iter()
+        .filter(|stored| stored.received_at >= all[10].received_at)
+        .cloned()
+        .collect();
     for place in &all {
-        let expected: Vec<_> = rest.iter().filter(|stored| stored.cursor > place.cursor).cloned().collect();
+        let expected: Vec<_> = rest
+            .iter()
+            .filter(|stored| stored.cursor > place.cursor)
+            .cloned()
+            .collect();
         assert_eq!(walked(&store, place.cursor, 3).await.0, expected);
     }
     pruned(&store, &of_all(&store).await).await;
@@ -192,7 +202,10 @@ pub(super) async fn beside_writers_and_each_other_every_event_is_counted_once(be
     let rows = listed(&store).await;
     assert_eq!(counts.received, 280);
     assert_eq!(u64::try_from(counts.pruned).unwrap(), here + there);
-    assert_eq!(usize::try_from(counts.unique_processed - counts.pruned).unwrap(), rows.len());
+    assert_eq!(
+        usize::try_from(counts.unique_processed - counts.pruned).unwrap(),
+        rows.len()
+    );
     assert!(here + there > 0);
     let places: HashSet<_> = rows.iter().map(|stored| stored.cursor).collect();
     assert_eq!(places.len(), rows.len());
