@@ -1,11 +1,12 @@
 //! Configuration: sections, each read from flags and environment (flags win), checked together, so that one start tells all
 //! that is wrong. Secrets redact themselves.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 /// Where the store is. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,11 +79,11 @@ pub struct StoreOptions {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<DatabaseUrl>,
     /// A file that holds the store's URL, where none is given
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
-    database_url_file: Option<PathBuf>,
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    database_url_file: Option<OsString>,
     /// The file of the embedded store, where no URL is given
-    #[arg(long, env = "DEDUP_DB", value_name = "PATH")]
-    dedup_db: Option<PathBuf>,
+    #[arg(long, env = "DEDUP_DB", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    dedup_db: Option<OsString>,
 }
 
 impl StoreOptions {
@@ -91,12 +92,12 @@ impl StoreOptions {
     /// # Errors
     /// [`ConfigError`] with what is wrong.
     pub fn check(&self) -> Result<DatabaseUrl, ConfigError> {
-        let is_set = |path: &&PathBuf| !path.as_os_str().is_empty();
-        let file = self.database_url_file.as_ref().filter(is_set);
-        let dedup_db = self.dedup_db.as_ref().filter(is_set);
+        // Not read as paths, for clap refuses an empty one.
+        let path = |text: &Option<OsString>| text.as_ref().filter(|text| !text.is_empty()).map(PathBuf::from);
+        let (file, dedup_db) = (path(&self.database_url_file), path(&self.dedup_db));
         let url = match (&self.database_url, file, dedup_db) {
             (Some(url), _, _) if !url.0.is_empty() => url.0.clone(),
-            (_, Some(file), _) => std::fs::read_to_string(file)
+            (_, Some(file), _) => std::fs::read_to_string(&file)
                 .map(|text| text.trim().to_owned())
                 .map_err(|error| {
                     let message = format!("DATABASE_URL_FILE: cannot read {}: {error}", file.display());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -27,16 +27,20 @@ const LOG_LINES_SHOWN: usize = 60;
 /// What a process of the binary is started with. It inherits nothing else from the environment of the tests.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    starter: Vec<String>,
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
+    folder: Option<PathBuf>,
 }
 
 impl Settings {
     /// A service on a free port of 127.0.0.1, with its log at info in JSON.
     pub fn new(database_url: &str) -> Self {
         let settings = Settings {
+            starter: Vec::new(),
             variables: BTreeMap::new(),
             arguments: vec!["serve".to_owned()],
+            folder: None,
         };
         settings
             .with("DATABASE_URL", database_url)
@@ -53,6 +57,27 @@ impl Settings {
         self
     }
 
+    /// The same without a variable.
+    #[must_use]
+    pub fn without(mut self, variable: &str) -> Self {
+        self.variables.remove(variable);
+        self
+    }
+
+    /// The same in this folder.
+    #[must_use]
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// The same, started by a program that becomes the binary, with these arguments before the binary's path.
+    #[must_use]
+    pub fn by(mut self, program: &str, arguments: &[String]) -> Self {
+        self.starter = [&[program.to_owned()], arguments].concat();
+        self
+    }
+
     /// The same with other arguments than `serve`.
     #[must_use]
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
@@ -61,7 +86,18 @@ impl Settings {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let binary = binary();
+        let mut command = match self.starter.split_first() {
+            None => Command::new(binary),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
             .args(&self.arguments)
             .env_clear()

@@ -9,6 +9,7 @@ use futures_util::future::join;
 use futures_util::{StreamExt, stream};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask, try_ask};
+use integration_tests::on_both_stores;
 use integration_tests::proxy::{FlushFault, Network, Proxy};
 use integration_tests::publish::{Publish, event, events, statuses, text};
 use integration_tests::service::{Service, Settings};
@@ -24,7 +25,7 @@ const RECOVERY: Duration = Duration::from_secs(10);
 fn behind(proxy: &Proxy, world: &World) -> Settings {
     world
         .settings()
-        .with("DATABASE_URL", &proxy.through(world.database_url()))
+        .with("DATABASE_URL", &proxy.through(&world.database_url()))
 }
 
 /// Waits until publishing succeeds again.
@@ -57,7 +58,7 @@ async fn the_swallowed_reply_of_a_committed_flush_is_stored_and_counted_once() {
     const FLUSHES: usize = 20;
 
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     service.publish(&event("orders", "first")).await;
     for number in 0..FLUSHES {
@@ -93,7 +94,7 @@ async fn the_swallowed_reply_of_a_committed_flush_is_stored_and_counted_once() {
 #[tokio::test]
 async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send_again() {
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
     service.publish(&event("orders", "before")).await;
@@ -125,7 +126,7 @@ async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send
 #[tokio::test]
 async fn a_first_attempt_that_lands_after_its_retry_has_begun_is_counted_once() {
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     service.publish(&event("orders", "before")).await;
     let first = proxy.flushes();
@@ -133,7 +134,7 @@ async fn a_first_attempt_that_lands_after_its_retry_has_begun_is_counted_once() 
     let batch = json!([event("orders", "a"), event("orders", "b"), event("orders", "a")]);
     let publishing = service.publish_preferring("return=representation", &batch);
     let landing = async {
-        world.writer_is_held().await;
+        world.writer_is_held(&service).await;
         // The server goes on with the attempt whose client is gone, and the retry meets it there.
         proxy.cut();
         eventually(SOON, async || {
@@ -155,7 +156,7 @@ async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twic
     const CLIENTS: usize = 8;
 
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     let stop = tokio::sync::watch::Sender::new(false);
     let client = async |client: usize| {
@@ -198,7 +199,7 @@ async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twic
 #[tokio::test]
 async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
     service.publish(&event("orders", "before")).await;
@@ -235,7 +236,7 @@ async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
 #[tokio::test]
 async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes() {
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
     let service = world.serve_with(settings).await;
     service.publish(&event("orders", "before")).await;
@@ -266,7 +267,7 @@ async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes
 #[tokio::test]
 async fn a_slow_network_only_takes_its_time() {
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     proxy.set(Network::Slow(Duration::from_millis(200)));
     let batches: Vec<Value> = (0..20)
@@ -294,7 +295,7 @@ fn bulky_event(number: usize, filling: &str) -> String {
 #[tokio::test]
 async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_back() {
     let world = World::new().await;
-    let proxy = Proxy::to(world.database_url()).await;
+    let proxy = Proxy::to(&world.database_url()).await;
     let settings = behind(&proxy, &world)
         .with("EVENTSIEVE_REQUEST_DEADLINE", "1s")
         .with("EVENTSIEVE_MAX_BODY", "1MiB")
@@ -347,9 +348,7 @@ async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_
     world.check(21).await;
 }
 
-#[tokio::test]
-async fn a_queue_that_is_full_of_events_is_answered_503_at_once() {
-    let world = World::new().await;
+async fn a_queue_that_is_full_of_events_is_answered_503_at_once(world: World) {
     let settings = world
         .settings()
         .with("EVENTSIEVE_WRITERS", "1")
@@ -430,12 +429,12 @@ async fn time_of_a_hundred(service: &Service, topic: &str) -> Duration {
     begun.elapsed()
 }
 
-#[tokio::test]
-async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind() {
-    let world = World::new().await;
+async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind(world: World) {
     let service = world.serve().await;
     time_of_a_hundred(&service, "warm").await;
     let before = time_of_a_hundred(&service, "before").await;
+    // The connection that reads the counters stays open for the next time.
+    service.json("/stats").await;
     let (files, connections) = (service.open_files(), world.service_connections().await);
 
     let ways = [
@@ -490,9 +489,7 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
     assert_eq!(totals.received, totals.rows, "nobody sent anything twice");
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it() {
-    let world = World::new().await;
+async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it(world: World) {
     let service = world.serve().await;
     let held = world.hold_writers().await;
     for number in 0..20 {
@@ -504,7 +501,7 @@ async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it() {
         let gone = try_ask(request).await.expect_err("the flush is held");
         assert!(format!("{gone:#}").contains("no answer"), "{gone:#}");
         if number == 0 {
-            world.writer_is_held().await;
+            world.writer_is_held(&service).await;
         }
     }
     held.release().await;
@@ -524,4 +521,10 @@ async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it() {
         .collect();
     assert_eq!(ids.len(), 20);
     assert_eq!(world.check(20).await.received, 20);
+}
+
+on_both_stores! {
+    a_queue_that_is_full_of_events_is_answered_503_at_once
+    a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind
+    a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it
 }
