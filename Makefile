@@ -1,14 +1,16 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt doc check flush-cost clean
+.PHONY: help demo run test lint fmt doc deny advisories check flush-cost clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-run: ## start the service; for now on PostgreSQL alone: make run DATABASE_URL=postgres://…
-	@test -n "$$DATABASE_URL" || { echo "make run: set DATABASE_URL to a PostgreSQL, for example postgres://user:password@localhost/eventsieve" >&2; exit 2; }
-	cargo run --locked -- serve
+demo: ## see it work on an embedded store; ARGS=--exit ends at once
+	@cargo run --release --locked -- demo $(ARGS)
+
+run: ## start the service; ARGS are its flags
+	@cargo run --release --locked -- serve $(ARGS)
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.
@@ -27,9 +29,18 @@ fmt: ## format all code
 doc: ## build the documentation; a broken link fails
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
+# What needs no network. The licences, versions and sources of all libraries: .deny.toml.
+deny: ## check the libraries; needs cargo-deny
+	cargo deny --locked --offline check bans licenses sources
+
+# Fetches the list of known faults, so it is no part of `check`, whose result would change without a change here.
+advisories: ## check the libraries against the list of known faults
+	cargo deny --locked check advisories
+
 # In the order given: make stops at the first that fails, and the summary of the tests comes last.
-check: ## all that CI runs: lint, doc, test
+check: ## all that CI runs: lint, deny, doc, test
 	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory doc
 	$(MAKE) --no-print-directory test
 

@@ -171,7 +171,7 @@ struct IngestOptions {
         value_name = "TIME"
     )]
     request_deadline: String,
-    /// How many batches are committed at once.
+    /// How many batches are committed at once; an embedded store has one writer.
     #[arg(long, env = "EVENTSIEVE_WRITERS", default_value = "4", value_name = "WRITERS")]
     writers: String,
     /// The most events in memory, waiting for their commit.

@@ -16,14 +16,14 @@
 //! | 3 | [`client`] | the HTTP client that commands use |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/culprits.rs` (what the store refuses of a request) |
-//! | 1 | [`store`] | the contract of a store, and what its errors mean; [`store::postgres`] with a file each for connecting, appending, reading, verifying and the error table; `backoff.rs` |
+//! | 1 | [`store`] | the contract of a store, and what its errors mean; [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, pruning, verifying, the error table; `conformance.rs`, the promises as tests on both; `backoff.rs` |
 //! | 1 | [`telemetry`] | logs |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
 //! | 0 | [`config`] | flags and environment |
 //! | 0 | [`metrics`] | what this process counts in memory |
 //!
-//! Outside `src`: `migrations/postgres` (the schema, and the flush as a function; each says why), `integration-tests` (black
-//! box: the real binary, a real PostgreSQL, a fault proxy; never this library), `deploy/test-services.sh` (a throwaway
+//! Outside `src`: `migrations` (the schema in both dialects, and for PostgreSQL the flush as a function; each says why),
+//! `integration-tests` (black box: the real binary, on a real PostgreSQL and on SQLite, a fault proxy; never this library), `deploy/test-services.sh` (a throwaway
 //! PostgreSQL and Redis for tests).
 //!
 //! # The walk of one event
@@ -37,7 +37,7 @@
 //!    is the group commit, without a timer on the way of a lone request.
 //! 5. [`store::Batch::new`] folds copies into rows and sorts them by identity, so that two flushes lock the same keys in the
 //!    same order; each keeps its position, the order of arrival.
-//! 6. [`store::Appender::append`] is one statement and one transaction: the ledger row, the events, the first copies of the
+//! 6. [`store::Appender::append`] is one transaction, and on PostgreSQL one statement: the ledger row, the events, the first copies of the
 //!    duplicates, the counters. It answers with an [`store::Outcome`] for each row.
 //! 7. The writer turns outcomes into an [`ingest::Verdict`] for each event and answers every request with its own, in its own
 //!    order; `http/publish.rs` renders them.
@@ -70,6 +70,13 @@
 //!   choose a join that is quadratic in the batch, and with the first alone it compiles every flush (270 ms for one event).
 //! - Readers share connections through a small pool of our own, because sqlx's can lose a place for ever when a query is
 //!   cancelled on a connection that died silently ([`store::postgres`] says how).
+//! - SQLite is called through rusqlite and not through sqlx: a flush is a loop of some thousand small statements in one
+//!   transaction, and sqlx sends each through a channel to a thread of its own, where here each is a function call. There is
+//!   also no transaction that a cancelled future could leave open. Its few migrations are applied by thirty lines of ours.
+//! - An embedded store is claimed by a lock on a file of its own beside it, and not by an exclusive lock on the store, which
+//!   would keep `verify` and `prune` out as well.
+//! - Two files of the same name are never mixed up: a store whose file was removed or replaced takes no more events, for
+//!   what were acknowledged would be gone with the process.
 //! - A newer schema is accepted with a warning: migrations only add, so that an older replica can be rolled back to.
 
 pub mod cli;
@@ -103,8 +110,9 @@ mod tests {
     ];
 
     /// Who may name a library or a module of `std`.
-    const TENANTS: [(&str, &[&str]); 3] = [
+    const TENANTS: [(&str, &[&str]); 4] = [
         ("sqlx::", &["store"]),
+        ("rusqlite::", &["store"]),
         ("axum::", &["http"]),
         ("std::env::", &["config", "telemetry"]),
     ];

@@ -397,7 +397,7 @@ fn launch(settings: &Settings, folder: &TempDir) -> Child {
 }
 
 /// The binary: `EVENTSIEVE_BIN`, or what cargo has built beside the tests.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = environment("EVENTSIEVE_BIN") {
         return path.into();
     }

@@ -292,3 +292,34 @@ fn check_durable(connection: &Connection) -> Result<(), StoreError> {
 fn newest_migration() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn migrations(dialect: &str) -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(dialect);
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn both_dialects_have_the_same_migrations_and_all_are_applied() {
+        let names = |dialect| -> Vec<_> {
+            let files = migrations(dialect).into_iter();
+            files.map(|path| path.file_name().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names("sqlite"), names("postgres"));
+        let texts: Vec<_> = migrations("sqlite")
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        assert_eq!(texts, MIGRATIONS);
+    }
+}

@@ -1,7 +1,13 @@
 //! When two payloads are the same JSON value.
 
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::postgres::on_postgres;
 use super::{Bed, Writer, event, kinds, migrated};
-use crate::event::Event;
+use crate::event::{Event, Payload};
 
 /// Pairs of texts of the same value, as the member `v` of a payload.
 const EQUAL: [(&str, &str); 22] = [
@@ -91,4 +97,92 @@ async fn compare(bed: &dyn Bed, pairs: &[(&str, &str)], expected: &str) {
             assert_eq!(kinds(&together), ["stored", expected], "{pair:?}");
         }
     }
+}
+
+/// Spellings of the same value in one line, of others in the others.
+const SPELLINGS: [&[&str]; 12] = [
+    &["null", " null"],
+    &["true"],
+    &["0", "-0", "0.00", "0e7"],
+    &["1", "1.0", "10e-1", "0.1E1"],
+    &["-1", "-1.000", "-0.01e2"],
+    &["9007199254740993", "9007199254740993.0", "9007199254740.993e3"],
+    &["9007199254740992", "900719925474099200e-2"],
+    &["1e-300", "0.1e-299"],
+    &[r#""a""#, r#""\u0061""#],
+    &[r#""A""#, r#""\u0041""#],
+    &[r#""1""#],
+    &[r#""😀/""#, r#""\ud83d\ude00\/""#],
+];
+
+/// The names of members, in the same way.
+const NAMES: [&[&str]; 3] = [&[r#""a""#, r#""\u0061""#], &[r#""b""#], &[r#""A""#]];
+
+/// A value spelled twice. Most often it is the same value.
+type Twice = (String, String);
+
+fn spelled_twice(lines: &'static [&'static [&'static str]]) -> impl Strategy<Value = Twice> {
+    (any::<Index>(), any::<Index>(), any::<[Index; 2]>(), 0..20u8).prop_map(move |(line, other, spellings, luck)| {
+        let one = line.get(lines);
+        let other = if luck == 0 { other.get(lines) } else { one };
+        (spellings[0].get(one).to_string(), spellings[1].get(other).to_string())
+    })
+}
+
+fn value_twice() -> impl Strategy<Value = Twice> {
+    let leaf = spelled_twice(&SPELLINGS);
+    leaf.prop_recursive(3, 12, 4, |value| {
+        let array = prop::collection::vec(value.clone(), 0..4).prop_map(|values| {
+            let join = |texts: Vec<String>| format!("[{}]", texts.join(", "));
+            let (one, other): (Vec<_>, Vec<_>) = values.into_iter().unzip();
+            (join(one), join(other))
+        });
+        prop_oneof![array, object_twice(value)]
+    })
+}
+
+fn object_twice(value: impl Strategy<Value = Twice>) -> impl Strategy<Value = Twice> {
+    let members = prop::collection::vec((spelled_twice(&NAMES), value), 0..4);
+    (members, any::<bool>()).prop_map(|(members, turned)| {
+        let join = |texts: Vec<String>| format!("{{{}}}", texts.join(","));
+        let spell = |((one_name, other_name), (one, other)): (Twice, Twice)| {
+            (format!("{one_name}:{one}"), format!("{other_name} : {other}"))
+        };
+        let (one, mut other): (Vec<_>, Vec<_>) = members.into_iter().map(spell).unzip();
+        if turned {
+            other.reverse();
+        }
+        (join(one), join(other))
+    })
+}
+
+/// The stores that have no JSON of their own compare as PostgreSQL's `jsonb` does.
+#[test]
+fn random_payloads_are_the_same_value_when_postgresql_says_so() {
+    on_postgres(async |bed| {
+        let (mut runner, payload) = (TestRunner::default(), object_twice(value_twice()));
+        let pairs: Vec<Twice> = (0..5000)
+            .map(|_| payload.new_tree(&mut runner).unwrap().current())
+            .collect();
+        let (ones, others): (Vec<_>, Vec<_>) = pairs.iter().cloned().unzip();
+        let verdicts: Vec<bool> = sqlx::query_scalar(
+            "select one::jsonb = other::jsonb from unnest($1::text[], $2::text[]) with ordinality as pair(one, other, number)
+             order by number",
+        )
+        .bind(&ones)
+        .bind(&others)
+        .fetch_all(&mut bed.connect().await)
+        .await
+        .unwrap();
+        let mut same = 0;
+        for ((one, other), expected) in pairs.into_iter().zip(verdicts) {
+            let payload = |text: &str| Payload::parse(text.to_owned()).unwrap();
+            assert_eq!(payload(&one).is_same_value(&payload(&other)), expected, "{one} {other}");
+            same += u32::from(expected);
+        }
+        assert!(
+            (500..4500).contains(&same),
+            "both verdicts are met: {same} of 5000 are the same"
+        );
+    });
 }

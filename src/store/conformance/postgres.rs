@@ -25,7 +25,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Another connection to the test's own database.
-    async fn connect(&self) -> PgConnection {
+    pub(super) async fn connect(&self) -> PgConnection {
         self.server.clone().database(&self.database).connect().await.unwrap()
     }
 
@@ -101,7 +101,7 @@ fn parsed(arguments: &[&str]) -> Result<DatabaseUrl, String> {
 }
 
 /// Runs a case that only PostgreSQL can be asked.
-fn on_postgres(case: impl AsyncFnOnce(&Server)) {
+pub(super) fn on_postgres(case: impl AsyncFnOnce(&Server)) {
     run::<Server>(case);
 }
 

@@ -45,7 +45,8 @@ const NOTHING_TO_PUBLISH: &str =
 pub(super) struct SqliteAppender(pub(super) Link);
 
 impl SqliteAppender {
-    /// Runs the flush in a transaction, within `limit`, and then ends it by `end`.
+    /// Runs the flush in a transaction, and then ends it by `end`. The wait for another process's lock takes at most `limit`;
+    /// after that only the disk can be slow, and a flush is not given up for that: nobody else could be asked instead.
     ///
     /// On the thread of the caller, which hands its other tasks over: the batch need not be copied to another one.
     fn transact(
@@ -56,11 +57,10 @@ impl SqliteAppender {
     ) -> Result<Appended, StoreError> {
         tokio::task::block_in_place(|| {
             self.0.file.check()?;
-            self.0.limit(limit)?;
-            let transaction = self
-                .0
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
+            let connection = &mut self.0.connection;
+            let transaction = connection
+                .busy_timeout(limit)
+                .and_then(|()| connection.transaction_with_behavior(TransactionBehavior::Immediate))
                 .map_err(during("beginning a flush"))?;
             let appended = write(&transaction, flush).map_err(during("flushing"))?;
             end(transaction)?;

@@ -136,7 +136,7 @@ impl Link {
         }
     }
 
-    /// From now on, whatever takes longer than `limit` is interrupted and rolled back, the wait for a lock included.
+    /// From now on, a statement that takes longer than `limit` is interrupted, the wait for a lock included.
     pub(super) fn limit(&self, limit: Duration) -> Result<(), StoreError> {
         let deadline = Instant::now() + limit;
         self.connection
@@ -149,15 +149,22 @@ impl Link {
     }
 }
 
-/// Makes the folder that the file lies in, if it is not there.
+/// Makes the folder that the file lies in, if it is not there, and sees to it that it is still there after a power cut:
+/// SQLite syncs the folder of its files, but not those above it.
 fn make_folder(path: &Path) -> Result<(), StoreError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Ok(());
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(is_missing).collect();
+    let Some(folder) = missing.first() else { return Ok(()) };
+    let sync = |folder: &&Path| {
+        let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()
     };
-    fs::create_dir_all(folder).map_err(|error| {
-        let message = format!("cannot make the folder {} for the store", folder.display());
-        StoreError::new(ErrorClass::Configuration, message).with_source(error)
-    })
+    fs::create_dir_all(folder)
+        .and_then(|()| missing.iter().try_for_each(sync))
+        .map_err(|error| {
+            let message = format!("cannot make the folder {} for the store", folder.display());
+            StoreError::new(ErrorClass::Configuration, message).with_source(error)
+        })
 }
 
 /// Locks the file beside the store that says whose it is, and writes our process id into it. The lock ends with the file's

@@ -1,0 +1,142 @@
+//! The README: its commands are run as they stand there, and must print what it shows.
+
+use std::fs;
+use std::path::Path;
+
+use integration_tests::publish::{Publish, event};
+use integration_tests::service::{Service, Settings, binary};
+use integration_tests::world::World;
+use reqwest::Url;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// A command of the README, and what it shows below it.
+struct Example {
+    command: String,
+    output: String,
+}
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    fs::read_to_string(path).expect("the README lies beside this crate")
+}
+
+/// What lies between two headings.
+fn section<'a>(readme: &'a str, from: &str, to: &str) -> &'a str {
+    let from = readme.split_once(from).unwrap_or_else(|| panic!("no heading {from}")).1;
+    from.split_once(to).unwrap_or_else(|| panic!("no heading {to}")).0
+}
+
+/// The blocks of one language in a text.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    let bodies = text.split(fence.as_str()).skip(1);
+    bodies.map(|rest| rest.split("```").next().unwrap_or(rest)).collect()
+}
+
+/// The commands of a block: each begins with a prompt, and goes on for as long as a quotation is open.
+fn examples(block: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    let is_open = |command: &str| command.matches('\'').count() % 2 == 1;
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), examples.last_mut()) {
+            (_, Some(last)) if is_open(&last.command) => {
+                last.command.push('\n');
+                last.command.push_str(line);
+            }
+            (Some(command), _) => examples.push(Example {
+                command: command.to_owned(),
+                output: String::new(),
+            }),
+            (None, Some(last)) => {
+                last.output.push_str(line);
+                last.output.push('\n');
+            }
+            (None, None) => panic!("a block that begins without a prompt: {line}"),
+        }
+    }
+    examples
+}
+
+/// The text without what is another one each time: when an event came, and how much a flush had to wait for.
+fn steady(text: &str) -> String {
+    let mut steady = text.to_owned();
+    for (begin, end) in [("\"received_at\":\"", '"'), ("\"flushed\":", '}')] {
+        let parts: Vec<String> = steady
+            .split(begin)
+            .enumerate()
+            .map(|(number, part)| match part.find(end) {
+                Some(at) if number > 0 => format!("…{}", &part[at..]),
+                _ => part.to_owned(),
+            })
+            .collect();
+        steady = parts.join(begin);
+    }
+    steady
+}
+
+#[tokio::test]
+async fn every_example_of_the_readme_prints_what_it_shows() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let database = format!("sqlite://{}", folder.path().join("data/eventsieve.db").display());
+    let service = Service::start(Settings::new(&database)).await;
+    service.ready().await;
+    let programs = binary();
+    let programs = programs.parent().expect("the binary lies in a folder");
+    let readme = readme();
+    let text = section(&readme, "## Use it", "## What you can rely on");
+    let examples: Vec<Example> = blocks(text, "console").into_iter().flat_map(examples).collect();
+    assert!(examples.len() > 10, "the README has examples");
+    for Example { command, output } in examples {
+        let ran = Command::new("bash")
+            .args(["-c", &command.replace("http://127.0.0.1:8080", service.url())])
+            .current_dir(folder.path())
+            .env("DATABASE_URL", &database)
+            .env("PATH", format!("{}:{}", programs.display(), env!("PATH")))
+            .output()
+            .await
+            .expect("bash is there");
+        assert!(
+            ran.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        // curl ends without a line feed.
+        let printed = String::from_utf8_lossy(&ran.stdout);
+        assert_eq!(steady(printed.trim_end()), steady(output.trim_end()), "{command}");
+    }
+}
+
+/// The statements of the README give a role all that `serve --no-migrate`, `verify` and `prune` need, and not what `migrate`
+/// does.
+#[tokio::test]
+async fn a_role_with_the_grants_of_the_readme_can_serve_verify_and_prune() {
+    let world = World::new().await;
+    world.run(&["migrate"]).await.ended_with(0);
+    let role = format!("eventsieve_service_{}", std::process::id());
+    let readme = readme();
+    let grants = blocks(section(&readme, "**Grants.**", "**Prune.**"), "sql").join("\n");
+    world.execute(&grants.replace("eventsieve_service", &role)).await;
+
+    let mut url = Url::parse(world.database_url()).expect("a URL");
+    url.set_username(&role).expect("a role's name");
+    url.set_password(Some("secret")).expect("a password");
+    let settings = || Settings::new(url.as_str()).with("EVENTSIEVE_NO_MIGRATE", "true");
+    let service = Service::start(settings()).await;
+    service.ready().await;
+    assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
+    assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 200);
+    assert_eq!(service.fetch("/events?after=").await.status, 200);
+    settings().arguments(&["verify"]).run().await.ended_with(0);
+    let pruned = settings().arguments(&["prune", "--older-than", "0s"]).run().await;
+    assert!(
+        pruned.ended_with(0).stdout.starts_with("pruned 1 "),
+        "{}",
+        pruned.stdout
+    );
+    let refused = settings().arguments(&["migrate"]).run().await;
+    refused.ended_with(1);
+    drop(service);
+    world.check(0).await;
+    world.execute(&format!("drop owned by {role}; drop role {role}")).await;
+}
