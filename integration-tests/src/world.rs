@@ -70,9 +70,9 @@ impl World {
     }
 
     /// The store's URL.
-    pub fn database_url(&self) -> String {
+    pub fn database_url(&self) -> &str {
         match &self.store {
-            Store::Postgres(database) => database.url().to_owned(),
+            Store::Postgres(database) => database.url(),
             Store::Sqlite(file) => file.url(),
         }
     }
@@ -95,7 +95,7 @@ impl World {
 
     /// What a service on this store is started with.
     pub fn settings(&self) -> Settings {
-        Settings::new(&self.database_url())
+        Settings::new(self.database_url())
     }
 
     /// Starts a service and waits until it is ready.

@@ -129,7 +129,7 @@ async fn healthcheck_ends_with_zero_only_for_a_service_that_is_ready() {
         .next()
         .expect("an address has a port")
         .to_owned();
-    let by_port = Settings::new(&world.database_url())
+    let by_port = Settings::new(world.database_url())
         .with("PORT", &port)
         .arguments(&["healthcheck"])
         .run()
@@ -138,8 +138,8 @@ async fn healthcheck_ends_with_zero_only_for_a_service_that_is_ready() {
     let nobody = check(&format!("http://127.0.0.1:{}", free_port())).await;
     assert_told(&nobody, 1, "eventsieve");
 
-    let proxy = Proxy::with(&world.database_url(), Network::Refuse).await;
-    let settings = Settings::new(&proxy.through(&world.database_url()));
+    let proxy = Proxy::with(world.database_url(), Network::Refuse).await;
+    let settings = Settings::new(&proxy.through(world.database_url()));
     let starting = Service::start(settings).await;
     let unready = check(starting.url()).await;
     assert_told(&unready, 1, "not ready");
@@ -164,7 +164,7 @@ async fn wrong_usage_ends_with_64_and_help_with_0() {
         help.ended_with(0);
         assert!(help.stdout.contains("Usage"), "{}", help.stdout);
         assert!(
-            !help.stdout.contains(&world.database_url()),
+            !help.stdout.contains(world.database_url()),
             "help shows the database's URL: {}",
             help.stdout
         );

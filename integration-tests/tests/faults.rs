@@ -25,7 +25,7 @@ const RECOVERY: Duration = Duration::from_secs(10);
 fn behind(proxy: &Proxy, world: &World) -> Settings {
     world
         .settings()
-        .with("DATABASE_URL", &proxy.through(&world.database_url()))
+        .with("DATABASE_URL", &proxy.through(world.database_url()))
 }
 
 /// Waits until publishing succeeds again.
@@ -58,7 +58,7 @@ async fn the_swallowed_reply_of_a_committed_flush_is_stored_and_counted_once() {
     const FLUSHES: usize = 20;
 
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     service.publish(&event("orders", "first")).await;
     for number in 0..FLUSHES {
@@ -94,7 +94,7 @@ async fn the_swallowed_reply_of_a_committed_flush_is_stored_and_counted_once() {
 #[tokio::test]
 async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send_again() {
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
     service.publish(&event("orders", "before")).await;
@@ -126,7 +126,7 @@ async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send
 #[tokio::test]
 async fn a_first_attempt_that_lands_after_its_retry_has_begun_is_counted_once() {
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     service.publish(&event("orders", "before")).await;
     let first = proxy.flushes();
@@ -156,7 +156,7 @@ async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twic
     const CLIENTS: usize = 8;
 
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     let stop = tokio::sync::watch::Sender::new(false);
     let client = async |client: usize| {
@@ -199,7 +199,7 @@ async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twic
 #[tokio::test]
 async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
     service.publish(&event("orders", "before")).await;
@@ -236,7 +236,7 @@ async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
 #[tokio::test]
 async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes() {
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
     let service = world.serve_with(settings).await;
     service.publish(&event("orders", "before")).await;
@@ -267,7 +267,7 @@ async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes
 #[tokio::test]
 async fn a_slow_network_only_takes_its_time() {
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     proxy.set(Network::Slow(Duration::from_millis(200)));
     let batches: Vec<Value> = (0..20)
@@ -295,7 +295,7 @@ fn bulky_event(number: usize, filling: &str) -> String {
 #[tokio::test]
 async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_back() {
     let world = World::new().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world)
         .with("EVENTSIEVE_REQUEST_DEADLINE", "1s")
         .with("EVENTSIEVE_MAX_BODY", "1MiB")

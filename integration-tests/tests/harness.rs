@@ -28,7 +28,7 @@ async fn world_with_flushes() -> World {
 }
 
 async fn connect(proxy: &Proxy, world: &World) -> PgConnection {
-    PgConnection::connect(&proxy.through(&world.database_url()))
+    PgConnection::connect(&proxy.through(world.database_url()))
         .await
         .expect("a way to the database")
 }
@@ -51,7 +51,7 @@ async fn committed(world: &World) -> i64 {
 #[tokio::test]
 async fn the_proxy_swallows_the_reply_of_exactly_the_flushes_it_was_told_to_and_they_are_committed() {
     let world = world_with_flushes().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let mut connection = connect(&proxy, &world).await;
     assert_eq!(ask_one(&mut connection).await.expect("no fault"), 1);
     assert_eq!(flush(&mut connection, 1).await.expect("no fault"), 1);
@@ -80,7 +80,7 @@ async fn the_proxy_swallows_the_reply_of_exactly_the_flushes_it_was_told_to_and_
 #[tokio::test]
 async fn a_flush_that_fails_is_not_taken_for_committed() {
     let world = world_with_flushes().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let mut connection = connect(&proxy, &world).await;
     flush(&mut connection, 1).await.expect("no fault");
     proxy.arm(FlushFault::SwallowReply);
@@ -96,7 +96,7 @@ async fn a_flush_that_fails_is_not_taken_for_committed() {
 #[tokio::test]
 async fn the_proxy_loses_the_reply_of_a_flush_and_all_that_follows_in_a_black_hole() {
     let world = world_with_flushes().await;
-    let proxy = Proxy::to(&world.database_url()).await;
+    let proxy = Proxy::to(world.database_url()).await;
     let mut connection = connect(&proxy, &world).await;
     proxy.arm(FlushFault::BlackHole);
     timeout(DEAF, flush(&mut connection, 1))
@@ -107,7 +107,7 @@ async fn the_proxy_loses_the_reply_of_a_flush_and_all_that_follows_in_a_black_ho
         Ok(())
     })
     .await;
-    timeout(DEAF, PgConnection::connect(&proxy.through(&world.database_url())))
+    timeout(DEAF, PgConnection::connect(&proxy.through(world.database_url())))
         .await
         .expect_err("new connections are deaf as well");
     proxy.set(Network::Pass);
@@ -121,8 +121,8 @@ async fn the_proxy_loses_the_reply_of_a_flush_and_all_that_follows_in_a_black_ho
 #[tokio::test]
 async fn the_proxy_refuses_cuts_and_slows() {
     let world = World::new().await;
-    let proxy = Proxy::with(&world.database_url(), Network::Refuse).await;
-    let url = proxy.through(&world.database_url());
+    let proxy = Proxy::with(world.database_url(), Network::Refuse).await;
+    let url = proxy.through(world.database_url());
     PgConnection::connect(&url).await.expect_err("nobody listens");
     proxy.set(Network::Pass);
     let mut connection = eventually(WELL, async || Ok(PgConnection::connect(&url).await?)).await;

@@ -42,10 +42,10 @@ async fn a_service_that_is_well_says_so_everywhere(world: World) {
 #[tokio::test]
 async fn a_service_starts_before_its_database_and_becomes_ready_by_itself() {
     let world = World::new().await;
-    let proxy = Proxy::with(&world.database_url(), Network::Refuse).await;
+    let proxy = Proxy::with(world.database_url(), Network::Refuse).await;
     let settings = world
         .settings()
-        .with("DATABASE_URL", &proxy.through(&world.database_url()))
+        .with("DATABASE_URL", &proxy.through(world.database_url()))
         .with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
     let service = Service::start(settings).await;
     assert_eq!(service.fetch("/livez").await.status, 200);
@@ -275,10 +275,10 @@ async fn the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left
 #[tokio::test]
 async fn a_stop_before_the_database_is_there_ends_at_once() {
     let world = World::new().await;
-    let proxy = Proxy::with(&world.database_url(), Network::Refuse).await;
+    let proxy = Proxy::with(world.database_url(), Network::Refuse).await;
     let settings = world
         .settings()
-        .with("DATABASE_URL", &proxy.through(&world.database_url()));
+        .with("DATABASE_URL", &proxy.through(world.database_url()));
     let mut service = Service::start(settings).await;
     service.stop().await;
 }

@@ -257,10 +257,13 @@ fn version(connection: &Connection) -> Result<i64, StoreError> {
     match read().map_err(during("reading the schema's version"))? {
         (APPLICATION_ID, version, _) => Ok(version),
         (0, 0, 0) => Ok(0),
-        _ => Err(StoreError::new(
-            ErrorClass::Configuration,
-            "the file is the database of another program",
-        )),
+        _ => {
+            let message = format!(
+                "{} is the database of another program: name another file in DATABASE_URL",
+                connection.path().unwrap_or("the file")
+            );
+            Err(StoreError::new(ErrorClass::Configuration, message))
+        }
     }
 }
 

@@ -7,17 +7,21 @@ use tempfile::TempDir;
 
 use crate::eventually::SOON;
 
+/// The name of the file in the test's folder.
+const NAME: &str = "events.db";
+
 /// A folder of the test's own, for the file of an embedded store. It is removed at the end, also when the test fails.
 #[derive(Debug)]
 pub struct File {
     folder: TempDir,
+    url: String,
 }
 
 impl File {
     pub(super) fn new() -> Self {
-        File {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite://{}", folder.path().join(NAME).display());
+        File { folder, url }
     }
 
     /// The folder: nothing else lies in it than what services have made.
@@ -27,7 +31,7 @@ impl File {
 
     /// The file, which a service makes.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("events.db")
+        self.folder.path().join(NAME)
     }
 
     /// What lies in the folder, sorted by name.
@@ -41,8 +45,8 @@ impl File {
         names
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("sqlite://{}", self.path().display())
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     /// A connection of the test's own. It waits for the locks of services.
