@@ -64,9 +64,9 @@ impl Settings {
         self
     }
 
-    /// The same in this folder.
+    /// The same with this as the current folder.
     #[must_use]
-    pub fn in_folder(mut self, folder: &Path) -> Self {
+    pub fn within(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
         self
     }

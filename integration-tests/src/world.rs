@@ -140,6 +140,16 @@ impl World {
         }
     }
 
+    /// Whether the store has a table with this name.
+    pub async fn has_table(&self, name: &str) -> bool {
+        let found = match &self.store {
+            Store::Postgres(database) => database.figures(&format!("select count(to_regclass('{name}'))")).await,
+            Store::Sqlite(file) if !file.path().exists() => return false,
+            Store::Sqlite(file) => file.figures(&format!("select count(*) from sqlite_schema where name = '{name}'")),
+        };
+        found == [1]
+    }
+
     /// The one number that a query gives.
     pub async fn number(&self, sql: &str) -> i64 {
         self.figures(sql).await[0]

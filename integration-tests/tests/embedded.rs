@@ -65,7 +65,7 @@ async fn killed_ten_times_under_load_it_loses_nothing_and_stores_nothing_twice()
             let before = acknowledged.get();
             eventually(SOON, async || {
                 ensure!(
-                    acknowledged.get() >= before + 200,
+                    acknowledged.get() >= before + 500,
                     "{} since the last kill",
                     acknowledged.get() - before
                 );
@@ -257,7 +257,7 @@ async fn verify_beside_many_clients_finds_no_drift_and_is_in_nobodys_way() {
 
 /// Settings that say nothing about the store.
 fn without_a_store(folder: &Path) -> Settings {
-    Settings::new("").without("DATABASE_URL").in_folder(folder)
+    Settings::new("").without("DATABASE_URL").within(folder)
 }
 
 #[tokio::test]
