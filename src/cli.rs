@@ -8,6 +8,7 @@ pub mod migrate;
 pub mod prune;
 pub mod publish;
 pub mod serve;
+pub mod stats;
 pub mod target;
 pub mod verify;
 
@@ -31,6 +32,7 @@ pub struct Cli {
 enum Command {
     Serve(Box<serve::Args>),
     Publish(publish::Args),
+    Stats(stats::Args),
     Verify(verify::Args),
     Migrate(migrate::Args),
     Prune(prune::Args),
@@ -65,6 +67,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => args.run().await,
             Command::Publish(args) => args.run().await,
+            Command::Stats(args) => args.run().await,
             Command::Verify(args) => args.run().await,
             Command::Migrate(args) => args.run().await,
             Command::Prune(args) => args.run().await,
@@ -134,8 +137,9 @@ mod tests {
     fn every_flag_has_an_environment_variable_and_a_help_text() {
         for command in Cli::command().get_subcommands() {
             for flag in command.get_arguments() {
-                assert!(flag.get_env().is_some(), "{} {}", command.get_name(), flag.get_id());
-                assert!(flag.get_help().is_some(), "{} {}", command.get_name(), flag.get_id());
+                let name = format!("{} {}", command.get_name(), flag.get_id());
+                assert!(flag.is_positional() || flag.get_env().is_some(), "{name}");
+                assert!(flag.get_help().is_some(), "{name}");
             }
         }
     }
@@ -182,5 +186,15 @@ mod tests {
             shown.trim() == expected.trim(),
             "between {begin} and {end} the README should say:\n{expected}"
         );
+    }
+
+    #[test]
+    fn the_long_help_of_every_command_has_an_example() {
+        for mut command in Cli::command().get_subcommands().cloned() {
+            let help = command.render_long_help().to_string();
+            let examples = help.split("Example").nth(1).unwrap_or_default();
+            let call = format!("\n  eventsieve {}", command.get_name());
+            assert!(examples.contains(&call), "{help}");
+        }
     }
 }

@@ -35,6 +35,7 @@
 pub mod eventually;
 pub mod http;
 pub mod postgres;
+pub mod program;
 pub mod proxy;
 pub mod publish;
 pub mod service;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf, absolute};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ const LOG_LINES_SHOWN: usize = 60;
 pub struct Settings {
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
+    folder: Option<PathBuf>,
 }
 
 impl Settings {
@@ -37,6 +38,7 @@ impl Settings {
         let settings = Settings {
             variables: BTreeMap::new(),
             arguments: vec!["serve".to_owned()],
+            folder: None,
         };
         settings
             .with("DATABASE_URL", database_url)
@@ -60,8 +62,26 @@ impl Settings {
         self
     }
 
-    fn command(&self) -> Command {
+    /// The same without a variable.
+    #[must_use]
+    pub fn without(mut self, variable: &str) -> Self {
+        self.variables.remove(variable);
+        self
+    }
+
+    /// The same with this as the current folder.
+    #[must_use]
+    pub fn within(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// The process, not yet started.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(binary());
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
             .args(&self.arguments)
             .env_clear()
@@ -136,6 +156,8 @@ fn numbers(rest: &str) -> impl Iterator<Item = i64> {
 pub enum Signal {
     /// What a container's runtime sends first.
     Term,
+    /// What Ctrl-C sends.
+    Interrupt,
     /// What PostgreSQL takes as `-m immediate`.
     Quit,
     /// Freezes a process.
@@ -148,6 +170,7 @@ pub enum Signal {
 pub fn send(signal: Signal, pid: u32) {
     let name = match signal {
         Signal::Term => "TERM",
+        Signal::Interrupt => "INT",
         Signal::Quit => "QUIT",
         Signal::Stop => "STOP",
         Signal::Continue => "CONT",
@@ -363,7 +386,8 @@ fn launch(settings: &Settings, folder: &TempDir) -> Child {
 /// The binary: `EVENTSIEVE_BIN`, or what cargo has built beside the tests.
 pub fn binary() -> PathBuf {
     if let Some(path) = environment("EVENTSIEVE_BIN") {
-        return path.into();
+        // The process may be given another current folder.
+        return absolute(path).expect("a path that is not empty");
     }
     let test = std::env::current_exe().expect("a test knows its own path");
     let path = test
