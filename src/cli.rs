@@ -3,6 +3,7 @@
 //! Every flag has an environment variable, and the flag wins. A command ends with exit code 0 when it did what it should, 64 when it was
 //! called wrongly, and 1 when it failed.
 
+pub mod demo;
 pub mod healthcheck;
 pub mod migrate;
 pub mod prune;
@@ -31,6 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Args>),
+    Demo(demo::Args),
     Publish(publish::Args),
     Stats(stats::Args),
     Verify(verify::Args),
@@ -66,6 +68,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(args) => args.run().await,
+            Command::Demo(args) => args.run().await,
             Command::Publish(args) => args.run().await,
             Command::Stats(args) => args.run().await,
             Command::Verify(args) => args.run().await,
