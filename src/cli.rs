@@ -3,8 +3,10 @@
 //! Every flag has an environment variable, and the flag wins. A command ends with exit code 0 when it did what it should, 64 when it was
 //! called wrongly, and 1 when it failed.
 
+pub mod completions;
 pub mod demo;
 pub mod healthcheck;
+pub mod man;
 pub mod migrate;
 pub mod prune;
 pub mod publish;
@@ -16,7 +18,7 @@ pub mod verify;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// `EX_USAGE` of BSD's `sysexits.h`.
 const EXIT_USAGE: u8 = 64;
@@ -39,6 +41,10 @@ enum Command {
     Migrate(migrate::Args),
     Prune(prune::Args),
     Healthcheck(healthcheck::Args),
+    #[command(hide = true)]
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// The flags that are the program's own. Any other one without a command before it is a flag of `serve`.
@@ -75,7 +81,23 @@ impl Cli {
             Command::Migrate(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
+    }
+
+    /// The program without its hidden commands, for what is generated from it: clap's own generators name these, too.
+    #[must_use]
+    pub fn shown() -> clap::Command {
+        let all = Self::command();
+        let mut shown = clap::Command::new(env!("CARGO_PKG_NAME"))
+            .version(env!("CARGO_PKG_VERSION"))
+            .subcommand_required(true)
+            .subcommands(all.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+        if let Some(about) = all.get_about() {
+            shown = shown.about(about.clone());
+        }
+        shown
     }
 }
 
@@ -107,8 +129,6 @@ pub fn explain(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
