@@ -158,6 +158,8 @@ pub enum Signal {
     Term,
     /// What Ctrl-C sends.
     Interrupt,
+    /// What the end of a terminal sends.
+    Hangup,
     /// What PostgreSQL takes as `-m immediate`.
     Quit,
     /// Freezes a process.
@@ -171,6 +173,7 @@ pub fn send(signal: Signal, pid: u32) {
     let name = match signal {
         Signal::Term => "TERM",
         Signal::Interrupt => "INT",
+        Signal::Hangup => "HUP",
         Signal::Quit => "QUIT",
         Signal::Stop => "STOP",
         Signal::Continue => "CONT",

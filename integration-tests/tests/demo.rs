@@ -91,7 +91,7 @@ async fn a_demo_with_exit_shows_the_figures_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_demo_goes_on_serving_and_ends_well_when_it_is_told_to() {
-    for signal in [Signal::Interrupt, Signal::Term] {
+    for signal in [Signal::Interrupt, Signal::Term, Signal::Hangup] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("data")).expect("a folder in a folder of our own");
         fs::write(folder.path().join("data/kept"), "").expect("a file in a folder of our own");

@@ -11,6 +11,7 @@ use std::pin::pin;
 use anyhow::{Context, Result, bail};
 use clap::builder::FalseyValueParser;
 use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +77,8 @@ impl Args {
     pub async fn run(self) -> Result<()> {
         telemetry::start(LOG_FILTER).map_err(UsageError)?;
         let mut signals = Signals::listen().context("the system refuses signal handlers")?;
+        // Who closes the terminal leaves no folder behind either.
+        let mut hangup = signal(SignalKind::hangup()).context("the system refuses signal handlers")?;
         say("starting eventsieve on a fresh SQLite store\n")?;
         let folder = Folder::new().context("cannot make a folder in data, where the store is to be")?;
         let service = self.bind(&folder).await?;
@@ -90,6 +93,7 @@ impl Args {
             ended = &mut running => return ended,
             shown = self.show(target, phase) => shown,
             _ = signals.next() => self.interrupted(),
+            _ = hangup.recv() => self.interrupted(),
         };
         stop.cancel();
         select! {
