@@ -3,18 +3,22 @@
 //! Every flag has an environment variable, and the flag wins. A command ends with exit code 0 when it did what it should, 64 when it was
 //! called wrongly, and 1 when it failed.
 
+pub mod completions;
+pub mod demo;
 pub mod healthcheck;
+pub mod man;
 pub mod migrate;
 pub mod prune;
 pub mod publish;
 pub mod serve;
+pub mod stats;
 pub mod target;
 pub mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// `EX_USAGE` of BSD's `sysexits.h`.
 const EXIT_USAGE: u8 = 64;
@@ -30,11 +34,17 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Args>),
+    Demo(demo::Args),
     Publish(publish::Args),
+    Stats(stats::Args),
     Verify(verify::Args),
     Migrate(migrate::Args),
     Prune(prune::Args),
     Healthcheck(healthcheck::Args),
+    #[command(hide = true)]
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// The flags that are the program's own. Any other one without a command before it is a flag of `serve`.
@@ -64,12 +74,30 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(args) => args.run().await,
+            Command::Demo(args) => args.run().await,
             Command::Publish(args) => args.run().await,
+            Command::Stats(args) => args.run().await,
             Command::Verify(args) => args.run().await,
             Command::Migrate(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
+    }
+
+    /// The program without its hidden commands, for what is generated from it: clap's own generators name these, too.
+    #[must_use]
+    pub fn shown() -> clap::Command {
+        let all = Self::command();
+        let mut shown = clap::Command::new(env!("CARGO_PKG_NAME"))
+            .version(env!("CARGO_PKG_VERSION"))
+            .subcommand_required(true)
+            .subcommands(all.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+        if let Some(about) = all.get_about() {
+            shown = shown.about(about.clone());
+        }
+        shown
     }
 }
 
@@ -101,8 +129,6 @@ pub fn explain(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -134,8 +160,9 @@ mod tests {
     fn every_flag_has_an_environment_variable_and_a_help_text() {
         for command in Cli::command().get_subcommands() {
             for flag in command.get_arguments() {
-                assert!(flag.get_env().is_some(), "{} {}", command.get_name(), flag.get_id());
-                assert!(flag.get_help().is_some(), "{} {}", command.get_name(), flag.get_id());
+                let name = format!("{} {}", command.get_name(), flag.get_id());
+                assert!(flag.is_positional() || flag.get_env().is_some(), "{name}");
+                assert!(flag.get_help().is_some(), "{name}");
             }
         }
     }
@@ -182,5 +209,15 @@ mod tests {
             shown.trim() == expected.trim(),
             "between {begin} and {end} the README should say:\n{expected}"
         );
+    }
+
+    #[test]
+    fn the_long_help_of_every_command_has_an_example() {
+        for mut command in Cli::command().get_subcommands().cloned() {
+            let help = command.render_long_help().to_string();
+            let examples = help.split("Example").nth(1).unwrap_or_default();
+            let call = format!("\n  eventsieve {}", command.get_name());
+            assert!(examples.contains(&call), "{help}");
+        }
     }
 }

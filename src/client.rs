@@ -5,18 +5,24 @@
 //! know for that.
 
 mod explain;
+pub mod stats;
+pub mod target;
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Response, StatusCode, Url,
+    Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
     redirect,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
-use self::explain::{explain, one_line, root_cause};
+use self::{
+    explain::{explain, one_line, root_cause},
+    stats::Stats,
+    target::Target,
+};
 
 /// How long opening a connection may take. Longer than one lost SYN (retransmitted after 1 s and 3 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,52 +32,6 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read: far above that of a batch of 10 000 events.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Where the service is: its base URL. It shows itself without a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Target(Url);
-
-impl Target {
-    fn route(&self, path: &str) -> Url {
-        let mut url = self.0.clone();
-        let base = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{base}/{path}"));
-        url
-    }
-}
-
-impl FromStr for Target {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let url = Url::parse(text).map_err(|_| TargetError)?;
-        match url.scheme() {
-            "http" | "https" if url.query().is_none() && url.fragment().is_none() => Ok(Self(url)),
-            _ => Err(TargetError),
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
-        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
-            return out.write_str("(a URL that cannot be shown)");
-        }
-        out.write_str(shown.as_str().trim_end_matches('/'))
-    }
-}
-
-impl fmt::Debug for Target {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, out)
-    }
-}
-
-/// The text is not the base URL of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("give the service's base URL, such as http://127.0.0.1:8080")]
-pub struct TargetError;
 
 /// What is known of a failed request's effect on the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +122,7 @@ impl Client {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .user_agent(concat!("eventsieve/", env!("CARGO_PKG_VERSION")));
-        if target.0.scheme() == "http" {
+        if !target.is_encrypted() {
             // Without this, reqwest reads the system's certificates even if it never needs them, and fails in an image that has none.
             builder = builder.tls_certs_only([]);
         }
@@ -190,14 +150,22 @@ impl Client {
             .header(CONTENT_TYPE, content_type)
             .body(body);
         let response = request.send().await.map_err(ClientError::transport)?;
-        let status = response.status();
-        if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
-            return Err(failure(response).await);
+        match response.status() {
+            StatusCode::OK | StatusCode::CREATED => read_json(response).await,
+            _ => Err(failure(response).await),
         }
-        let answer = read_answer(response).await?;
-        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign {
-            status: status.as_u16(),
-        })
+    }
+
+    /// Asks for the figures of the store and of the process that answers.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn stats(&self) -> Result<Stats, ClientError> {
+        let response = self.get("stats").await?;
+        match response.status() {
+            StatusCode::OK => read_json(response).await,
+            _ => Err(failure(response).await),
+        }
     }
 
     /// Asks whether publishing can succeed now.
@@ -205,17 +173,16 @@ impl Client {
     /// # Errors
     /// [`ClientError::Retryable`] with the service's reason when it cannot, and as [`Client::publish`] otherwise.
     pub async fn ready(&self) -> Result<(), ClientError> {
-        let response = self
-            .http
-            .get(self.target.route("readyz"))
-            .send()
-            .await
-            .map_err(ClientError::transport)?;
-        if response.status() == StatusCode::OK {
-            Ok(())
-        } else {
-            Err(failure(response).await)
+        let response = self.get("readyz").await?;
+        match response.status() {
+            StatusCode::OK => Ok(()),
+            _ => Err(failure(response).await),
         }
+    }
+
+    async fn get(&self, path: &str) -> Result<Response, ClientError> {
+        let request = self.http.get(self.target.route(path));
+        request.send().await.map_err(ClientError::transport)
     }
 }
 
@@ -271,6 +238,12 @@ fn retry_after(response: &Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+async fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    let status = response.status().as_u16();
+    let answer = read_answer(response).await?;
+    serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign { status })
+}
+
 async fn read_answer(mut response: Response) -> Result<Bytes, ClientError> {
     let status = response.status().as_u16();
     let mut body = BytesMut::new();
@@ -281,45 +254,4 @@ async fn read_answer(mut response: Response) -> Result<Bytes, ClientError> {
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(text: &str) -> Target {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_target_keeps_the_path_it_is_mounted_at() {
-        assert_eq!(
-            target("http://host:1").route("publish").as_str(),
-            "http://host:1/publish"
-        );
-        assert_eq!(
-            target("http://host/log/").route("readyz").as_str(),
-            "http://host/log/readyz"
-        );
-    }
-
-    #[test]
-    fn only_a_base_url_is_a_target() {
-        for text in [
-            "",
-            "host:80",
-            "ftp://host",
-            "http://",
-            "http://host/?a=b",
-            "http://host/#top",
-        ] {
-            assert!(text.parse::<Target>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_target_shows_no_password() {
-        let shown = format!("{0} {0:?}", target("http://me:secret@host/"));
-        assert_eq!(shown, "http://me:***@host http://me:***@host");
-    }
 }

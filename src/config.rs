@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueHint};
+use clap::builder::Resettable;
+use clap::{Args, Command, FromArgMatches, ValueHint};
 
 /// Where the store is. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
 #[derive(Clone, PartialEq, Eq)]
@@ -308,6 +309,26 @@ impl ServeOptions {
     }
 }
 
+impl Config {
+    /// A service on this store and address that has the default of every other setting, whatever the environment says.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a part of the three is wrong.
+    pub fn with_defaults(database_url: &str, host: &str, port: u16) -> Result<Self, ConfigError> {
+        let flags = [
+            format!("--database-url={database_url}"),
+            format!("--host={host}"),
+            format!("--port={port}"),
+        ];
+        ServeOptions::augment_args(Command::new("serve").no_binary_name(true))
+            .mut_args(|flag| flag.env(Resettable::Reset))
+            .try_get_matches_from(flags)
+            .and_then(|matches| ServeOptions::from_arg_matches(&matches))
+            .map_err(|error| ConfigError(vec![error.kind().to_string()]))?
+            .check()
+    }
+}
+
 /// How many events a writer gathers into one batch at most (more only where a single request may have more): beyond this a
 /// larger batch is no faster, and those behind it wait longer.
 const BATCH_EVENTS: usize = 5000;
@@ -390,13 +411,13 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Command {
+    struct Serve {
         #[command(flatten)]
         serve: ServeOptions,
     }
 
     fn check(arguments: &str) -> Result<Config, ConfigError> {
-        Command::parse_from(std::iter::once("serve").chain(arguments.split_whitespace()))
+        Serve::parse_from(std::iter::once("serve").chain(arguments.split_whitespace()))
             .serve
             .check()
     }
@@ -408,8 +429,17 @@ mod tests {
         assert_eq!(config.ingest.request_deadline, Duration::from_secs(2));
         assert_eq!(config.ingest.batch_events_max, 10_000);
         assert!(!format!("{config:?}").contains("secret"));
-        let options = Command::parse_from(["serve", "--database-url", "postgres://u:secret@h/d"]).serve;
+        let options = Serve::parse_from(["serve", "--database-url", "postgres://u:secret@h/d"]).serve;
         assert!(!format!("{options:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_is_not_given_has_the_default_of_its_flag() {
+        let config = Config::with_defaults("postgres://h/d", "::1", 9000).unwrap();
+        assert_eq!((config.http.host.as_str(), config.http.port), ("::1", 9000));
+        let by_flags = check("--database-url postgres://h/d --host ::1 --port 9000").unwrap();
+        assert_eq!(format!("{config:?}"), format!("{by_flags:?}"));
+        assert!(Config::with_defaults("mysql://h/d", "::1", 9000).is_err());
     }
 
     #[test]

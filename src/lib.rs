@@ -10,10 +10,10 @@
 //!
 //! | floor | room | what belongs there |
 //! |---|---|---|
-//! | 5 | [`cli`] | the commands, a file for each; exit codes. `main.rs` only parses and dispatches |
-//! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop |
+//! | 5 | [`cli`] | the commands, a file for each, with a folder for what only it has; exit codes. `target.rs` (which service a command asks). `main.rs` only parses and dispatches |
+//! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop; `serve` and `demo` run it |
 //! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `listener.rs` (connections and their time-outs) |
-//! | 3 | [`client`] | the HTTP client that commands use |
+//! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/culprits.rs` (what the store refuses of a request) |
 //! | 1 | [`store`] | the contract of a store, and what its errors mean; [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, pruning, verifying, the error table; `conformance.rs`, the promises as tests on both; `backoff.rs` |

@@ -1,9 +1,11 @@
 //! Composition: builds the service floor by floor, starts it, and stops it in the reverse order.
 
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,65 +22,122 @@ use crate::store::{self, ErrorClass, Store};
 /// How often the store is probed: a store that is gone is noticed within this and the probe's own time limit.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs the service until a signal ends it.
+/// Runs the service until a signal ends it; a second one ends it at once.
 ///
 /// # Errors
-/// The configuration cannot work (port taken, wrong password, missing database, old schema with `--no-migrate`), a task has
-/// died, or the grace period was over before everything had ended.
+/// As [`Service::bind`] and [`Service::run`], or the second signal.
 pub async fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::listen().context("the system refuses signal handlers")?;
-    let store = store::open(&config.database_url)?;
-    store.claim().await?;
-    let metrics = Arc::new(Metrics::default());
-    let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone());
-    let (phase, seen_phase) = watch::channel(Phase::Starting);
-    let (health, seen_health) = watch::channel(None);
-
-    let address = format!("{}:{}", config.http.host, config.http.port);
-    let listener = Listener::bind(config.http.clone())
-        .await
-        .with_context(|| format!("cannot listen on {address}"))?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), url = listener.url()?, "listening");
-    let parts = Parts {
-        store: store.clone(),
-        ingest: ingest.clone(),
-        metrics,
-        limits: config.http,
-        phase: seen_phase,
-        health: seen_health,
-    };
-    let app = http::routes(AppState::new(parts));
-    let mut service = Service {
-        store,
-        ingest,
-        phase,
-        tasks: Tasks::default(),
-        connections: TaskTracker::new(),
-    };
-    service.tasks.spawn(
-        "listener",
-        listener.run(app, service.tasks.stop().clone(), service.connections.clone()),
-    );
-
-    let ended = tokio::select! {
-        started = open(&*service.store, config.life.migrates) => started,
-        signal = signals.next() => {
-            tracing::info!(signal, "stopping before the store was open");
-            return Ok(());
-        }
-        name = service.tasks.death() => Err(anyhow!("the {name} task has died")),
-    };
-    ended?;
-    service.start(writers, health);
+    let stop = CancellationToken::new();
+    let mut running = pin!(Service::bind(config).await?.run(stop.clone()));
     tokio::select! {
+        ended = &mut running => return ended,
         signal = signals.next() => tracing::info!(signal, "stopping"),
-        name = service.tasks.death() => bail!("the {name} task has died"),
     }
-    service.stop(&config.life, &mut signals).await
+    stop.cancel();
+    tokio::select! {
+        ended = running => ended,
+        signal = signals.next() => bail!("ended at once by a second signal, {signal}"),
+    }
 }
 
-/// A service that listens.
-struct Service {
+/// A service whose port is open. Who connects is answered once it runs.
+pub struct Service {
+    parts: Parts,
+    writers: Vec<Writer>,
+    phase: watch::Sender<Phase>,
+    health: watch::Sender<Health>,
+    listener: Listener,
+    address: SocketAddr,
+    life: LifeConfig,
+}
+
+impl Service {
+    /// Claims the store, and opens the port.
+    ///
+    /// # Errors
+    /// Another service holds the store, the port is taken, the address is not ours, or the ready-file cannot be written.
+    pub async fn bind(config: Config) -> Result<Self> {
+        let store = store::open(&config.database_url)?;
+        store.claim().await?;
+        let metrics = Arc::new(Metrics::default());
+        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone());
+        let (phase, seen_phase) = watch::channel(Phase::Starting);
+        let (health, seen_health) = watch::channel(None);
+        let asked = format!("{}:{}", config.http.host, config.http.port);
+        let listener = Listener::bind(config.http.clone())
+            .await
+            .with_context(|| format!("cannot listen on {asked}"))?;
+        let address = listener.address()?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), url = listener.url()?, "listening");
+        let parts = Parts {
+            store,
+            ingest,
+            metrics,
+            limits: config.http,
+            phase: seen_phase,
+            health: seen_health,
+        };
+        Ok(Self {
+            parts,
+            writers,
+            phase,
+            health,
+            listener,
+            address,
+            life: config.life,
+        })
+    }
+
+    /// The address that it listens on, with the port that it was given if any would do.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it stands in its life.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Serves until `stop`, and then lets all end that has begun.
+    ///
+    /// # Errors
+    /// The configuration cannot work (wrong password, missing database, old schema with `--no-migrate`), a task has died, or
+    /// the grace period was over before everything had ended.
+    pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        let mut running = Running {
+            store: self.parts.store.clone(),
+            ingest: self.parts.ingest.clone(),
+            phase: self.phase,
+            tasks: Tasks::default(),
+            connections: TaskTracker::new(),
+        };
+        let app = http::routes(AppState::new(self.parts));
+        let listening = self
+            .listener
+            .run(app, running.tasks.stop().clone(), running.connections.clone());
+        running.tasks.spawn("listener", listening);
+        tokio::select! {
+            opened = open(&*running.store, self.life.migrates) => opened?,
+            () = stop.cancelled() => {
+                tracing::info!("stopped before the store was open");
+                return Ok(());
+            }
+            name = running.tasks.death() => bail!("the {name} task has died"),
+        }
+        running.start(self.writers, self.health);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            name = running.tasks.death() => bail!("the {name} task has died"),
+        }
+        running.stop(&self.life).await
+    }
+}
+
+/// The parts of a service that runs.
+struct Running {
     store: Arc<dyn Store>,
     ingest: Ingest,
     phase: watch::Sender<Phase>,
@@ -86,7 +145,7 @@ struct Service {
     connections: TaskTracker,
 }
 
-impl Service {
+impl Running {
     /// The store is open: from here on requests are served.
     fn start(&self, writers: Vec<Writer>, health: watch::Sender<Health>) {
         self.tasks.spawn(
@@ -106,8 +165,8 @@ impl Service {
     }
 
     /// Not ready, keep serving for a while, no more connections, requests end, the queue drains, the store closes. Within the
-    /// grace period, or until a second signal.
-    async fn stop(mut self, life: &LifeConfig, signals: &mut Signals) -> Result<()> {
+    /// grace period.
+    async fn stop(mut self, life: &LifeConfig) -> Result<()> {
         self.phase.send_replace(Phase::Draining);
         let drained = async {
             tokio::time::sleep(life.drain_delay).await;
@@ -123,7 +182,6 @@ impl Service {
             () = tokio::time::sleep(life.grace_period) => {
                 bail!("the grace period of {:?} is over: {} queued events were left", life.grace_period, self.ingest.queued());
             }
-            signal = signals.next() => bail!("ended at once by a second signal, {signal}"),
         }
         if let Some(name) = futures_util::FutureExt::now_or_never(self.tasks.death()) {
             bail!("the {name} task has died");

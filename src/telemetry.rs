@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging: what is logged by `RUST_LOG` (default `info`), how by `LOG_FORMAT` (`text` or `json`; default `text` on a
+/// Starts logging: what is logged by `RUST_LOG` (else `filter`), how by `LOG_FORMAT` (`text` or `json`; default `text` on a
 /// terminal, else `json`). Called once, by commands that run for long.
 ///
 /// # Errors
@@ -13,12 +13,12 @@ use tracing_subscriber::EnvFilter;
     clippy::disallowed_methods,
     reason = "logging starts before anything else, so that configuration can be reported"
 )]
-pub fn start() -> Result<(), String> {
+pub fn start(filter: &str) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => {
             EnvFilter::try_new(&text).map_err(|_| format!("RUST_LOG is not understood: {text:?}; try info or debug"))?
         }
-        _ => EnvFilter::new("info"),
+        _ => EnvFilter::new(filter),
     };
     let is_terminal = std::io::stderr().is_terminal();
     let is_json = match std::env::var("LOG_FORMAT").as_deref() {

@@ -41,6 +41,7 @@ pub mod disk;
 pub mod eventually;
 pub mod http;
 pub mod postgres;
+pub mod program;
 pub mod proxy;
 pub mod publish;
 pub mod service;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ impl Settings {
         self
     }
 
-    fn command(&self) -> Command {
+    /// The process, not yet started.
+    pub(crate) fn command(&self) -> Command {
         let binary = binary();
         let mut command = match self.starter.split_first() {
             None => Command::new(binary),
@@ -172,6 +173,10 @@ fn numbers(rest: &str) -> impl Iterator<Item = i64> {
 pub enum Signal {
     /// What a container's runtime sends first.
     Term,
+    /// What Ctrl-C sends.
+    Interrupt,
+    /// What the end of a terminal sends.
+    Hangup,
     /// What PostgreSQL takes as `-m immediate`.
     Quit,
     /// Freezes a process.
@@ -184,6 +189,8 @@ pub enum Signal {
 pub fn send(signal: Signal, pid: u32) {
     let name = match signal {
         Signal::Term => "TERM",
+        Signal::Interrupt => "INT",
+        Signal::Hangup => "HUP",
         Signal::Quit => "QUIT",
         Signal::Stop => "STOP",
         Signal::Continue => "CONT",
@@ -399,7 +406,8 @@ fn launch(settings: &Settings, folder: &TempDir) -> Child {
 /// The binary: `EVENTSIEVE_BIN`, or what cargo has built beside the tests.
 pub fn binary() -> PathBuf {
     if let Some(path) = environment("EVENTSIEVE_BIN") {
-        return path.into();
+        // The process may be given another current folder.
+        return absolute(path).expect("a path that is not empty");
     }
     let test = std::env::current_exe().expect("a test knows its own path");
     let path = test

@@ -11,6 +11,17 @@ use integration_tests::service::{Finished, Service, Settings};
 use integration_tests::world::World;
 use serde_json::Value;
 
+const COMMANDS: [&str; 8] = [
+    "serve",
+    "demo",
+    "publish",
+    "stats",
+    "verify",
+    "migrate",
+    "prune",
+    "healthcheck",
+];
+
 /// Asserts that a failure is told in one line on standard error that names `what`.
 #[track_caller]
 fn assert_told(ended: &Finished, code: i32, what: &str) {
@@ -142,7 +153,7 @@ async fn wrong_usage_ends_with_64_and_help_with_0() {
         assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.stderr);
         assert!(!ended.stderr.is_empty(), "{arguments:?}");
     }
-    for command in ["serve", "publish", "verify", "migrate", "healthcheck"] {
+    for command in COMMANDS {
         let help = world.run(&[command, "--help"]).await;
         help.ended_with(0);
         assert!(help.stdout.contains("Usage"), "{}", help.stdout);
@@ -154,7 +165,7 @@ async fn wrong_usage_ends_with_64_and_help_with_0() {
     }
     let all = world.run(&["--help"]).await;
     all.ended_with(0);
-    for command in ["serve", "publish", "verify", "migrate", "healthcheck"] {
+    for command in COMMANDS {
         assert!(all.stdout.contains(command), "{}", all.stdout);
     }
 }

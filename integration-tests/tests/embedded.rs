@@ -226,7 +226,7 @@ async fn a_second_service_on_the_same_file_is_refused_in_one_line_and_the_first_
 }
 
 #[tokio::test]
-async fn verify_beside_many_clients_finds_no_drift_and_is_in_nobodys_way() {
+async fn verify_and_stats_beside_many_clients_find_all_well_and_are_in_nobodys_way() {
     const CLIENTS: usize = 32;
 
     let world = World::embedded();
@@ -242,13 +242,14 @@ async fn verify_beside_many_clients_finds_no_drift_and_is_in_nobodys_way() {
         }
         batches * 5
     }));
-    let verifying = async {
+    let looking = async {
         for _ in 0..10 {
             world.run(&["verify"]).await.ended_with(0);
+            world.run(&["stats", "--url", service.url()]).await.ended_with(0);
         }
         done.set(true);
     };
-    let (published, ()) = join(clients, verifying).await;
+    let (published, ()) = join(clients, looking).await;
     let published = published.into_iter().sum::<usize>();
     let log = service.log();
     assert!(!log.contains("error.class"), "the store was in trouble: {log}");

@@ -1,38 +1,35 @@
 //! `eventsieve publish`: the load generator, and a loader for files.
 //!
 //! A plan or a file becomes requests ([`batch`]); each is sent until it is answered ([`send`]), several at a time; the answers are added up and held against
-//! the plan ([`tally`]). The service may be killed and started again at any moment meanwhile.
+//! the plan ([`tally`]); [`run`] is all of that. The service may be killed and started again at any moment meanwhile.
 
 pub mod batch;
 pub mod latency;
 pub mod plan;
 pub mod progress;
+pub mod run;
 pub mod sample;
 pub mod send;
 pub mod span;
 pub mod tally;
 
-use std::{cell::RefCell, io::Write, num::NonZeroU64, pin::pin, time::Duration};
+use std::{io::Write, num::NonZeroU64, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::value_parser;
-use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
-    time::{Instant, interval_at, sleep_until},
 };
 
 use self::{
-    batch::{Batch, Generator, Lines, Source},
+    batch::{Generator, Lines, Source},
     plan::Plan,
-    progress::Progress,
-    send::Answered,
-    tally::{Tally, Ticket},
+    run::{Run, paced},
 };
 use crate::{
     cli::UsageError,
-    client::{self, Client, Target},
+    client::{self, Client, target::Target},
 };
 
 /// Publish made-up events, a part of them duplicates, or the lines of a file, and check that the answers add up
@@ -96,16 +93,14 @@ impl Args {
         let client = Client::new(self.url.clone(), client::CALL_TIMEOUT)?;
         let source = self.source(plan).await?;
         eprintln!("{}", self.headline(plan));
-        let run = Run {
-            progress: Progress::new(self.url, plan.map(|plan| plan.events)),
-            client,
-            patience: self.wait,
-            tally: RefCell::default(),
-        };
+        let run = Run::new(client, plan.map(|plan| plan.events), self.wait);
         let requests = paced(source, self.rate);
-        let outcome = run.drive(requests, usize::from(self.concurrency)).await;
-        run.progress.end();
-        let tally = run.tally.borrow();
+        let outcome = select! {
+            biased;
+            signal = stopped() => signal.map_err(Into::into).and_then(|signal| bail!("{signal}, with {} events on their way", run.events_in_flight())),
+            outcome = run.drive(requests, usize::from(self.concurrency)) => outcome,
+        };
+        let tally = run.end();
         write!(std::io::stdout(), "{}", tally.table(plan.as_ref())).context("cannot print the table")?;
         outcome?;
         plan.map_or(Ok(()), |plan| tally.verify(&plan)).map_err(Into::into)
@@ -148,70 +143,6 @@ impl Args {
             "publishing {what} to {}, {} a request, {} requests at a time",
             self.url, self.batch_size, self.concurrency
         )
-    }
-}
-
-/// The requests of `source`, each not before its turn when `rate` limits the events of a second. Time that was lost is not made up for by
-/// a burst.
-fn paced(source: Source, rate: Option<NonZeroU64>) -> impl Stream<Item = anyhow::Result<Batch>> {
-    stream::try_unfold((source, Instant::now()), move |(mut source, turn)| async move {
-        let Some(batch) = source.next().await? else {
-            return Ok(None);
-        };
-        let Some(rate) = rate else {
-            return Ok(Some((batch, (source, turn))));
-        };
-        sleep_until(turn).await;
-        let next_turn =
-            turn.max(Instant::now()) + Duration::from_secs(1).mul_f64(batch.events as f64 / rate.get() as f64);
-        Ok(Some((batch, (source, next_turn))))
-    })
-}
-
-/// One run of the command.
-struct Run {
-    client: Client,
-    patience: Option<Duration>,
-    progress: Progress,
-    tally: RefCell<Tally>,
-}
-
-impl Run {
-    async fn drive(
-        &self,
-        requests: impl Stream<Item = anyhow::Result<Batch>>,
-        concurrency: usize,
-    ) -> anyhow::Result<()> {
-        let mut answers = pin!(requests.map(|batch| self.request(batch)).buffer_unordered(concurrency));
-        let mut stopped = pin!(stopped());
-        let mut lines = interval_at(Instant::now() + progress::LINE_INTERVAL, progress::LINE_INTERVAL);
-        loop {
-            select! {
-                biased;
-                signal = &mut stopped => bail!("{}, with {} events on their way", signal?, self.tally.borrow().events_in_flight()),
-                _ = lines.tick() => self.progress.line(&self.tally.borrow()),
-                answer = answers.next() => {
-                    let Some(answer) = answer else { return Ok(()) };
-                    let (ticket, answered) = answer?;
-                    self.tally.borrow_mut().answered(ticket, &answered)?;
-                    self.progress.answered(&self.tally.borrow());
-                }
-            }
-        }
-    }
-
-    /// Begins a request at once, because the tally relies on the order, and returns what is left to do for it.
-    fn request(&self, batch: anyhow::Result<Batch>) -> impl Future<Output = anyhow::Result<(Ticket, Answered)>> {
-        let begun = batch.map(|batch| (self.tally.borrow_mut().begin(&batch), batch));
-        async move {
-            let (ticket, batch) = begun?;
-            let trouble = |error: &_| self.progress.trouble(error);
-            let answered = send::send(&self.client, &batch, self.patience, trouble).await;
-            Ok((
-                ticket,
-                answered.with_context(|| format!("{} are not published", batch.place))?,
-            ))
-        }
     }
 }
 

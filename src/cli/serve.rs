@@ -4,6 +4,9 @@ use crate::cli::UsageError;
 use crate::config::ServeOptions;
 use crate::{serve, telemetry};
 
+/// What is logged without `RUST_LOG`.
+const LOG_FILTER: &str = "info";
+
 /// Run the service (the default)
 ///
 /// It listens at once, waits for the store for as long as it takes, brings its schema up to date, and serves until SIGTERM or
@@ -22,7 +25,7 @@ impl Args {
     /// Wrong configuration, as a [`UsageError`]; else as [`serve::serve`].
     pub async fn run(self) -> anyhow::Result<()> {
         let config = self.options.check().map_err(|error| UsageError(error.to_string()))?;
-        telemetry::start().map_err(UsageError)?;
+        telemetry::start(LOG_FILTER).map_err(UsageError)?;
         serve::serve(config).await
     }
 }

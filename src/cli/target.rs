@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::client::{Target, TargetError};
+use crate::client::target::{Target, TargetError};
 
 /// The flags that name the service, for a command that usually runs on the service's own machine or in its container.
 #[derive(Debug, clap::Args)]
@@ -26,9 +26,17 @@ impl TargetArgs {
     pub fn target(&self) -> Result<Target, TargetError> {
         match &self.url {
             Some(url) => Ok(url.clone()),
-            None => format!("http://{}:{}", reachable(&self.host), self.port).parse(),
+            None => reached_at(&self.host, self.port),
         }
     }
+}
+
+/// The service that listens on `host` and `port` of its own machine, as it is reached from there.
+///
+/// # Errors
+/// When `host` can be no part of a URL.
+pub fn reached_at(host: &str, port: u16) -> Result<Target, TargetError> {
+    format!("http://{}:{port}", reachable(host)).parse()
 }
 
 /// The host under which a service that listens on `host` is reached from its own machine: "every address" means loopback.

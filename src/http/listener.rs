@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,12 +59,20 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The base URL.
+    /// The address, with the port that the system chose if any would do.
     ///
     /// # Errors
     /// The system does not tell the port.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// The base URL.
+    ///
+    /// # Errors
+    /// As [`Listener::address`].
     pub fn url(&self) -> io::Result<String> {
-        Ok(format!("http://{}", self.tcp.local_addr()?))
+        Ok(format!("http://{}", self.address()?))
     }
 
     /// Accepts until `stop`, and then lets the requests of the connections end. Connections are tasks of `connections`.

@@ -10,7 +10,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::tally::Tally;
-use crate::client::{ClientError, Target};
+use crate::client::{ClientError, target::Target};
 
 /// The time between two lines in a log.
 pub const LINE_INTERVAL: Duration = Duration::from_secs(5);

@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
-use super::*;
+use super::{tally::Tally, *};
 
 /// What becomes of one attempt.
 #[derive(Debug, Clone, Copy)]
@@ -177,20 +178,14 @@ fn a_plan(seed: u64) -> Plan {
 
 fn a_run(target: &Target, patience: Option<Duration>) -> Run {
     let client = Client::new(target.clone(), Duration::from_millis(500)).unwrap();
-    let progress = Progress::new(target.clone(), Some(EVENTS));
-    Run {
-        client,
-        patience,
-        progress,
-        tally: RefCell::default(),
-    }
+    Run::new(client, Some(EVENTS), patience)
 }
 
 async fn publish(fake: &Fake, seed: u64, concurrency: usize) -> (anyhow::Result<()>, Tally) {
     let run = a_run(&fake.target, Some(Duration::from_secs(20)));
     let requests = paced(Source::Plan(Generator::new(a_plan(seed), BATCH)), None);
     let outcome = run.drive(requests, concurrency).await;
-    (outcome, run.tally.into_inner())
+    (outcome, run.end())
 }
 
 /// Publishes one request after the other, and demands that everything adds up.
@@ -314,7 +309,7 @@ async fn lines_of_a_file_are_published() {
     let run = a_run(&fake.target, None);
     let lines = Lines::open(file.path().to_str().unwrap(), 3).await.unwrap();
     run.drive(paced(Source::File(lines), None), 2).await.unwrap();
-    assert_eq!((run.tally.borrow().events(), fake.counts()), (4, (4, 3)));
+    assert_eq!((run.end().events(), fake.counts()), (4, (4, 3)));
 }
 
 #[tokio::test(start_paused = true)]

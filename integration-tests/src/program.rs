@@ -1,0 +1,121 @@
+//! A command that goes on until it is told to end: what it has written so far, what it listens on, and how it ends.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::process::Stdio;
+
+use anyhow::ensure;
+use tempfile::TempDir;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+use crate::eventually::{SOON, eventually};
+use crate::service::{Finished, Settings, Signal, send};
+
+/// The state of a listening socket in `/proc/net/tcp`.
+const LISTEN: &str = "0A";
+
+/// A process of the binary, in a process group of its own. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    pid: u32,
+    folder: TempDir,
+}
+
+impl Program {
+    /// Starts it.
+    pub fn start(settings: &Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = |name| Stdio::from(File::create(folder.path().join(name)).expect("a file in a folder of our own"));
+        let child = settings
+            .command()
+            .process_group(0)
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .expect("the binary starts");
+        let pid = child.id().expect("the process was just started");
+        Self { child, pid, folder }
+    }
+
+    /// What it has written to its standard output.
+    pub fn stdout(&self) -> String {
+        self.written("stdout")
+    }
+
+    fn written(&self, name: &str) -> String {
+        let text = fs::read(self.folder.path().join(name)).expect("the file that the process writes");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Waits until `condition` holds for its standard output, and gives that back.
+    pub async fn says(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
+        eventually(SOON, async || {
+            let said = self.stdout();
+            ensure!(
+                condition(&said),
+                "{what} was not said: {said}{}",
+                self.written("stderr")
+            );
+            Ok(said)
+        })
+        .await
+    }
+
+    /// Sends it a signal and waits until it has ended.
+    pub async fn stop(self, signal: Signal) -> Finished {
+        send(signal, self.pid);
+        self.ended().await
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(mut self) -> Finished {
+        let status = timeout(SOON, self.child.wait())
+            .await
+            .unwrap_or_else(|_| panic!("it still runs: {}{}", self.stdout(), self.written("stderr")))
+            .expect("a process of our own can be waited for");
+        assert!(!self.has_left_processes(), "a process of its group still runs");
+        Finished {
+            code: status.code(),
+            stdout: self.stdout(),
+            stderr: self.written("stderr"),
+        }
+    }
+
+    fn has_left_processes(&self) -> bool {
+        // The shell's own `kill`, as in `send`; without a group it fails, and says so where nobody reads it.
+        std::process::Command::new("sh")
+            .args(["-c", &format!("kill -s 0 -- -{}", self.pid)])
+            .stderr(Stdio::null())
+            .status()
+            .expect("every machine has a shell")
+            .success()
+    }
+
+    /// The ports that it can be reached on: those of its listening TCP sockets, and of all its UDP sockets.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process runs");
+        let sockets: HashSet<String> = descriptors
+            .filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok())
+            .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        ["tcp", "tcp6", "udp", "udp6"]
+            .iter()
+            .flat_map(|protocol| {
+                let table = fs::read_to_string(format!("/proc/{}/net/{protocol}", self.pid)).unwrap_or_default();
+                let is_tcp = protocol.starts_with("tcp");
+                table
+                    .lines()
+                    .skip(1)
+                    .filter_map(|line| {
+                        let columns: Vec<&str> = line.split_whitespace().collect();
+                        let is_open = sockets.contains(columns[9]) && (!is_tcp || columns[3] == LISTEN);
+                        let port = columns[1].rsplit(':').next()?;
+                        is_open.then(|| u16::from_str_radix(port, 16).expect("ports are in hexadecimal"))
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! The folder that a demonstration keeps its store in.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// Where the folder is made: where the store of `serve` would be, too.
+const PARENT: &str = "data";
+
+/// A new folder. It is removed with all that is in it when this is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    // Before the parent, which is removed after it.
+    own: TempDir,
+    _parent: Parent,
+}
+
+impl Folder {
+    /// Makes the folder, and its parent if that is not there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> io::Result<Self> {
+        let parent = Parent::new(Path::new(PARENT))?;
+        let own = tempfile::Builder::new().prefix("demo-").tempdir_in(PARENT)?;
+        Ok(Self { own, _parent: parent })
+    }
+
+    /// The URL of a store in it. It is relative to the current folder, whose name may have characters that a URL cannot.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        format!("sqlite://{self}/eventsieve.db")
+    }
+
+    /// Removes it now.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove(self) -> io::Result<()> {
+        self.own.close()
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.own.path().file_name().unwrap_or_default();
+        write!(out, "{PARENT}/{}", name.display())
+    }
+}
+
+/// A folder that may have been made for what is in it. If so, it is removed with it, unless others have put something there.
+#[derive(Debug)]
+struct Parent {
+    made: Option<PathBuf>,
+}
+
+impl Parent {
+    fn new(path: &Path) -> io::Result<Self> {
+        let made = match fs::create_dir(path) {
+            Ok(()) => Some(path.to_owned()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { made })
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        if let Some(path) = &self.made {
+            // Others' files keep it, and it is as well then.
+            fs::remove_dir(path).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_removed_only_if_it_was_made_for_this_and_is_empty() {
+        let outside = tempfile::tempdir().unwrap();
+        let path = outside.path().join("data");
+        drop(Parent::new(&path).unwrap());
+        assert!(!path.exists());
+
+        let parent = Parent::new(&path).unwrap();
+        drop(Parent::new(&path).unwrap());
+        assert!(path.exists(), "the second one found it there");
+        fs::write(path.join("other"), "").unwrap();
+        drop(parent);
+        assert!(path.join("other").exists());
+    }
+}

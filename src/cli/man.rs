@@ -1,0 +1,68 @@
+//! `eventsieve man`: the manual pages, made from the same texts as `--help`.
+
+use std::fs;
+use std::io::{self, Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Command;
+use clap_mangen::Man;
+
+use crate::cli::Cli;
+
+/// Print the manual page eventsieve(1), or write the pages of all commands into a folder
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  eventsieve man | man -l -\n  eventsieve man ~/.local/share/man/man1")]
+pub struct Args {
+    /// Write eventsieve.1, eventsieve-serve.1 and so on into this folder, which is made if it is not there
+    folder: Option<PathBuf>,
+}
+
+impl Args {
+    /// Prints or writes the pages.
+    ///
+    /// # Errors
+    /// When standard output takes no more, or a file cannot be written.
+    pub fn run(self) -> Result<()> {
+        let mut program = Cli::shown().disable_help_subcommand(true);
+        program.build();
+        let Some(folder) = self.folder else {
+            let page = Page::new(&program)?;
+            return stdout()
+                .write_all(page.text.as_bytes())
+                .context("cannot print the page");
+        };
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for command in std::iter::once(&program).chain(program.get_subcommands()) {
+            let page = Page::new(command)?;
+            let file = folder.join(format!("{}.1", page.name));
+            fs::write(&file, page.text).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A manual page in roff.
+struct Page {
+    /// What it is of: `eventsieve-serve`.
+    name: String,
+    text: String,
+}
+
+impl Page {
+    fn new(command: &Command) -> io::Result<Self> {
+        let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+        let mut text = Vec::new();
+        Man::new(command.clone())
+            .title(name.to_uppercase())
+            .source(concat!("eventsieve ", env!("CARGO_PKG_VERSION")))
+            .render(&mut text)?;
+        // The examples stand after the help, and clap_mangen has no better word for what stands there.
+        let text = ["Examples:", "Example:"]
+            .iter()
+            .fold(String::from_utf8_lossy(&text).into_owned(), |text, head| {
+                text.replace(&format!("\n.SH EXTRA\n{head}\n"), "\n.SH EXAMPLES\n")
+            });
+        Ok(Self { name, text })
+    }
+}
