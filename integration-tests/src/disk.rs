@@ -24,7 +24,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk with these options of `mount`, such as `size=4m` or `ro`.
+    /// A disk with these options of `mount`, such as `size=4m`.
     pub async fn new(options: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut holder = Command::new("unshare")
@@ -71,9 +71,10 @@ impl Disk {
         ("nsenter", arguments.map(str::to_owned).to_vec())
     }
 
-    /// Mounts it again with other options, such as `ro`. No process may have a file open for writing.
-    pub async fn remount(&self, options: &str) {
-        let remount = format!("remount,{options}");
+    /// Lets nobody write to it any more (`ro`), or everybody again (`rw`). No process may have a file open for writing.
+    pub async fn remount(&self, option: &str) {
+        // The mount alone, not what is mounted: its options cannot all be said again by who is not root.
+        let remount = format!("remount,bind,{option}");
         let (program, arguments) = self.way_in();
         let status = Command::new(program)
             .args(arguments)

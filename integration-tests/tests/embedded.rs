@@ -308,7 +308,8 @@ async fn with_nothing_said_the_store_is_data_eventsieve_db_in_the_current_folder
 
 #[tokio::test]
 async fn a_folder_that_may_not_be_written_to_ends_the_start_with_one_line() {
-    let disk = Disk::new("ro,size=1m").await;
+    let disk = Disk::new("size=1m").await;
+    disk.remount("ro").await;
     let told = on(&disk).run().await;
     let line = told_in_one_line(&told);
     assert!(line.contains(&disk.inside("events.db")), "{line}");
