@@ -25,7 +25,9 @@ impl Args {
     /// Wrong configuration, as a [`UsageError`], the store's error, or a drift.
     pub async fn run(self) -> Result<()> {
         let url = self.store.check().map_err(|error| UsageError(error.to_string()))?;
-        let verification = store::open(&url)?.verify().await?;
+        let store = store::open(&url)?;
+        store.check_schema().await?;
+        let verification = store.verify().await?;
         print!("{}", table(&verification));
         match verification.drifts.len() {
             0 => Ok(()),
