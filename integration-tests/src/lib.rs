@@ -1,29 +1,34 @@
-//! Black-box tests of eventsieve: the real binary, a real PostgreSQL, and a fault proxy between the two. The library
-//! `eventsieve` is never used here, so that a test can only rely on what a client, an operator or the database sees.
+//! Black-box tests of eventsieve: the real binary on a real PostgreSQL, with a fault proxy between the two, and on the
+//! embedded store. The library `eventsieve` is never used here, so that a test can only rely on what a client, an operator or
+//! the database sees.
 //!
 //! # How to write a test
 //!
 //! ```no_run
+//! use integration_tests::on_both_stores;
 //! use integration_tests::publish::{Publish, event};
 //! use integration_tests::world::World;
 //!
-//! # async fn a_copy_is_stored_once() {
-//! let world = World::new().await;
-//! let service = world.serve().await;
-//! let answer = service.publish(&event("orders", "evt-1")).await;
-//! assert_eq!(answer.status, 201);
-//! world.check(1).await;
-//! # }
+//! async fn an_event_is_stored(world: World) {
+//!     let service = world.serve().await;
+//!     let answer = service.publish(&event("orders", "evt-1")).await;
+//!     assert_eq!(answer.status, 201);
+//!     world.check(1).await;
+//! }
+//!
+//! on_both_stores! { an_event_is_stored }
 //! ```
 //!
-//! 1. A test is a file's `#[tokio::test]`, grouped by subject in `tests/*.rs`, and its name is a sentence.
-//! 2. [`world::World`] gives it a database of its own, and drops it at the end, also when the test fails.
+//! 1. A test's name is a sentence; the tests are grouped by subject in `tests/*.rs`. It runs on both stores, by
+//!    [`on_both_stores!`], unless it is about one of them (its server killed, its file removed): then it is a plain
+//!    `#[tokio::test]`, with a world that it makes itself.
+//! 2. [`world::World`] gives it a store of its own, and removes it at the end, also when the test fails.
 //! 3. [`service::Settings`] say how a service starts, [`world::World::serve`] starts one with what it needs and nothing else.
 //!    The process is killed when its [`service::Service`] is dropped, and a test that fails shows its log.
 //! 4. Nothing sleeps. What takes time is waited for by [`eventually::eventually`], with a condition.
 //! 5. Faults come from [`proxy::Proxy`] (the network), from [`service::Service::kill`], from a
-//!    [`postgres::PostgresServer`] of the test's own (the database server), or from a lock that the test holds
-//!    ([`world::World::hold_writers`]).
+//!    [`postgres::PostgresServer`] of the test's own (the database server), from a [`disk::Disk`] that fills up, or from a
+//!    lock that the test holds ([`world::World::hold_writers`]).
 //! 6. A test ends with [`world::World::check`]: rows, counters and `eventsieve verify` agree.
 //!
 //! # What it needs
@@ -32,6 +37,7 @@
 //! `EVENTSIEVE_TEST_PG_USER` (for servers of a test's own), and the built binary, or `EVENTSIEVE_BIN`. Something missing
 //! fails the test with a line that says what; nothing is ever skipped.
 
+pub mod disk;
 pub mod eventually;
 pub mod http;
 pub mod postgres;
@@ -44,4 +50,19 @@ pub mod world;
 /// The value of an environment variable that the tests are told by, if it is set and not empty.
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Makes two tests of each function that it lists: `on_postgres::NAME` and `on_sqlite::NAME`. Each is an
+/// `async fn NAME(world: World)` above, and gets a store of its own. One that is not listed is dead code, which the compiler
+/// reports.
+#[macro_export]
+macro_rules! on_both_stores {
+    ($($name:ident)+) => {
+        mod on_postgres {
+            $(#[tokio::test] async fn $name() { super::$name($crate::world::World::new().await).await; })+
+        }
+        mod on_sqlite {
+            $(#[tokio::test] async fn $name() { super::$name($crate::world::World::embedded()).await; })+
+        }
+    };
 }

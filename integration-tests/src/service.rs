@@ -27,6 +27,7 @@ const LOG_LINES_SHOWN: usize = 60;
 /// What a process of the binary is started with. It inherits nothing else from the environment of the tests.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    starter: Vec<String>,
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
     folder: Option<PathBuf>,
@@ -36,6 +37,7 @@ impl Settings {
     /// A service on a free port of 127.0.0.1, with its log at info in JSON.
     pub fn new(database_url: &str) -> Self {
         let settings = Settings {
+            starter: Vec::new(),
             variables: BTreeMap::new(),
             arguments: vec!["serve".to_owned()],
             folder: None,
@@ -55,13 +57,6 @@ impl Settings {
         self
     }
 
-    /// The same with other arguments than `serve`.
-    #[must_use]
-    pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments = arguments.iter().map(ToString::to_string).collect();
-        self
-    }
-
     /// The same without a variable.
     #[must_use]
     pub fn without(mut self, variable: &str) -> Self {
@@ -76,9 +71,31 @@ impl Settings {
         self
     }
 
+    /// The same, started by a program that becomes the binary, with these arguments before the binary's path.
+    #[must_use]
+    pub fn by(mut self, program: &str, arguments: &[String]) -> Self {
+        self.starter = [&[program.to_owned()], arguments].concat();
+        self
+    }
+
+    /// The same with other arguments than `serve`.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// The process, not yet started.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let binary = binary();
+        let mut command = match self.starter.split_first() {
+            None => Command::new(binary),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }

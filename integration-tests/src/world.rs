@@ -1,26 +1,30 @@
-//! A test's world: a database of its own, the services on it, and the check at the end that nothing was lost, stored
-//! twice or counted wrong.
+//! A test's world: a store of its own, the services on it, and the check at the end that nothing was lost, stored twice or
+//! counted wrong.
 
-use std::time::Duration;
+pub mod database;
+pub mod file;
 
 use anyhow::ensure;
-use reqwest::Url;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
-use uuid::Uuid;
+use futures_util::future::join;
+use sqlx::{Executor, PgConnection};
 
+use self::database::Database;
+use self::file::File;
 use crate::environment;
 use crate::eventually::{SOON, eventually};
 use crate::postgres::PostgresServer;
 use crate::service::{Finished, Service, Settings};
 
-/// A database of the test's own. It is dropped at the end, also when the test fails.
+/// A store of the test's own. It is gone at the end, also when the test fails.
 #[derive(Debug)]
 pub struct World {
-    server_url: String,
-    database: String,
-    database_url: String,
-    pool: PgPool,
+    store: Store,
+}
+
+#[derive(Debug)]
+enum Store {
+    Postgres(Database),
+    Sqlite(File),
 }
 
 impl World {
@@ -45,38 +49,53 @@ impl World {
     }
 
     async fn at(server_url: &str, options: &str) -> Self {
-        let database = format!("eventsieve_test_{}", Uuid::new_v4().simple());
-        let mut url = Url::parse(server_url).expect("DATABASE_URL is a URL");
-        url.set_path(&database);
-        url.set_query(Some("sslmode=disable"));
-        let world = World {
-            server_url: server_url.to_owned(),
-            database,
-            database_url: url.to_string(),
-            pool: pool(url.as_str()),
-        };
-        execute_at(
-            &world.server_url,
-            format!("create database {} {options}", world.database),
-        )
-        .await
-        .expect("a superuser may create databases");
-        world
+        World {
+            store: Store::Postgres(Database::create(server_url, options).await),
+        }
     }
 
-    /// The database's URL.
+    /// A folder for the file of an embedded store, which a service or a migration makes.
+    pub fn embedded() -> Self {
+        World {
+            store: Store::Sqlite(File::new()),
+        }
+    }
+
+    /// The store's name in `/stats`.
+    pub fn store_name(&self) -> &'static str {
+        match self.store {
+            Store::Postgres(_) => "postgres",
+            Store::Sqlite(_) => "sqlite",
+        }
+    }
+
+    /// The store's URL.
     pub fn database_url(&self) -> &str {
-        &self.database_url
+        match &self.store {
+            Store::Postgres(database) => database.url(),
+            Store::Sqlite(file) => file.url(),
+        }
     }
 
-    /// The test's own connections to the database.
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
+    /// The database, for a test that is bound to PostgreSQL.
+    pub fn postgres(&self) -> &Database {
+        match &self.store {
+            Store::Postgres(database) => database,
+            Store::Sqlite(_) => panic!("this test needs a World::new()"),
+        }
     }
 
-    /// What a service on this database is started with.
+    /// The file, for a test that is bound to SQLite.
+    pub fn sqlite(&self) -> &File {
+        match &self.store {
+            Store::Sqlite(file) => file,
+            Store::Postgres(_) => panic!("this test needs a World::embedded()"),
+        }
+    }
+
+    /// What a service on this store is started with.
     pub fn settings(&self) -> Settings {
-        Settings::new(&self.database_url)
+        Settings::new(self.database_url())
     }
 
     /// Starts a service and waits until it is ready.
@@ -91,40 +110,65 @@ impl World {
         service
     }
 
-    /// Runs a command of the binary on this database to its end.
+    /// Starts two services and waits until they are ready; on the embedded store, which only one may serve, one.
+    pub async fn serve_replicas(&self) -> Replicas {
+        match self.store {
+            Store::Postgres(_) => {
+                let (one, other) = join(self.serve(), self.serve()).await;
+                Replicas {
+                    one,
+                    other: Some(other),
+                }
+            }
+            Store::Sqlite(_) => Replicas {
+                one: self.serve().await,
+                other: None,
+            },
+        }
+    }
+
+    /// Runs a command of the binary on this store to its end.
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         self.settings().arguments(arguments).run().await
     }
 
-    /// Executes statements on the database.
+    /// Executes statements on the store by hand.
     pub async fn execute(&self, sql: &str) {
-        self.pool
-            .execute(AssertSqlSafe(sql.to_owned()))
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        match &self.store {
+            Store::Postgres(database) => database.execute(sql).await,
+            Store::Sqlite(file) => file.execute(sql),
+        }
     }
 
-    /// Changes a setting of the database, by way of another one, for its own connections might not be allowed to.
-    pub async fn alter(&self, setting: &str) {
-        execute_at(&self.server_url, format!("alter database {} {setting}", self.database))
-            .await
-            .expect("a superuser may alter databases");
+    /// Whether the store has a table with this name.
+    pub async fn has_table(&self, name: &str) -> bool {
+        let found = match &self.store {
+            Store::Postgres(database) => database.figures(&format!("select count(to_regclass('{name}'))")).await,
+            Store::Sqlite(file) if !file.path().exists() => return false,
+            Store::Sqlite(file) => file.figures(&format!("select count(*) from sqlite_schema where name = '{name}'")),
+        };
+        found == [1]
     }
 
     /// The one number that a query gives.
     pub async fn number(&self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
-            .fetch_one(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.figures(sql).await[0]
+    }
+
+    /// The one row of whole numbers that a query gives.
+    async fn figures(&self, sql: &str) -> Vec<i64> {
+        match &self.store {
+            Store::Postgres(database) => database.figures(sql).await,
+            Store::Sqlite(file) => file.figures(sql),
+        }
     }
 
     /// Rows and counters, from one snapshot.
     pub async fn totals(&self) -> Totals {
-        let (received, unique, duplicates, conflicts, pruned, rows) = sqlx::query_as(TOTALS)
-            .fetch_one(&self.pool)
-            .await
-            .expect("the schema of the service");
+        let figures = self.figures(TOTALS).await;
+        let [received, unique, duplicates, conflicts, pruned, rows] = figures[..] else {
+            panic!("the query asks for six: {figures:?}")
+        };
         Totals {
             received,
             unique,
@@ -147,69 +191,87 @@ impl World {
         totals
     }
 
-    /// Holds every writer back inside its flush, before it can commit, until this is released or dropped.
-    pub async fn hold_writers(&self) -> HeldWriters {
-        let mut connection = self.connect().await;
-        // Writers count last of all: they have stored their events, and not committed them.
-        connection
-            .execute("begin; lock table topic_counts in exclusive mode")
-            .await
-            .expect("the schema of the service");
-        HeldWriters { connection }
+    /// Makes the store refuse events with the id `poison`: a rule that the service cannot know.
+    pub async fn forbid_poison(&self) {
+        let rule = match self.store {
+            Store::Postgres(_) => "alter table events add constraint no_poison check (event_id <> 'poison')",
+            Store::Sqlite(_) => {
+                "create trigger no_poison before insert on events when new.event_id = 'poison'
+                 begin select raise(abort, 'no poison'); end"
+            }
+        };
+        self.execute(rule).await;
     }
 
-    /// Waits until a writer is held back.
-    pub async fn writer_is_held(&self) {
+    /// Holds every writer back, before it can commit, until this is released or dropped: on PostgreSQL inside its flush, on
+    /// SQLite at the beginning of it.
+    pub async fn hold_writers(&self) -> HeldWriters {
+        match &self.store {
+            Store::Postgres(database) => HeldWriters::Postgres(database.hold_writers().await),
+            Store::Sqlite(file) => HeldWriters::Sqlite(file.hold_writers()),
+        }
+    }
+
+    /// Waits until a writer of the service is held back. That of an embedded store cannot be seen to wait: there it is what
+    /// it has taken, or is about to take.
+    pub async fn writer_is_held(&self, service: &Service) {
         eventually(SOON, async || {
-            let waiting = self.number(WAITING_WRITERS).await;
-            ensure!(waiting > 0, "no writer waits for a lock");
+            let held = match &self.store {
+                Store::Postgres(database) => database.waiting_writers().await > 0,
+                Store::Sqlite(_) => service.json("/stats").await["queue"]["events"] != 0,
+            };
+            ensure!(held, "no writer waits for a lock");
             Ok(())
         })
         .await;
     }
 
-    /// Ends every connection of services to the database.
-    pub async fn terminate_connections(&self) {
-        self.execute(TERMINATE).await;
+    /// How many deadlocks the database server had to end, as far as connections that have ended told; an embedded store has
+    /// one lock, and so none.
+    pub async fn deadlocks(&self) -> i64 {
+        match &self.store {
+            Store::Postgres(database) => database.deadlocks().await,
+            Store::Sqlite(_) => 0,
+        }
     }
 
-    /// How many connections services have to the database.
+    /// How many connections services have to the database server; an embedded store has none.
     pub async fn service_connections(&self) -> i64 {
-        self.number(SERVICE_CONNECTIONS).await
-    }
-
-    /// A connection of the test's own that is not taken from its pool.
-    pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect(&self.database_url)
-            .await
-            .expect("the database of the test")
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let server_url = self.server_url.clone();
-        let sql = format!("drop database if exists {} with (force)", self.database);
-        // Dropping cannot wait for the test's own runtime, which runs this.
-        let dropped = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(anyhow::Error::from)?
-                .block_on(async { tokio::time::timeout(DROP_TIMEOUT, execute_at(&server_url, sql)).await })?
-        })
-        .join();
-        if !matches!(dropped, Ok(Ok(()))) {
-            // A server of the test's own may be gone by now; another one is thrown away after the tests.
-            eprintln!("the database {} was left: {dropped:?}", self.database);
+        match &self.store {
+            Store::Postgres(database) => database.service_connections().await,
+            Store::Sqlite(_) => 0,
         }
     }
 }
 
-/// How long a test waits for its database to be dropped.
-const DROP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The services on one store: whatever is asked of one holds for the other.
+#[derive(Debug)]
+pub struct Replicas {
+    one: Service,
+    other: Option<Service>,
+}
 
-/// Rows and counters of a database.
+impl Replicas {
+    /// One of them.
+    pub fn one(&self) -> &Service {
+        &self.one
+    }
+
+    /// The other one; on the embedded store the same.
+    pub fn other(&self) -> &Service {
+        self.other.as_ref().unwrap_or(&self.one)
+    }
+
+    /// Asks them to stop, and waits until they have ended well.
+    pub async fn stop(mut self) {
+        self.one.stop().await;
+        if let Some(other) = &mut self.other {
+            other.stop().await;
+        }
+    }
+}
+
+/// Rows and counters of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
     /// Events counted as received.
@@ -228,57 +290,32 @@ pub struct Totals {
 
 /// The writers of all services, held back by a lock of the test's.
 #[derive(Debug)]
-pub struct HeldWriters {
-    connection: PgConnection,
+pub enum HeldWriters {
+    /// By a lock on the counters.
+    Postgres(PgConnection),
+    /// By the one lock for writing.
+    Sqlite(rusqlite::Connection),
 }
 
 impl HeldWriters {
     /// Lets the writers go on.
-    pub async fn release(mut self) {
-        self.connection
-            .execute("rollback")
-            .await
-            .expect("the connection of the test");
+    pub async fn release(self) {
+        match self {
+            HeldWriters::Postgres(mut connection) => connection.execute("rollback").await.map(drop).map_err(Into::into),
+            HeldWriters::Sqlite(connection) => connection.execute_batch("rollback").map_err(anyhow::Error::from),
+        }
+        .expect("the connection of the test");
     }
 }
 
 const TOTALS: &str = "
-    select coalesce(sum(received), 0)::bigint, coalesce(sum(unique_processed), 0)::bigint,
-           coalesce(sum(duplicate_dropped), 0)::bigint, coalesce(sum(conflicts), 0)::bigint,
-           coalesce(sum(pruned), 0)::bigint, (select count(*) from events)
+    select cast(coalesce(sum(received), 0) as bigint), cast(coalesce(sum(unique_processed), 0) as bigint),
+           cast(coalesce(sum(duplicate_dropped), 0) as bigint), cast(coalesce(sum(conflicts), 0) as bigint),
+           cast(coalesce(sum(pruned), 0) as bigint), (select count(*) from events)
     from topic_counts";
 
 const TOPICS_OFF: &str = "
     select count(*)
-    from (select topic, sum(unique_processed - pruned)::bigint as counted from topic_counts group by topic) as counters
+    from (select topic, cast(sum(unique_processed - pruned) as bigint) as counted from topic_counts group by topic) as counters
          full join (select topic, count(*) as found from events group by topic) as rows using (topic)
     where coalesce(counted, 0) <> coalesce(found, 0)";
-
-const WAITING_WRITERS: &str = "
-    select count(*) from pg_stat_activity
-    where datname = current_database() and application_name like 'eventsieve%' and wait_event_type = 'Lock'";
-
-const SERVICE_CONNECTIONS: &str = "
-    select count(*) from pg_stat_activity
-    where datname = current_database() and application_name like 'eventsieve%'";
-
-const TERMINATE: &str = "
-    select pg_terminate_backend(pid) from pg_stat_activity
-    where datname = current_database() and application_name like 'eventsieve%'";
-
-/// Connections are made when they are needed, so that a pool can be there before its database, and few, so that all tests'
-/// together stay below the server's limit.
-fn pool(database_url: &str) -> PgPool {
-    let options: PgConnectOptions = database_url.parse().expect("a database URL");
-    PgPoolOptions::new()
-        .max_connections(3)
-        .connect_lazy_with(options.application_name("integration-tests"))
-}
-
-/// Executes one statement on a connection that is opened for it.
-async fn execute_at(url: &str, sql: String) -> anyhow::Result<()> {
-    let mut connection = PgConnection::connect(url).await?;
-    connection.execute(AssertSqlSafe(sql)).await?;
-    connection.close().await?;
-    Ok(())
-}

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use futures_util::future::join;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask, encoded};
+use integration_tests::on_both_stores;
 use integration_tests::postgres::PostgresServer;
 use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, page, text};
 use integration_tests::service::Service;
@@ -32,15 +33,13 @@ async fn settled(service: &Service, count: usize) -> Walk {
     walk
 }
 
-#[tokio::test]
-async fn an_acknowledged_event_is_in_every_later_list_of_every_replica() {
-    let world = World::new().await;
-    let (one, other) = join(world.serve(), world.serve()).await;
+async fn an_acknowledged_event_is_in_every_later_list_of_every_replica(world: World) {
+    let replicas = world.serve_replicas().await;
     for number in 0..50 {
         let id = format!("evt-{number}");
-        let answer = one.publish(&event("orders", &id)).await;
+        let answer = replicas.one().publish(&event("orders", &id)).await;
         assert_eq!(answer.status, 201);
-        let listed = page(&other, &format!("topic=orders&event_id={id}")).await;
+        let listed = page(replicas.other(), &format!("topic=orders&event_id={id}")).await;
         assert_eq!(listed.events.len(), 1, "{id} was acknowledged and is not listed");
         let result = &answer.json()["results"][0];
         assert_eq!(listed.events[0]["cursor"], result["cursor"]);
@@ -49,9 +48,7 @@ async fn an_acknowledged_event_is_in_every_later_list_of_every_replica() {
     world.check(50).await;
 }
 
-#[tokio::test]
-async fn a_list_has_all_members_and_says_which_topic_was_asked_for() {
-    let world = World::new().await;
+async fn a_list_has_all_members_and_says_which_topic_was_asked_for(world: World) {
     let service = world.serve().await;
     let sent = event("orders", "evt-1");
     service.publish(&sent).await;
@@ -73,9 +70,7 @@ async fn a_list_has_all_members_and_says_which_topic_was_asked_for() {
     world.check(1).await;
 }
 
-#[tokio::test]
-async fn lists_are_ordered_limited_and_offset() {
-    let world = World::new().await;
+async fn lists_are_ordered_limited_and_offset(world: World) {
     let service = world.serve().await;
     for part in 0..3 {
         let batch = Value::from(events("orders", part * 50..part * 50 + 50));
@@ -94,9 +89,7 @@ async fn lists_are_ordered_limited_and_offset() {
     world.check(150).await;
 }
 
-#[tokio::test]
-async fn filters_select_by_topic_source_id_and_time() {
-    let world = World::new().await;
+async fn filters_select_by_topic_source_id_and_time(world: World) {
     let service = world.serve().await;
     let mut batch = Vec::new();
     for number in 0..12 {
@@ -141,9 +134,7 @@ async fn filters_select_by_topic_source_id_and_time() {
     world.check(13).await;
 }
 
-#[tokio::test]
-async fn bad_parameters_are_named() {
-    let world = World::new().await;
+async fn bad_parameters_are_named(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..3))).await;
     for (query, kind, name) in [
@@ -180,9 +171,7 @@ async fn bad_parameters_are_named() {
     world.check(3).await;
 }
 
-#[tokio::test]
-async fn a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_on_from() {
-    let world = World::new().await;
+async fn a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_on_from(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..25))).await;
     let mut walk = settled(&service, 25).await;
@@ -205,9 +194,7 @@ async fn a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_
     world.check(30).await;
 }
 
-#[tokio::test]
-async fn a_walk_from_the_next_of_a_list_misses_nothing() {
-    let world = World::new().await;
+async fn a_walk_from_the_next_of_a_list_misses_nothing(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..10))).await;
     let listed = page(&service, "").await;
@@ -224,9 +211,7 @@ async fn a_walk_from_the_next_of_a_list_misses_nothing() {
     world.check(20).await;
 }
 
-#[tokio::test]
-async fn a_payload_comes_back_byte_for_byte() {
-    let world = World::new().await;
+async fn a_payload_comes_back_byte_for_byte(world: World) {
     let service = world.serve().await;
     let pretty =
         "{\n  \"b\" : 9007199254740993,\r\n\t\"a\": [1.0, 1e2, \"x\\ny\\u2028 \u{e9}\u{1f600}\" ],\n  \"b\": {}\n}";
@@ -265,9 +250,7 @@ fn linked(service: &Service, answer: &Answer) -> String {
     format!("{}?{}", url.path(), url.query().expect("a link has a query"))
 }
 
-#[tokio::test]
-async fn a_bare_array_links_to_what_comes_next() {
-    let world = World::new().await;
+async fn a_bare_array_links_to_what_comes_next(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..25))).await;
     service.publish(&Value::from(events("other", 0..5))).await;
@@ -285,9 +268,7 @@ async fn a_bare_array_links_to_what_comes_next() {
     world.check(30).await;
 }
 
-#[tokio::test]
-async fn lines_stream_without_a_limit_and_each_cursor_can_be_walked_on_from() {
-    let world = World::new().await;
+async fn lines_stream_without_a_limit_and_each_cursor_can_be_walked_on_from(world: World) {
     let service = world.serve().await;
     for part in 0..3 {
         let batch = Value::from(events("orders", part * 1000..part * 1000 + 1000));
@@ -416,4 +397,17 @@ async fn a_walk_waits_for_what_a_list_already_shows() {
     let from_list = page(&service, &format!("after={}", encoded(&listed.next))).await;
     assert_eq!(ids(&from_list.events), ["evt-1"], "the list's next lay below it");
     world.check(1).await;
+}
+
+on_both_stores! {
+    an_acknowledged_event_is_in_every_later_list_of_every_replica
+    a_list_has_all_members_and_says_which_topic_was_asked_for
+    lists_are_ordered_limited_and_offset
+    filters_select_by_topic_source_id_and_time
+    bad_parameters_are_named
+    a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_on_from
+    a_walk_from_the_next_of_a_list_misses_nothing
+    a_payload_comes_back_byte_for_byte
+    a_bare_array_links_to_what_comes_next
+    lines_stream_without_a_limit_and_each_cursor_can_be_walked_on_from
 }

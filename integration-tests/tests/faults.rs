@@ -9,6 +9,7 @@ use futures_util::future::join;
 use futures_util::{StreamExt, stream};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask, try_ask};
+use integration_tests::on_both_stores;
 use integration_tests::proxy::{FlushFault, Network, Proxy};
 use integration_tests::publish::{Publish, event, events, statuses, text};
 use integration_tests::service::{Service, Settings};
@@ -133,7 +134,7 @@ async fn a_first_attempt_that_lands_after_its_retry_has_begun_is_counted_once() 
     let batch = json!([event("orders", "a"), event("orders", "b"), event("orders", "a")]);
     let publishing = service.publish_preferring("return=representation", &batch);
     let landing = async {
-        world.writer_is_held().await;
+        world.writer_is_held(&service).await;
         // The server goes on with the attempt whose client is gone, and the retry meets it there.
         proxy.cut();
         eventually(SOON, async || {
@@ -347,9 +348,7 @@ async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_
     world.check(21).await;
 }
 
-#[tokio::test]
-async fn a_queue_that_is_full_of_events_is_answered_503_at_once() {
-    let world = World::new().await;
+async fn a_queue_that_is_full_of_events_is_answered_503_at_once(world: World) {
     let settings = world
         .settings()
         .with("EVENTSIEVE_WRITERS", "1")
@@ -430,9 +429,11 @@ async fn time_of_a_hundred(service: &Service, topic: &str) -> Duration {
     begun.elapsed()
 }
 
-#[tokio::test]
-async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind() {
-    let world = World::new().await;
+/// How many files more may be open than before: connections for reading that stay for the next time, and what SQLite keeps of
+/// one that was closed. What each of a thousand clients left behind would be many more.
+const SPARE_FILES: usize = 20;
+
+async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind(world: World) {
     let service = world.serve().await;
     time_of_a_hundred(&service, "warm").await;
     let before = time_of_a_hundred(&service, "before").await;
@@ -462,7 +463,10 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
         let stats = service.json("/stats").await;
         ensure!(stats["queue"]["events"] == 0, "{}", stats["queue"]);
         let (files_now, connections_now) = (service.open_files(), world.service_connections().await);
-        ensure!(files_now <= files, "{files_now} open files, before {files}");
+        ensure!(
+            files_now <= files + SPARE_FILES,
+            "{files_now} open files, before {files}"
+        );
         ensure!(
             connections_now <= connections,
             "{connections_now} connections, before {connections}"
@@ -490,9 +494,7 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
     assert_eq!(totals.received, totals.rows, "nobody sent anything twice");
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it() {
-    let world = World::new().await;
+async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it(world: World) {
     let service = world.serve().await;
     let held = world.hold_writers().await;
     for number in 0..20 {
@@ -504,7 +506,7 @@ async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it() {
         let gone = try_ask(request).await.expect_err("the flush is held");
         assert!(format!("{gone:#}").contains("no answer"), "{gone:#}");
         if number == 0 {
-            world.writer_is_held().await;
+            world.writer_is_held(&service).await;
         }
     }
     held.release().await;
@@ -524,4 +526,10 @@ async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it() {
         .collect();
     assert_eq!(ids.len(), 20);
     assert_eq!(world.check(20).await.received, 20);
+}
+
+on_both_stores! {
+    a_queue_that_is_full_of_events_is_answered_503_at_once
+    a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind
+    a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it
 }

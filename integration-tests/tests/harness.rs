@@ -1,11 +1,17 @@
 //! The harness itself: a fault that does not happen proves nothing.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
+use integration_tests::disk::Disk;
 use integration_tests::eventually::{SOON, eventually};
+use integration_tests::http::ask;
 use integration_tests::postgres::PostgresServer;
 use integration_tests::proxy::{FlushFault, Network, Proxy};
-use integration_tests::publish::shuffled;
+use integration_tests::publish::{Publish, event, shuffled};
+use integration_tests::service::Settings;
 use integration_tests::world::World;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::{Instant, timeout};
@@ -147,7 +153,7 @@ async fn a_server_of_the_tests_own_is_killed_and_recovers() {
     let mut server = PostgresServer::new().await;
     let world = World::on(&server).await;
     world.execute("create table kept as select 1").await;
-    let mut connection = world.connect().await;
+    let mut connection = world.postgres().connect().await;
     server.kill().await;
     ask_one(&mut connection).await.expect_err("its connections are gone");
     server.start().await;
@@ -173,12 +179,65 @@ async fn a_database_is_gone_with_its_world() {
     let other = World::new().await;
     let databases = format!("select count(*) from pg_database where datname = '{name}'");
     assert_eq!(other.number(&databases).await, 1);
-    let mut open = world.connect().await;
+    let mut open = world.postgres().connect().await;
     drop(world);
     assert_eq!(other.number(&databases).await, 0);
     open.execute("select 1")
         .await
         .expect_err("whoever is connected is put out");
+}
+
+#[tokio::test]
+async fn a_folder_is_gone_with_its_world() {
+    let world = World::embedded();
+    world.run(&["migrate"]).await.ended_with(0);
+    let folder = world.sqlite().folder().to_owned();
+    assert!(folder.join("events.db").is_file());
+    drop(world);
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn a_writer_is_held_back_on_each_store_until_it_is_released() {
+    for world in [World::new().await, World::embedded()] {
+        let service = world.serve().await;
+        let held = world.hold_writers().await;
+        let accepted = service
+            .publish_preferring("respond-async", &event("orders", "evt-1"))
+            .await;
+        assert_eq!(accepted.status, 202);
+        world.writer_is_held(&service).await;
+        assert_eq!(world.totals().await.rows, 0);
+        held.release().await;
+        assert_eq!(ask(service.post("/_flush")).await.status, 200);
+        world.check(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_is_small_and_seen_by_those_that_enter_it_alone() {
+    let disk = Disk::new("size=64k").await;
+    let (here, there) = (disk.path("file"), disk.inside("file"));
+    fs::write(&here, "x").expect("there is room");
+    assert!(!Path::new(&there).exists(), "the rest of the machine does not see it");
+    for round in 0..2 {
+        let more = disk.path(&format!("more-{round}"));
+        disk.fill();
+        let full = fs::write(&more, "x").expect_err("it is full");
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        disk.make_room();
+        fs::write(&more, "x").expect("there is room again");
+    }
+    disk.remount("ro").await;
+    let refused = fs::write(&here, "y").expect_err("it is read-only");
+    assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
+    // What is not a store is found by the binary on the disk, and nowhere else.
+    let url = format!("sqlite://{there}");
+    let verify = Settings::new(&url).arguments(&["verify"]);
+    let outside = verify.run().await;
+    assert!(outside.stderr.contains("there is no store"), "{}", outside.stderr);
+    let inside = disk.enter(verify).run().await;
+    assert!(!inside.stderr.contains("there is no store"), "{}", inside.stderr);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use integration_tests::http::{ask, raw};
+use integration_tests::on_both_stores;
 use integration_tests::publish::{Publish, event, event_with_payload, events};
 use integration_tests::service::Service;
 use integration_tests::world::World;
@@ -13,9 +14,7 @@ use serde_json::{Value, json};
 
 const JSON: &str = "application/json";
 
-#[tokio::test]
-async fn names_have_one_to_255_bytes_and_no_control_characters() {
-    let world = World::new().await;
+async fn names_have_one_to_255_bytes_and_no_control_characters(world: World) {
     let service = world.serve().await;
     // 63 characters of four bytes each and three of one byte are 255 bytes.
     let widest = format!("{}abc", "\u{1f600}".repeat(63));
@@ -61,9 +60,7 @@ async fn names_have_one_to_255_bytes_and_no_control_characters() {
     world.check(rows).await;
 }
 
-#[tokio::test]
-async fn a_payload_has_at_most_256_kib() {
-    let world = World::new().await;
+async fn a_payload_has_at_most_256_kib(world: World) {
     let service = world.serve().await;
     let of_length = |length: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(length - 8));
     for (length, status) in [(262_143, 201), (262_144, 201), (262_145, 422)] {
@@ -80,9 +77,7 @@ async fn a_payload_has_at_most_256_kib() {
     world.check(2).await;
 }
 
-#[tokio::test]
-async fn a_payload_has_at_most_64_levels() {
-    let world = World::new().await;
+async fn a_payload_has_at_most_64_levels(world: World) {
     let service = world.serve().await;
     let objects = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
     let arrays = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
@@ -108,9 +103,7 @@ async fn a_payload_has_at_most_64_levels() {
     world.check(2).await;
 }
 
-#[tokio::test]
-async fn a_request_has_at_most_max_events() {
-    let world = World::new().await;
+async fn a_request_has_at_most_max_events(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_EVENTS", "10");
     let service = world.serve_with(settings).await;
     assert_eq!(service.publish(&Value::from(events("nine", 0..9))).await.status, 201);
@@ -136,9 +129,7 @@ async fn a_request_has_at_most_max_events() {
     world.check(19).await;
 }
 
-#[tokio::test]
-async fn a_request_of_ten_thousand_events_is_whole() {
-    let world = World::new().await;
+async fn a_request_of_ten_thousand_events_is_whole(world: World) {
     let service = world.serve().await;
     let answer = service.publish(&Value::from(events("orders", 0..10_000))).await;
     assert_eq!(answer.json()["unique_processed"], 10_000);
@@ -178,9 +169,7 @@ async fn publish_chunked(service: &Service, body: &str) -> u16 {
         .unwrap_or_else(|| panic!("no status: {answer:?}"))
 }
 
-#[tokio::test]
-async fn a_body_has_at_most_max_body() {
-    let world = World::new().await;
+async fn a_body_has_at_most_max_body(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_BODY", "4KiB");
     let service = world.serve_with(settings).await;
     for (length, first, again) in [
@@ -200,9 +189,7 @@ async fn a_body_has_at_most_max_body() {
     world.check(2).await;
 }
 
-#[tokio::test]
-async fn a_compressed_body_is_measured_when_it_is_decompressed() {
-    let world = World::new().await;
+async fn a_compressed_body_is_measured_when_it_is_decompressed(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_BODY", "4KiB");
     let service = world.serve_with(settings).await;
     let before = service.resident_bytes();
@@ -226,4 +213,14 @@ async fn a_compressed_body_is_measured_when_it_is_decompressed() {
     let grown = service.resident_bytes().saturating_sub(before);
     assert!(grown < 32 * 1024 * 1024, "a bomb took {grown} bytes");
     world.check(1).await;
+}
+
+on_both_stores! {
+    names_have_one_to_255_bytes_and_no_control_characters
+    a_payload_has_at_most_256_kib
+    a_payload_has_at_most_64_levels
+    a_request_has_at_most_max_events
+    a_request_of_ten_thousand_events_is_whole
+    a_body_has_at_most_max_body
+    a_compressed_body_is_measured_when_it_is_decompressed
 }

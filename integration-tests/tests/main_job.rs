@@ -3,6 +3,7 @@
 
 use futures_util::future::join;
 use integration_tests::eventually::{SOON, eventually};
+use integration_tests::on_both_stores;
 use integration_tests::postgres::{PostgresServer, free_port};
 use integration_tests::publish::Walk;
 use integration_tests::service::{Finished, Service};
@@ -28,7 +29,7 @@ async fn publish_main_job(world: &World, service: &Service) -> Finished {
 async fn received(world: &World, count: i64) {
     eventually(SOON, async || {
         let received = world
-            .number("select coalesce(sum(received), 0)::bigint from topic_counts")
+            .number("select cast(coalesce(sum(received), 0) as bigint) from topic_counts")
             .await;
         anyhow::ensure!(received >= count, "{received} of {count} received");
         Ok(())
@@ -51,9 +52,7 @@ fn assert_done(publisher: &Finished, totals: Totals) {
     assert_eq!((totals.unique, totals.conflicts), (UNIQUE, 0));
 }
 
-#[tokio::test]
-async fn twenty_thousand_events_with_thirty_percent_duplicates_are_stored_and_counted_exactly() {
-    let world = World::new().await;
+async fn twenty_thousand_events_with_thirty_percent_duplicates_are_stored_and_counted_exactly(world: World) {
     let service = world.serve().await;
     let publisher = publish_main_job(&world, &service).await;
     let totals = world.check(UNIQUE).await;
@@ -73,11 +72,9 @@ async fn twenty_thousand_events_with_thirty_percent_duplicates_are_stored_and_co
     walk.until(&service, "", 14_000, SOON).await;
 }
 
-#[tokio::test]
-async fn the_service_killed_ten_times_on_the_way_loses_nothing_and_counts_nothing_twice() {
+async fn the_service_killed_ten_times_on_the_way_loses_nothing_and_counts_nothing_twice(world: World) {
     const KILLS: i64 = 10;
 
-    let world = World::new().await;
     // A port that no outgoing connection takes while the service is down.
     let port = free_port().to_string();
     let mut service = world.serve_with(world.settings().with("PORT", &port)).await;
@@ -117,4 +114,9 @@ async fn postgresql_killed_on_the_way_loses_nothing_and_counts_nothing_twice() {
     assert_done(&publisher, world.check(UNIQUE).await);
     let mut walk = Walk::default();
     walk.until(&service, "", 14_000, SOON).await;
+}
+
+on_both_stores! {
+    twenty_thousand_events_with_thirty_percent_duplicates_are_stored_and_counted_exactly
+    the_service_killed_ten_times_on_the_way_loses_nothing_and_counts_nothing_twice
 }

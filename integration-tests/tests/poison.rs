@@ -3,6 +3,7 @@
 use anyhow::ensure;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask};
+use integration_tests::on_both_stores;
 use integration_tests::publish::{Publish, event, event_with_payload, events};
 use integration_tests::service::Service;
 use integration_tests::world::World;
@@ -14,9 +15,7 @@ const JSON: &str = "application/json";
 /// How many clients share their fate in the queue with the one whose event is refused.
 const OTHERS: usize = 63;
 
-#[tokio::test]
-async fn a_payload_that_no_store_can_hold_is_refused_before_it() {
-    let world = World::new().await;
+async fn a_payload_that_no_store_can_hold_is_refused_before_it(world: World) {
     let service = world.serve().await;
     let long_literal = |length: usize| format!(r#"{{"a":0.{}}}"#, "1".repeat(length - 2));
     let refused = [
@@ -84,9 +83,7 @@ async fn a_payload_that_no_store_can_hold_is_refused_before_it() {
     assert_eq!(world.check(rows).await.conflicts, 0);
 }
 
-#[tokio::test]
-async fn a_payload_must_be_an_object_of_json() {
-    let world = World::new().await;
+async fn a_payload_must_be_an_object_of_json(world: World) {
     let service = world.serve().await;
     for payload in ["[]", "1", "null", "true", r#""text""#] {
         let body = event_with_payload("poison", "refused", payload);
@@ -126,9 +123,7 @@ async fn a_payload_must_be_an_object_of_json() {
 async fn service_with_poison(world: &World) -> Service {
     let settings = world.settings().with("EVENTSIEVE_WRITERS", "1");
     let service = world.serve_with(settings).await;
-    world
-        .execute("alter table events add constraint no_poison check (event_id <> 'poison')")
-        .await;
+    world.forbid_poison().await;
     service
 }
 
@@ -138,7 +133,7 @@ async fn publish_together(world: &World, service: &Service, prefer: &str, batche
     let plug = ask(service.post("/publish").json(&event("plug", prefer)));
     let mut requests = JoinSet::new();
     requests.spawn(async { (usize::MAX, plug.await) });
-    world.writer_is_held().await;
+    world.writer_is_held(service).await;
     for (number, batch) in batches.iter().enumerate() {
         let request = service.post("/publish").header("prefer", prefer).json(batch);
         requests.spawn(async move { (number, ask(request).await) });
@@ -168,9 +163,7 @@ fn batches_around(poisoned: Vec<Value>) -> Vec<Vec<Value>> {
     batches
 }
 
-#[tokio::test]
-async fn an_event_that_only_the_store_refuses_hurts_no_other_request() {
-    let world = World::new().await;
+async fn an_event_that_only_the_store_refuses_hurts_no_other_request(world: World) {
     let service = service_with_poison(&world).await;
     let poisoned = vec![
         event("mixed", "good-1"),
@@ -202,9 +195,7 @@ async fn an_event_that_only_the_store_refuses_hurts_no_other_request() {
     assert_eq!(totals.received, totals.rows, "what was refused is not received");
 }
 
-#[tokio::test]
-async fn a_lenient_request_loses_only_the_event_that_the_store_refuses() {
-    let world = World::new().await;
+async fn a_lenient_request_loses_only_the_event_that_the_store_refuses(world: World) {
     let service = service_with_poison(&world).await;
     let poisoned = vec![
         event("mixed", "good-1"),
@@ -231,9 +222,7 @@ async fn a_lenient_request_loses_only_the_event_that_the_store_refuses() {
     world.check(i64::try_from(stored).expect("a few")).await;
 }
 
-#[tokio::test]
-async fn a_poisoned_request_that_was_accepted_in_advance_sinks_alone() {
-    let world = World::new().await;
+async fn a_poisoned_request_that_was_accepted_in_advance_sinks_alone(world: World) {
     let service = service_with_poison(&world).await;
     let held = world.hold_writers().await;
     for batch in [
@@ -247,4 +236,12 @@ async fn a_poisoned_request_that_was_accepted_in_advance_sinks_alone() {
     held.release().await;
     assert_eq!(ask(service.post("/_flush")).await.status, 200);
     world.check(4).await;
+}
+
+on_both_stores! {
+    a_payload_that_no_store_can_hold_is_refused_before_it
+    a_payload_must_be_an_object_of_json
+    an_event_that_only_the_store_refuses_hurts_no_other_request
+    a_lenient_request_loses_only_the_event_that_the_store_refuses
+    a_poisoned_request_that_was_accepted_in_advance_sinks_alone
 }

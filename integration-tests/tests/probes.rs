@@ -8,6 +8,7 @@ use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask, raw, read_to_end};
+use integration_tests::on_both_stores;
 use integration_tests::postgres::{Authentication, PASSWORD, PostgresServer};
 use integration_tests::proxy::{Network, Proxy};
 use integration_tests::publish::{Publish, event, events};
@@ -24,9 +25,7 @@ const NOTICE: Duration = Duration::from_secs(5);
 /// How long a connection that is to be cut may live at most: the time-outs in these tests are one second.
 const CUT: Duration = Duration::from_secs(5);
 
-#[tokio::test]
-async fn a_service_that_is_well_says_so_everywhere() {
-    let world = World::new().await;
+async fn a_service_that_is_well_says_so_everywhere(world: World) {
     let service = world.serve().await;
     for path in ["/livez", "/readyz", "/health", "/healthz"] {
         assert_eq!(service.fetch(path).await.status, 200, "{path}");
@@ -138,8 +137,8 @@ async fn a_database_that_becomes_read_only_is_noticed_and_one_that_is_writable_a
     let settings = world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
     assert_eq!(service.publish(&event("orders", "before")).await.status, 201);
-    world.alter("set default_transaction_read_only = on").await;
-    world.terminate_connections().await;
+    world.postgres().alter("set default_transaction_read_only = on").await;
+    world.postgres().terminate_connections().await;
     service.unready_within(NOTICE).await;
     // What was sent on a connection just as it ended may be in doubt; after that there is no doubt any more.
     let first = service.publish(&event("orders", "meanwhile")).await;
@@ -149,8 +148,8 @@ async fn a_database_that_becomes_read_only_is_noticed_and_one_that_is_writable_a
     }
     assert_eq!(service.fetch("/livez").await.status, 200);
 
-    world.alter("reset default_transaction_read_only").await;
-    world.terminate_connections().await;
+    world.postgres().alter("reset default_transaction_read_only").await;
+    world.postgres().terminate_connections().await;
     service.ready().await;
     assert_eq!(service.publish(&event("orders", "meanwhile")).await.status, 201);
     world.check(2).await;
@@ -161,7 +160,7 @@ async fn connections_that_the_database_ends_are_made_again() {
     let world = World::new().await;
     let service = world.serve().await;
     for round in 0..5 {
-        world.terminate_connections().await;
+        world.postgres().terminate_connections().await;
         let answer = service.publish(&event("orders", &format!("evt-{round}"))).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
         for path in ["/stats", "/events"] {
@@ -183,7 +182,7 @@ async fn requests_under_way(world: &World, service: &Service, count: usize) -> J
         let event = event("orders", &format!("evt-{number}"));
         requests.spawn(ask(service.post("/publish").json(&event)));
     }
-    world.writer_is_held().await;
+    world.writer_is_held(service).await;
     eventually(SOON, async || {
         let queue = service.json("/stats").await["queue"].clone();
         ensure!(queue["events"].as_u64() >= Some(count as u64), "{queue}");
@@ -193,9 +192,7 @@ async fn requests_under_way(world: &World, service: &Service, count: usize) -> J
     requests
 }
 
-#[tokio::test]
-async fn a_stopping_service_answers_what_it_was_asked_and_ends_well() {
-    let world = World::new().await;
+async fn a_stopping_service_answers_what_it_was_asked_and_ends_well(world: World) {
     let settings = world.settings().with("EVENTSIEVE_HEADER_TIMEOUT", "2s");
     let mut service = world.serve_with(settings).await;
     let mut idle = Vec::new();
@@ -229,9 +226,7 @@ async fn a_stopping_service_answers_what_it_was_asked_and_ends_well() {
     world.check(51).await;
 }
 
-#[tokio::test]
-async fn a_stopping_service_says_it_is_not_ready_and_still_serves_during_the_drain_delay() {
-    let world = World::new().await;
+async fn a_stopping_service_says_it_is_not_ready_and_still_serves_during_the_drain_delay(world: World) {
     let settings = world.settings().with("EVENTSIEVE_DRAIN_DELAY", "4s");
     let mut service = world.serve_with(settings).await;
     service.signal(Signal::Term);
@@ -244,9 +239,7 @@ async fn a_stopping_service_says_it_is_not_ready_and_still_serves_during_the_dra
     world.check(1).await;
 }
 
-#[tokio::test]
-async fn the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left() {
-    let world = World::new().await;
+async fn the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left(world: World) {
     for (grace_period, signals) in [("1s", 1), ("60s", 2)] {
         let settings = world.settings().with("EVENTSIEVE_GRACE_PERIOD", grace_period);
         let mut service = world.serve_with(settings).await;
@@ -255,7 +248,7 @@ async fn the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left
             .publish_preferring("respond-async", &event("orders", grace_period))
             .await;
         assert_eq!(accepted.status, 202);
-        world.writer_is_held().await;
+        world.writer_is_held(&service).await;
         for _ in 0..signals {
             service.signal(Signal::Term);
             eventually(SOON, async || {
@@ -326,9 +319,7 @@ async fn impatient_service(world: &World) -> Service {
     world.serve_with(settings).await
 }
 
-#[tokio::test]
-async fn a_head_that_does_not_arrive_in_time_is_cut() {
-    let world = World::new().await;
+async fn a_head_that_does_not_arrive_in_time_is_cut(world: World) {
     let service = impatient_service(&world).await;
     let connections = (0..20).map(|_| raw(service.address(), b"POST /publish HTTP/1.1\r\nhost: a\r\nx-a", CUT));
     for ended in join_all(connections).await {
@@ -348,9 +339,7 @@ async fn a_head_that_does_not_arrive_in_time_is_cut() {
     world.check(0).await;
 }
 
-#[tokio::test]
-async fn a_body_that_does_not_arrive_in_time_is_answered_408() {
-    let world = World::new().await;
+async fn a_body_that_does_not_arrive_in_time_is_answered_408(world: World) {
     let service = impatient_service(&world).await;
     let head = "POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"topic\":";
     let connections = (0..20).map(|_| raw(service.address(), head.as_bytes(), CUT));
@@ -362,9 +351,7 @@ async fn a_body_that_does_not_arrive_in_time_is_answered_408() {
     assert_eq!(world.check(0).await.received, 0);
 }
 
-#[tokio::test]
-async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
-    let world = World::new().await;
+async fn an_idle_connection_is_closed_and_one_in_use_is_not(world: World) {
     let service = impatient_service(&world).await;
     let request = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
     let answer = raw(service.address(), request.as_bytes(), CUT)
@@ -381,7 +368,7 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
     let publishing = service.publish(&event);
     let idle = raw(service.address(), request.as_bytes(), CUT);
     let releasing = async {
-        world.writer_is_held().await;
+        world.writer_is_held(&service).await;
         idle.await.expect("the service closes it");
         held.release().await;
     };
@@ -390,9 +377,7 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
     world.check(1).await;
 }
 
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_place() {
-    let world = World::new().await;
+async fn connections_beyond_the_limit_wait_for_a_place(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS", "8");
     let service = world.serve_with(settings).await;
     let mut crowd = Vec::new();
@@ -414,4 +399,15 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
     let (answer, ()) = join(waiting, leaving).await;
     assert!(answer.expect("a place became free").starts_with("HTTP/1.1 200"));
     world.check(0).await;
+}
+
+on_both_stores! {
+    a_service_that_is_well_says_so_everywhere
+    a_stopping_service_answers_what_it_was_asked_and_ends_well
+    a_stopping_service_says_it_is_not_ready_and_still_serves_during_the_drain_delay
+    the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left
+    a_head_that_does_not_arrive_in_time_is_cut
+    a_body_that_does_not_arrive_in_time_is_answered_408
+    an_idle_connection_is_closed_and_one_in_use_is_not
+    connections_beyond_the_limit_wait_for_a_place
 }

@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask};
+use integration_tests::on_both_stores;
 use integration_tests::publish::{Publish, event, event_with_payload, events, statuses, text, verdicts};
 use integration_tests::service::Service;
 use integration_tests::world::World;
@@ -51,9 +52,7 @@ fn ndjson(events: &[Value]) -> String {
     events.iter().map(|event| format!("{event}\n")).collect()
 }
 
-#[tokio::test]
-async fn a_single_event_is_stored_and_its_copy_is_a_duplicate() {
-    let world = World::new().await;
+async fn a_single_event_is_stored_and_its_copy_is_a_duplicate(world: World) {
     let service = world.serve().await;
     let first = service.publish(&event("orders", "evt-1")).await;
     assert_counts(&first, 201, 1, 0);
@@ -71,9 +70,7 @@ async fn a_single_event_is_stored_and_its_copy_is_a_duplicate() {
     assert_eq!((totals.received, totals.duplicates), (2, 1));
 }
 
-#[tokio::test]
-async fn every_form_of_body_is_taken() {
-    let world = World::new().await;
+async fn every_form_of_body_is_taken(world: World) {
     let service = world.serve().await;
     let array = Value::from(events("array", 0..3));
     assert_counts(&service.publish(&array).await, 201, 3, 0);
@@ -95,9 +92,7 @@ async fn every_form_of_body_is_taken() {
     world.check(19).await;
 }
 
-#[tokio::test]
-async fn a_batch_of_no_events_is_all_zero() {
-    let world = World::new().await;
+async fn a_batch_of_no_events_is_all_zero(world: World) {
     let service = world.serve().await;
     assert_counts(&service.publish(&json!([])).await, 200, 0, 0);
     assert_counts(&service.publish(&json!({"events": []})).await, 200, 0, 0);
@@ -106,9 +101,7 @@ async fn a_batch_of_no_events_is_all_zero() {
     world.check(0).await;
 }
 
-#[tokio::test]
-async fn results_are_there_for_one_event_and_else_when_they_are_asked_for() {
-    let world = World::new().await;
+async fn results_are_there_for_one_event_and_else_when_they_are_asked_for(world: World) {
     let service = world.serve().await;
     let batch = Value::from(events("orders", 0..3));
     let plain = service.publish(&batch).await;
@@ -123,9 +116,7 @@ async fn results_are_there_for_one_event_and_else_when_they_are_asked_for() {
     world.check(3).await;
 }
 
-#[tokio::test]
-async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins() {
-    let world = World::new().await;
+async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins(world: World) {
     let service = world.serve().await;
     let mut other = event("orders", "evt-b");
     other["payload"] = json!({"another": "payload"});
@@ -155,9 +146,7 @@ async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins() {
     assert_eq!(world.check(2).await.conflicts, 1);
 }
 
-#[tokio::test]
-async fn an_identity_with_another_payload_is_a_conflict_and_payloads_compare_as_json_values() {
-    let world = World::new().await;
+async fn an_identity_with_another_payload_is_a_conflict_and_payloads_compare_as_json_values(world: World) {
     let service = world.serve().await;
     let send = async |payload: &str| {
         let body = event_with_payload("orders", "evt-1", payload);
@@ -183,9 +172,7 @@ async fn an_identity_with_another_payload_is_a_conflict_and_payloads_compare_as_
     assert_eq!((totals.received, totals.duplicates, totals.conflicts), (8, 7, 4));
 }
 
-#[tokio::test]
-async fn identities_are_compared_byte_for_byte() {
-    let world = World::new().await;
+async fn identities_are_compared_byte_for_byte(world: World) {
     let service = world.serve().await;
     let ids = ["a", "A", "a ", " a", "\u{e9}", "e\u{301}", "\u{212b}", "\u{c5}"];
     let batch: Vec<Value> = ids.iter().map(|id| event("orders", id)).collect();
@@ -205,15 +192,13 @@ async fn identities_are_compared_byte_for_byte() {
     world.check(9).await;
 }
 
-#[tokio::test]
-async fn of_two_copies_in_flight_at_once_one_is_stored() {
-    let world = World::new().await;
+async fn of_two_copies_in_flight_at_once_one_is_stored(world: World) {
     let settings = world.settings().with("EVENTSIEVE_WRITERS", "1");
     let service = world.serve_with(settings).await;
     let held = world.hold_writers().await;
     let mut requests = JoinSet::new();
     requests.spawn(ask(service.post("/publish").json(&event("orders", "plug"))));
-    world.writer_is_held().await;
+    world.writer_is_held(&service).await;
     for copy in 0..8 {
         let batch = json!([event("orders", "evt-1"), event("orders", &format!("own-{copy}"))]);
         let request = service
@@ -248,9 +233,7 @@ async fn queued(service: &Service, events: u64) {
     .await;
 }
 
-#[tokio::test]
-async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed() {
-    let world = World::new().await;
+async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed(world: World) {
     let service = world.serve().await;
     let mut bad = events("orders", 0..4);
     bad[1].as_object_mut().expect("an object").remove("event_id");
@@ -289,18 +272,14 @@ async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed() {
     assert_eq!(stats["uptime_stats"]["rejected"], 2 + 1 + 1 + 2, "{stats}");
 }
 
-#[tokio::test]
-async fn no_more_than_a_hundred_faults_are_listed() {
-    let world = World::new().await;
+async fn no_more_than_a_hundred_faults_are_listed(world: World) {
     let service = world.serve().await;
     let answer = service.publish(&Value::from(vec![json!({}); 200])).await;
     assert_eq!(answer.faults().len(), 100);
     world.check(0).await;
 }
 
-#[tokio::test]
-async fn what_is_no_json_or_no_event_is_refused() {
-    let world = World::new().await;
+async fn what_is_no_json_or_no_event_is_refused(world: World) {
     let service = world.serve().await;
     for (body, kind) in [
         ("", "json_invalid"),
@@ -327,9 +306,7 @@ async fn what_is_no_json_or_no_event_is_refused() {
     world.check(0).await;
 }
 
-#[tokio::test]
-async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not() {
-    let world = World::new().await;
+async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not(world: World) {
     let service = world.serve().await;
     let mut batch = events("orders", 0..4);
     batch[2]["source"] = json!("");
@@ -373,9 +350,7 @@ async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not() {
     world.check(4).await;
 }
 
-#[tokio::test]
-async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush() {
-    let world = World::new().await;
+async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush(world: World) {
     let service = world.serve().await;
     let held = world.hold_writers().await;
     let batch = Value::from(events("orders", 0..5));
@@ -408,9 +383,7 @@ async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush() {
     assert_eq!(world.check(6).await.received, 6);
 }
 
-#[tokio::test]
-async fn a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadline() {
-    let world = World::new().await;
+async fn a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadline(world: World) {
     let settings = world
         .settings()
         .with("EVENTSIEVE_REQUEST_DEADLINE", "1s")
@@ -437,9 +410,7 @@ async fn a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadl
     world.check(1).await;
 }
 
-#[tokio::test]
-async fn wrong_paths_methods_media_types_and_codings_get_their_status() {
-    let world = World::new().await;
+async fn wrong_paths_methods_media_types_and_codings_get_their_status(world: World) {
     let service = world.serve().await;
     service.fetch("/nothing-here").await.problem(404);
     let wrong_method = service.fetch("/publish").await;
@@ -468,9 +439,7 @@ async fn wrong_paths_methods_media_types_and_codings_get_their_status() {
     world.check(0).await;
 }
 
-#[tokio::test]
-async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed() {
-    let world = World::new().await;
+async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed(world: World) {
     let service = world.serve().await;
     let ask_with = async |id: &str| {
         let answer = ask(service.get("/livez").header("x-request-id", id)).await;
@@ -496,9 +465,7 @@ async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed() {
     world.check(0).await;
 }
 
-#[tokio::test]
-async fn timestamps_come_back_in_utc_with_no_more_digits_than_needed() {
-    let world = World::new().await;
+async fn timestamps_come_back_in_utc_with_no_more_digits_than_needed(world: World) {
     let service = world.serve().await;
     let forms = [
         ("2025-10-24T10:30:00Z", "2025-10-24T10:30:00Z"),
@@ -550,4 +517,24 @@ async fn timestamps_come_back_in_utc_with_no_more_digits_than_needed() {
         );
     }
     world.check(i64::try_from(forms.len()).expect("a few")).await;
+}
+
+on_both_stores! {
+    a_single_event_is_stored_and_its_copy_is_a_duplicate
+    every_form_of_body_is_taken
+    a_batch_of_no_events_is_all_zero
+    results_are_there_for_one_event_and_else_when_they_are_asked_for
+    duplicates_in_one_request_are_stored_once_and_the_first_copy_wins
+    an_identity_with_another_payload_is_a_conflict_and_payloads_compare_as_json_values
+    identities_are_compared_byte_for_byte
+    of_two_copies_in_flight_at_once_one_is_stored
+    one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed
+    no_more_than_a_hundred_faults_are_listed
+    what_is_no_json_or_no_event_is_refused
+    a_lenient_request_stores_what_is_valid_and_lists_what_is_not
+    respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush
+    a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadline
+    wrong_paths_methods_media_types_and_codings_get_their_status
+    every_answer_carries_a_request_id_and_a_good_one_is_echoed
+    timestamps_come_back_in_utc_with_no_more_digits_than_needed
 }

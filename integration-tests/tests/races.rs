@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
 use futures_util::stream;
 use integration_tests::http::ask;
+use integration_tests::on_both_stores;
 use integration_tests::publish::{Verdict, event, shuffled, verdicts};
 use integration_tests::service::{Service, Signal};
 use integration_tests::world::World;
@@ -59,18 +60,11 @@ fn assert_each_stored_once(verdicts: Vec<Verdict>, events: usize, copies: usize)
     }
 }
 
-async fn deadlocks(world: &World) -> i64 {
-    world
-        .number("select deadlocks from pg_stat_database where datname = current_database()")
-        .await
-}
-
-#[tokio::test]
-async fn two_replicas_sent_the_same_events_in_different_orders_store_each_once() {
+async fn two_replicas_sent_the_same_events_in_different_orders_store_each_once(world: World) {
     const EVENTS: usize = 20_000;
 
-    let world = World::new().await;
-    let (mut one, mut other) = join(world.serve(), world.serve()).await;
+    let replicas = world.serve_replicas().await;
+    let (one, other) = (replicas.one(), replicas.other());
     let all: Vec<Value> = (0..EVENTS)
         .map(|number| event(&format!("topic-{}", number % 7), &format!("evt-{number}")))
         .collect();
@@ -81,7 +75,7 @@ async fn two_replicas_sent_the_same_events_in_different_orders_store_each_once()
             .collect()
     };
     let (orders, disorder) = (in_order(1), in_order(2));
-    let (first, second) = join(publish_all(&one, &orders, 100), publish_all(&other, &disorder, 100)).await;
+    let (first, second) = join(publish_all(one, &orders, 100), publish_all(other, &disorder, 100)).await;
     let stored_by = |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.status == "stored").count();
     assert!(
         stored_by(&first) > 0 && stored_by(&second) > 0,
@@ -89,19 +83,18 @@ async fn two_replicas_sent_the_same_events_in_different_orders_store_each_once()
     );
     assert_each_stored_once([first, second].concat(), EVENTS, 2);
     // A connection tells its statistics when it ends.
-    join(one.stop(), other.stop()).await;
-    assert_eq!(deadlocks(&world).await, 0);
+    replicas.stop().await;
+    assert_eq!(world.deadlocks().await, 0);
     let totals = world.check(20_000).await;
     assert_eq!((totals.received, totals.conflicts), (40_000, 0));
 }
 
-#[tokio::test]
-async fn many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock() {
+async fn many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock(world: World) {
     const KEYS: usize = 200;
     const CLIENTS: u64 = 24;
 
-    let world = World::new().await;
-    let (mut one, mut other) = join(world.serve(), world.serve()).await;
+    let replicas = world.serve_replicas().await;
+    let (one, other) = (replicas.one(), replicas.other());
     // Each round has keys of its own, over fifty topics, and each client sends them in an order of its own.
     for round in 0..5 {
         let all: Vec<Value> = (0..KEYS)
@@ -113,25 +106,24 @@ async fn many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock() 
                 order.sort_unstable();
             }
             let events: Vec<Value> = order.into_iter().map(|number| all[number].clone()).collect();
-            let service = if client % 2 == 0 { &one } else { &other };
+            let service = if client % 2 == 0 { one } else { other };
             async move { publish_all(service, &events, 20).await }
         });
         let verdicts = join_all(clients).await.concat();
         assert_each_stored_once(verdicts, KEYS, 24);
     }
-    join(one.stop(), other.stop()).await;
-    assert_eq!(deadlocks(&world).await, 0);
+    replicas.stop().await;
+    assert_eq!(world.deadlocks().await, 0);
     assert_eq!(world.check(1000).await.received, 1000 * 24);
 }
 
-#[tokio::test]
-async fn one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once() {
-    let world = World::new().await;
-    let (one, other) = join(world.serve(), world.serve()).await;
+async fn one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once(world: World) {
+    let replicas = world.serve_replicas().await;
+    let (one, other) = (replicas.one(), replicas.other());
     for round in 0..10 {
         let copy = [event("orders", &format!("evt-{round}"))];
         let clients = (0..64).map(|client| {
-            let service = if client % 2 == 0 { &one } else { &other };
+            let service = if client % 2 == 0 { one } else { other };
             publish_all(service, &copy, 1)
         });
         let verdicts = join_all(clients).await.concat();
@@ -141,13 +133,12 @@ async fn one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once() {
     assert_eq!(totals.received, 640);
 }
 
-#[tokio::test]
-async fn an_event_published_after_another_was_acknowledged_comes_after_it_whatever_the_replica() {
-    let world = World::new().await;
-    let (one, other) = join(world.serve(), world.serve()).await;
+async fn an_event_published_after_another_was_acknowledged_comes_after_it_whatever_the_replica(world: World) {
+    let replicas = world.serve_replicas().await;
+    let (one, other) = (replicas.one(), replicas.other());
     let mut last = String::new();
     for number in 0..60 {
-        let service = if number % 2 == 0 { &one } else { &other };
+        let service = if number % 2 == 0 { one } else { other };
         let verdict = publish_all(service, &[event("orders", &format!("evt-{number}"))], 1)
             .await
             .remove(0);
@@ -214,4 +205,11 @@ async fn an_index_may_be_rebuilt_while_events_are_stored() {
     };
     let ((), count) = join(rebuilding, publishing).await;
     world.check(count + 200).await;
+}
+
+on_both_stores! {
+    two_replicas_sent_the_same_events_in_different_orders_store_each_once
+    many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock
+    one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once
+    an_event_published_after_another_was_acknowledged_comes_after_it_whatever_the_replica
 }

@@ -4,14 +4,14 @@ use anyhow::ensure;
 use futures_util::future::join;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::encoded;
+use integration_tests::on_both_stores;
 use integration_tests::publish::{Publish, event, events};
 use integration_tests::world::World;
 use serde_json::{Value, json};
 
-#[tokio::test]
-async fn stats_have_every_member_and_are_the_stores_own() {
-    let world = World::new().await;
-    let (one, other) = join(world.serve(), world.serve()).await;
+async fn stats_have_every_member_and_are_the_stores_own(world: World) {
+    let replicas = world.serve_replicas().await;
+    let (one, other) = (replicas.one(), replicas.other());
     one.publish(&Value::from(events("orders", 0..3))).await;
     one.publish(&Value::from(events("logins", 0..2))).await;
     other.publish(&Value::from(events("orders", 2..4))).await;
@@ -20,7 +20,7 @@ async fn stats_have_every_member_and_are_the_stores_own() {
     other.publish(&conflicting).await;
     other.publish(&json!({})).await;
 
-    for service in [&one, &other] {
+    for service in [one, other] {
         let stats = service.json("/stats").await;
         assert_eq!(stats["received"], 8, "{stats}");
         assert_eq!(stats["unique_processed"], 6);
@@ -30,9 +30,12 @@ async fn stats_have_every_member_and_are_the_stores_own() {
         assert_eq!(stats["topics"], json!({"orders": 4, "logins": 2}));
         assert_eq!(stats["topic_count"], 2);
         assert_eq!(stats["performance"]["duplicate_rate"], 0.25);
-        assert_eq!(stats["store"], "postgres");
+        assert_eq!(stats["store"], world.store_name());
         assert_eq!(stats["fanout"], "process");
         assert_eq!(stats["uptime"], stats["uptime_seconds"]);
+        for member in ["received", "unique_processed", "duplicate_dropped", "rejected"] {
+            assert!(stats["uptime_stats"][member].is_u64(), "{member}: {stats}");
+        }
         for pointer in [
             "/uptime",
             "/performance/events_per_second",
@@ -49,6 +52,16 @@ async fn stats_have_every_member_and_are_the_stores_own() {
             assert!(value.is_some_and(Value::is_number), "{pointer}: {stats}");
         }
     }
+    world.check(6).await;
+}
+
+#[tokio::test]
+async fn uptime_stats_are_of_one_replica_alone() {
+    let world = World::new().await;
+    let (one, other) = join(world.serve(), world.serve()).await;
+    one.publish(&Value::from(events("orders", 0..5))).await;
+    other.publish(&Value::from(events("orders", 3..6))).await;
+    other.publish(&json!({})).await;
     assert_eq!(
         one.json("/stats").await["uptime_stats"],
         json!({"received": 5, "unique_processed": 5, "duplicate_dropped": 0, "rejected": 0})
@@ -60,9 +73,7 @@ async fn stats_have_every_member_and_are_the_stores_own() {
     world.check(6).await;
 }
 
-#[tokio::test]
-async fn stats_of_a_topic_are_its_own_and_zero_for_one_never_seen() {
-    let world = World::new().await;
+async fn stats_of_a_topic_are_its_own_and_zero_for_one_never_seen(world: World) {
     let service = world.serve().await;
     let odd = "caf\u{e9}/50%&more";
     service
@@ -78,9 +89,7 @@ async fn stats_of_a_topic_are_its_own_and_zero_for_one_never_seen() {
     world.check(2).await;
 }
 
-#[tokio::test]
-async fn stats_survive_a_restart() {
-    let world = World::new().await;
+async fn stats_survive_a_restart(world: World) {
     let mut service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..5))).await;
     service.publish(&Value::from(events("orders", 3..8))).await;
@@ -99,14 +108,13 @@ async fn stats_survive_a_restart() {
     world.check(8).await;
 }
 
-#[tokio::test]
-async fn the_figures_add_up_at_every_instant_on_every_replica() {
-    let world = World::new().await;
-    let (one, other) = join(world.serve(), world.serve()).await;
+async fn the_figures_add_up_at_every_instant_on_every_replica(world: World) {
+    let replicas = world.serve_replicas().await;
+    let (one, other) = (replicas.one(), replicas.other());
     let publish = async {
         for round in 0..40 {
             // Half of each batch was sent before, by way of the other replica.
-            let (sender, start) = if round % 2 == 0 { (&one, round) } else { (&other, round) };
+            let (sender, start) = if round % 2 == 0 { (one, round) } else { (other, round) };
             let batch = Value::from(events("orders", start * 10..start * 10 + 20));
             assert!([200, 201].contains(&sender.publish(&batch).await.status));
         }
@@ -114,7 +122,7 @@ async fn the_figures_add_up_at_every_instant_on_every_replica() {
     let mut looks = 0_u32;
     let look = async {
         loop {
-            for service in [&one, &other] {
+            for service in [one, other] {
                 let stats = service.json("/stats").await;
                 let figure = |member: &str| stats[member].as_i64().expect("a number");
                 assert_eq!(
@@ -139,9 +147,7 @@ async fn the_figures_add_up_at_every_instant_on_every_replica() {
     world.check(410).await;
 }
 
-#[tokio::test]
-async fn beyond_a_thousand_topics_the_largest_are_named() {
-    let world = World::new().await;
+async fn beyond_a_thousand_topics_the_largest_are_named(world: World) {
     let service = world.serve().await;
     let mut batch: Vec<Value> = (0..1200)
         .map(|number| event(&format!("topic-{number}"), "evt-1"))
@@ -156,9 +162,7 @@ async fn beyond_a_thousand_topics_the_largest_are_named() {
     world.check(2200).await;
 }
 
-#[tokio::test]
-async fn the_first_page_says_who_is_there() {
-    let world = World::new().await;
+async fn the_first_page_says_who_is_there(world: World) {
     let service = world.serve().await;
     let body = service.json("/").await;
     assert_eq!(body["service"], "eventsieve");
@@ -171,4 +175,13 @@ async fn the_first_page_says_who_is_there() {
     })
     .await;
     world.check(0).await;
+}
+
+on_both_stores! {
+    stats_have_every_member_and_are_the_stores_own
+    stats_of_a_topic_are_its_own_and_zero_for_one_never_seen
+    stats_survive_a_restart
+    the_figures_add_up_at_every_instant_on_every_replica
+    beyond_a_thousand_topics_the_largest_are_named
+    the_first_page_says_who_is_there
 }
