@@ -29,8 +29,10 @@ fmt: ## format all code
 doc: ## build the documentation; a broken link fails
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
-# What needs no network. The licences, versions and sources of all libraries: .deny.toml.
+# The licences, versions and sources of all libraries: .deny.toml. It looks at those of other systems, too, which a build
+# does not fetch.
 deny: ## check the libraries; needs cargo-deny
+	cargo fetch --locked
 	cargo deny --locked --offline check bans licenses sources
 
 # Fetches the list of known faults, so it is no part of `check`, whose result would change without a change here.

@@ -196,6 +196,10 @@ mod tests {
                 ));
             }
         }
+        tables.push_str("\n### Without a flag\n\n| variable | meaning |\n|---|---|\n");
+        for (variable, meaning) in crate::config::VARIABLES {
+            tables.push_str(&format!("| `{variable}` | {meaning} |\n"));
+        }
         tables
     }
 

@@ -1,115 +1,40 @@
 //! Configuration: sections, each read from flags and environment (flags win), checked together, so that one start tells all
 //! that is wrong. Secrets redact themselves.
 
-use std::ffi::OsString;
-use std::fmt;
-use std::path::{Path, PathBuf};
+mod store;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::{Args, Command, FromArgMatches, ValueHint};
+use clap::{Args, Command, FromArgMatches};
 
-/// Where the store is. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
+pub use self::store::{DatabaseUrl, StoreOptions};
 
-impl DatabaseUrl {
-    /// The URL itself, for the one who connects.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// The file of an embedded store, or nothing for another store.
-    #[must_use]
-    pub fn sqlite_path(&self) -> Option<&Path> {
-        self.0.strip_prefix(SQLITE).map(Path::new)
-    }
-}
-
-impl DatabaseUrl {
-    /// Takes a URL of a store that we have, or says what is wrong with it. It may hold a password, and is not shown.
-    fn check(url: String) -> Result<Self, String> {
-        if let Some(path) = url.strip_prefix(SQLITE) {
-            return match path {
-                "" => Err("DATABASE_URL names no file: give it as sqlite://PATH".to_owned()),
-                ":memory:" => Err("DATABASE_URL: a store in memory would keep nothing; name a file".to_owned()),
-                path if path.contains('?') => Err(
-                    "DATABASE_URL: sqlite://PATH takes no parameters; the file is made if it is not there".to_owned(),
-                ),
-                path if path.ends_with('/') => Err("DATABASE_URL: sqlite://PATH names a file, not a folder".to_owned()),
-                _ => Ok(Self(url)),
-            };
-        }
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Ok(Self(url));
-        }
-        Err("DATABASE_URL must begin with postgres:// or sqlite://".to_owned())
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.0.split_once("://").map_or("?", |(scheme, _)| scheme);
-        write!(f, "{scheme}://[redacted]")
-    }
-}
-
-impl From<String> for DatabaseUrl {
-    fn from(url: String) -> Self {
-        Self(url)
-    }
-}
+/// Variables that have no flag, and what they mean.
+pub const VARIABLES: [(&str, &str); 4] = [
+    (
+        "DATABASE_URL_FILE",
+        "A file that holds the store's URL, where DATABASE_URL is not set",
+    ),
+    (
+        "DEDUP_DB",
+        "The path of the embedded store's file, where neither of these is set",
+    ),
+    (
+        "RUST_LOG",
+        "What is logged: `info`, `debug` (a line for each request), `warn`, or as the crate tracing-subscriber describes",
+    ),
+    (
+        "LOG_FORMAT",
+        "`text` or `json`; without it `text` on a terminal, else `json`",
+    ),
+];
 
 /// Some configuration that cannot be: every problem is a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct ConfigError(pub Vec<String>);
-
-/// How the URL of an embedded store begins; the path of its file follows.
-const SQLITE: &str = "sqlite://";
-
-/// The store of who names none.
-const DATABASE_URL_DEFAULT: &str = "sqlite://data/eventsieve.db";
-
-/// Where the store is: flags of every command that opens it.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Store")]
-pub struct StoreOptions {
-    /// The store: postgres://USER:PASSWORD@HOST/DATABASE, or sqlite://PATH for the embedded one [default: sqlite://data/eventsieve.db]
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<DatabaseUrl>,
-    /// A file that holds the store's URL, where none is given
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    database_url_file: Option<OsString>,
-    /// The file of the embedded store, where no URL is given
-    #[arg(long, env = "DEDUP_DB", value_name = "PATH", value_hint = ValueHint::FilePath)]
-    dedup_db: Option<OsString>,
-}
-
-impl StoreOptions {
-    /// Checks the section. An empty variable counts as unset.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with what is wrong.
-    pub fn check(&self) -> Result<DatabaseUrl, ConfigError> {
-        // Not read as paths, for clap refuses an empty one.
-        let path = |text: &Option<OsString>| text.as_ref().filter(|text| !text.is_empty()).map(PathBuf::from);
-        let (file, dedup_db) = (path(&self.database_url_file), path(&self.dedup_db));
-        let url = match (&self.database_url, file, dedup_db) {
-            (Some(url), _, _) if !url.0.is_empty() => url.0.clone(),
-            (_, Some(file), _) => std::fs::read_to_string(&file)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| {
-                    let message = format!("DATABASE_URL_FILE: cannot read {}: {error}", file.display());
-                    ConfigError(vec![message])
-                })?,
-            (_, None, Some(path)) => format!("{SQLITE}{}", path.display()),
-            (_, None, None) => DATABASE_URL_DEFAULT.to_owned(),
-        };
-        DatabaseUrl::check(url).map_err(|problem| ConfigError(vec![problem]))
-    }
-}
 
 /// The flags of `serve`.
 #[derive(Debug, Clone, Args)]

@@ -140,7 +140,11 @@ impl Ingest {
                     self.shared.queue.withdraw(work);
                     Err(SubmitError::TooLate)
                 }
-                Taken::Gone => Err(SubmitError::Unknown),
+                Taken::Gone => {
+                    // A disk or a server that hangs lets no attempt fail: that the deadline passed is all there is to see.
+                    self.shared.set_trouble(Some(ErrorClass::NotSent));
+                    Err(SubmitError::Unknown)
+                }
             },
         }
     }

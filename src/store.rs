@@ -424,7 +424,8 @@ pub trait Store: Send + Sync + 'static {
 /// One writer's connection. After an error whose class [`ErrorClass::breaks_connection`] it must be dropped.
 #[async_trait]
 pub trait Appender: Send {
-    /// Commits a flush. `timeout` bounds the attempt; when it passes, the outcome is ambiguous.
+    /// Commits a flush. `timeout` bounds the attempt; when it passes, the outcome is ambiguous. (In an embedded store it bounds
+    /// the wait for other processes: the disk is waited for.)
     ///
     /// # Errors
     /// As [`StoreError::class`] says.

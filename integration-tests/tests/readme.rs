@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use integration_tests::eventually::SOON;
 use integration_tests::publish::{Publish, event};
 use integration_tests::service::{Service, Settings, binary};
 use integration_tests::world::World;
 use reqwest::Url;
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 /// A command of the README, and what it shows below it.
 struct Example {
@@ -83,6 +85,7 @@ async fn every_example_of_the_readme_prints_what_it_shows() {
     service.ready().await;
     let programs = binary();
     let programs = programs.parent().expect("the binary lies in a folder");
+    let path = std::env::var("PATH").expect("programs are found by it");
     let readme = readme();
     let text = section(&readme, "## Use it", "## What you can rely on");
     let examples: Vec<Example> = blocks(text, "console").into_iter().flat_map(examples).collect();
@@ -92,9 +95,13 @@ async fn every_example_of_the_readme_prints_what_it_shows() {
             .args(["-c", &command.replace("http://127.0.0.1:8080", service.url())])
             .current_dir(folder.path())
             .env("DATABASE_URL", &database)
-            .env("PATH", format!("{}:{}", programs.display(), env!("PATH")))
-            .output()
+            .env("PATH", format!("{}:{path}", programs.display()))
+            .env("NO_PROXY", "*")
+            .kill_on_drop(true)
+            .output();
+        let ran = timeout(SOON, ran)
             .await
+            .expect("an example ends")
             .expect("bash is there");
         assert!(
             ran.status.success(),

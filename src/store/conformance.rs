@@ -100,12 +100,17 @@ async fn migrated(bed: &dyn Bed) -> Arc<dyn Store> {
     store
 }
 
-/// One writer's connection, and short ways to use it.
-struct Writer(Box<dyn Appender>);
+/// One writer's connection, and short ways to use it. What it does runs in a task of its own: two writers that are waited
+/// for together work at the same time, also where a flush blocks.
+struct Writer(Option<Box<dyn Appender>>);
 
 impl Writer {
     async fn of(store: &Arc<dyn Store>) -> Self {
-        Self(store.appender(0).await.unwrap())
+        Self::lane(store, 0).await
+    }
+
+    async fn lane(store: &Arc<dyn Store>, lane: u32) -> Self {
+        Self(Some(store.appender(lane).await.unwrap()))
     }
 
     /// Commits some events as a new flush.
@@ -120,50 +125,53 @@ impl Writer {
 
     /// Commits some events that are owed to the fan-out.
     async fn send_leased(&mut self, events: &[Event]) -> Appended {
-        let (batch, _) = Batch::new(events.to_vec());
         let lease = Some(Lease {
             owner: Uuid::new_v4(),
             length: Duration::from_secs(30),
         });
-        self.0
-            .append(
-                &Flush {
-                    id: Uuid::new_v4(),
-                    batch: &batch,
-                    lease,
-                },
-                ATTEMPT,
-            )
-            .await
-            .unwrap()
+        self.append(Uuid::new_v4(), events, lease, ATTEMPT).await.unwrap()
     }
 
     async fn attempt(&mut self, id: Uuid, events: &[Event], timeout: Duration) -> Result<Appended, StoreError> {
+        self.append(id, events, None, timeout).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test waits for the task in the next line")]
+    async fn append(
+        &mut self,
+        id: Uuid,
+        events: &[Event],
+        lease: Option<Lease>,
+        timeout: Duration,
+    ) -> Result<Appended, StoreError> {
         let (batch, _) = Batch::new(events.to_vec());
-        self.0
-            .append(
-                &Flush {
-                    id,
-                    batch: &batch,
-                    lease: None,
-                },
-                timeout,
-            )
-            .await
+        let mut appender = self.0.take().expect("a writer does one thing at a time");
+        let task = tokio::spawn(async move {
+            let flush = Flush {
+                id,
+                batch: &batch,
+                lease,
+            };
+            let appended = appender.append(&flush, timeout).await;
+            (appender, appended)
+        });
+        let (appender, appended) = task.await.expect("appending does not panic");
+        self.0 = Some(appender);
+        appended
     }
 
     async fn rehearse(&mut self, events: &[Event]) -> Result<(), StoreError> {
         let (batch, _) = Batch::new(events.to_vec());
-        self.0
-            .rehearse(
-                &Flush {
-                    id: Uuid::new_v4(),
-                    batch: &batch,
-                    lease: None,
-                },
-                ATTEMPT,
-            )
-            .await
+        let flush = Flush {
+            id: Uuid::new_v4(),
+            batch: &batch,
+            lease: None,
+        };
+        self.connection().rehearse(&flush, ATTEMPT).await
+    }
+
+    fn connection(&mut self) -> &mut dyn Appender {
+        self.0.as_deref_mut().expect("a writer does one thing at a time")
     }
 }
 

@@ -15,10 +15,10 @@ mod verify;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use self::connect::{Link, Readers, Role, StoreFile, blocking, closed};
 use self::error::during;
@@ -43,13 +43,17 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long reading the counters may take; their number is small, so only a disk in trouble takes longer.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a recount, a migration or a step of pruning may take: as long as it needs.
+/// How long a change to WAL mode is tried again while others have the file open, and how often.
+const WAL_PATIENCE: Duration = Duration::from_secs(10);
+const WAL_RETRY: Duration = Duration::from_millis(5);
+/// How long a recount may take: as long as it needs.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// A store on SQLite.
 pub struct Sqlite {
     file: Arc<StoreFile>,
     readers: Readers,
+    probe: Arc<tokio::sync::Mutex<()>>,
     claim: std::sync::Mutex<Option<File>>,
 }
 
@@ -67,6 +71,7 @@ impl Sqlite {
         Ok(Self {
             readers: Readers::new(file.clone()),
             file,
+            probe: Arc::default(),
             claim: std::sync::Mutex::default(),
         })
     }
@@ -103,8 +108,7 @@ impl Store for Sqlite {
     }
 
     async fn migrate(&self) -> Result<i64, StoreError> {
-        self.alone(Role::Migrator, |mut link| migrate(&mut link.connection))
-            .await
+        self.alone(Role::Migrator, |mut link| migrate(&mut link)).await
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
@@ -115,10 +119,11 @@ impl Store for Sqlite {
         self.alone(Role::Writer, |link| {
             link.check_writable()?;
             check_schema(&link.connection)?;
-            check_durable(&link.connection)?;
-            Ok(Box::new(append::SqliteAppender(link)) as Box<dyn Appender>)
+            check_durable(&link)?;
+            Ok(Box::new(append::SqliteAppender::new(link)) as Box<dyn Appender>)
         })
         .await
+        .map_err(StoreError::before_sending)
     }
 
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
@@ -155,13 +160,20 @@ impl Store for Sqlite {
     }
 
     async fn probe(&self) -> Result<Settled, StoreError> {
-        // A connection of its own: a slow read can never make the service look dead. Opening it looks at the file anew.
-        self.alone(Role::Writer, |link| {
+        // A connection of its own: a slow read can never make the service look dead. Opening it looks at the file anew. A
+        // disk that hangs holds its thread, so there is never more than one.
+        let hanging = || StoreError::new(ErrorClass::NotSent, "probing: the disk does not answer");
+        let probe = self.probe.clone().try_lock_owned().map_err(|_| hanging())?;
+        let probing = self.alone(Role::Writer, move |link| {
+            let _probe = probe;
             link.limit(PROBE_TIMEOUT)?;
             link.check_writable()?;
             read::settled(&link.connection).map_err(during("probing"))
-        })
-        .await
+        });
+        match tokio::time::timeout(PROBE_TIMEOUT, probing).await {
+            Ok(probed) => probed.map_err(StoreError::before_sending),
+            Err(_) => Err(hanging()),
+        }
     }
 
     async fn clock(&self) -> Result<Timestamp, StoreError> {
@@ -173,6 +185,12 @@ impl Store for Sqlite {
 
     async fn prune(&self, step: &Prune) -> Result<Pruned, StoreError> {
         let step = step.clone();
+        if step.dry_run {
+            return self
+                .readers
+                .run(PATIENCE, move |connection| prune::look(connection, &step))
+                .await;
+        }
         self.alone(Role::Writer, move |mut link| {
             link.check_writable()?;
             let transaction = link
@@ -208,18 +226,24 @@ impl Store for Sqlite {
 
 /// Applies the migrations that are missing, one transaction for all. Several processes may do so at once: they wait for each
 /// other. A schema that a newer program has made stays as it is: migrations only add.
-fn migrate(connection: &mut Connection) -> Result<i64, StoreError> {
+fn migrate(link: &mut Link) -> Result<i64, StoreError> {
     let failed = || during("migrating the schema");
-    // The mode is kept in the file. It cannot be changed within a transaction, nor while others use the file.
-    let mode: String = connection
-        .query_row("pragma journal_mode = wal", [], |row| row.get(0))
-        .map_err(failed())?;
+    // Before anything is changed: the file may be another program's, or not be ours to write.
+    version(&link.connection)?;
+    link.check_writable().map_err(|error| StoreError {
+        class: ErrorClass::Configuration,
+        ..error
+    })?;
+    let mode = set_wal(&link.connection).map_err(failed())?;
     if mode != "wal" {
-        let message =
-            format!("SQLite cannot keep a write-ahead log here (it says {mode}): is it a network file system?");
+        let message = format!(
+            "{} cannot have a write-ahead log (SQLite says {mode}): is it on a network file system?",
+            link.file.path().display()
+        );
         return Err(StoreError::new(ErrorClass::Configuration, message));
     }
-    let transaction = connection
+    let transaction = link
+        .connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failed())?;
     let version = version(&transaction)?;
@@ -242,6 +266,24 @@ fn migrate(connection: &mut Connection) -> Result<i64, StoreError> {
     }
     transaction.commit().map_err(failed())?;
     Ok(known)
+}
+
+/// Puts the file into WAL mode, which is kept in it, and answers with the mode that it has. The change needs the file for
+/// itself, and SQLite does not wait for that by itself (its busy handler is not asked when a lock is raised).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread may block, and there is nothing else to wait by"
+)]
+fn set_wal(connection: &Connection) -> rusqlite::Result<String> {
+    let deadline = Instant::now() + WAL_PATIENCE;
+    loop {
+        match connection.query_row("pragma journal_mode = wal", [], |row| row.get(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                std::thread::sleep(WAL_RETRY);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The version of the file's schema; 0 for an empty file. Refuses the file of another program.
@@ -279,16 +321,19 @@ fn check_schema(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Refuses a connection whose commits would not be on disk when they return.
-fn check_durable(connection: &Connection) -> Result<(), StoreError> {
+fn check_durable(link: &Link) -> Result<(), StoreError> {
     let read = || {
-        let mode: String = connection.query_row("pragma journal_mode", [], |row| row.get(0))?;
-        let synchronous: i64 = connection.query_row("pragma synchronous", [], |row| row.get(0))?;
+        let mode: String = link.connection.query_row("pragma journal_mode", [], |row| row.get(0))?;
+        let synchronous: i64 = link.connection.query_row("pragma synchronous", [], |row| row.get(0))?;
         Ok(mode == "wal" && synchronous == 2)
     };
     if read().map_err(during("looking at the file's settings"))? {
         return Ok(());
     }
-    let message = "the file has left WAL mode: run `eventsieve migrate`, which sets it again";
+    let message = format!(
+        "{} has left WAL mode: run `eventsieve migrate`, which sets it again",
+        link.file.path().display()
+    );
     Err(StoreError::new(ErrorClass::Configuration, message))
 }
 

@@ -3,70 +3,121 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 /// Whether two JSON texts are the same value: member order and white space do not matter, of a repeated member the last
 /// counts, numbers are equal when their exact values are, and strings when they are after their escapes are read.
 ///
-/// Both must be texts that [`super::Payload`] accepted: its limit of levels bounds the recursion.
+/// Both must be texts that [`super::Payload`] accepted: they are JSON, and the limit of levels bounds the recursion. Anything
+/// else is never the same.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
-    let (one, other) = (one.trim_ascii(), other.trim_ascii());
-    if one == other {
-        return true;
-    }
-    match (kind(one), kind(other)) {
-        (Kind::Object, Kind::Object) => pair(one, other, |one: Members<'_>, other: Members<'_>| {
-            one.len() == other.len()
-                && one.iter().zip(&other).all(|((one_key, one), (other_key, other))| {
-                    one_key.0 == other_key.0 && is_same(one.get(), other.get())
-                })
-        }),
-        (Kind::Array, Kind::Array) => pair(one, other, |one: Vec<&RawValue>, other: Vec<&RawValue>| {
-            one.len() == other.len()
-                && one
-                    .iter()
-                    .zip(&other)
-                    .all(|(one, other)| is_same(one.get(), other.get()))
-        }),
-        (Kind::String, Kind::String) => pair(one, other, |one: Text<'_>, other: Text<'_>| one.0 == other.0),
-        (Kind::Number, Kind::Number) => Decimal::of(one) == Decimal::of(other),
-        // true, false and null have one spelling each, and were met as equal texts.
-        _ => false,
+    one == other || Value::read(one).is_some_and(|one| Value::read(other) == Some(one))
+}
+
+/// A JSON value, as far as equality goes.
+#[derive(PartialEq, Eq)]
+enum Value<'a> {
+    Object(BTreeMap<Cow<'a, str>, Value<'a>>),
+    Array(Vec<Value<'a>>),
+    String(Cow<'a, str>),
+    Number(Decimal),
+    /// `true`, `false` or `null`.
+    Word(&'a str),
+}
+
+impl<'a> Value<'a> {
+    fn read(json: &'a str) -> Option<Self> {
+        Reader { rest: json }.value()
     }
 }
 
-/// The members of an object, by name; of those with one name the last.
-type Members<'a> = BTreeMap<Text<'a>, &'a RawValue>;
-
-/// A string with its escapes read.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Object,
-    Array,
-    String,
-    Number,
-    Word,
+/// Reads a JSON text that is known to be one, from its front to its end, once.
+struct Reader<'a> {
+    rest: &'a str,
 }
 
-fn kind(json: &str) -> Kind {
-    match json.as_bytes().first() {
-        Some(b'{') => Kind::Object,
-        Some(b'[') => Kind::Array,
-        Some(b'"') => Kind::String,
-        Some(b'-' | b'0'..=b'9') => Kind::Number,
-        _ => Kind::Word,
+impl<'a> Reader<'a> {
+    fn value(&mut self) -> Option<Value<'a>> {
+        match self.next()? {
+            b'{' => self.object(),
+            b'[' => self.array(),
+            b'"' => self.string().map(Value::String),
+            b'-' | b'0'..=b'9' => {
+                let literal = self.take(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
+                Some(Value::Number(Decimal::of(literal)))
+            }
+            _ => {
+                Some(Value::Word(self.take(|byte| byte.is_ascii_alphabetic()))).filter(|word| *word != Value::Word(""))
+            }
+        }
     }
-}
 
-/// Reads both texts as `T` and compares them; texts that are no such JSON are never the same.
-fn pair<'a, T: Deserialize<'a>>(one: &'a str, other: &'a str, is_same: impl FnOnce(T, T) -> bool) -> bool {
-    match (serde_json::from_str(one), serde_json::from_str(other)) {
-        (Ok(one), Ok(other)) => is_same(one, other),
-        _ => false,
+    fn object(&mut self) -> Option<Value<'a>> {
+        let mut members = BTreeMap::new();
+        self.skip(b'{')?;
+        while self.next()? != b'}' {
+            let name = self.string()?;
+            self.skip(b':')?;
+            // Of those with one name the last stays.
+            members.insert(name, self.value()?);
+            if self.next()? == b',' {
+                self.skip(b',')?;
+            }
+        }
+        self.skip(b'}')?;
+        Some(Value::Object(members))
+    }
+
+    fn array(&mut self) -> Option<Value<'a>> {
+        let mut values = Vec::new();
+        self.skip(b'[')?;
+        while self.next()? != b']' {
+            values.push(self.value()?);
+            if self.next()? == b',' {
+                self.skip(b',')?;
+            }
+        }
+        self.skip(b']')?;
+        Some(Value::Array(values))
+    }
+
+    /// A string with its escapes read.
+    fn string(&mut self) -> Option<Cow<'a, str>> {
+        self.next().filter(|byte| *byte == b'"')?;
+        let mut is_escaped = false;
+        let end = self.rest.bytes().skip(1).position(|byte| {
+            let is_end = byte == b'"' && !is_escaped;
+            is_escaped = byte == b'\\' && !is_escaped;
+            is_end
+        })?;
+        let (string, rest) = self.rest.split_at(end + 2);
+        self.rest = rest;
+        if string.contains('\\') {
+            serde_json::from_str(string).ok().map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(&string[1..=end]))
+        }
+    }
+
+    /// The first byte that is no white space, which is skipped.
+    fn next(&mut self) -> Option<u8> {
+        self.rest = self.rest.trim_ascii_start();
+        self.rest.bytes().next()
+    }
+
+    fn skip(&mut self, byte: u8) -> Option<()> {
+        self.next().filter(|next| *next == byte)?;
+        self.rest = &self.rest[1..];
+        Some(())
+    }
+
+    fn take(&mut self, belongs: impl Fn(u8) -> bool) -> &'a str {
+        let end = self
+            .rest
+            .bytes()
+            .position(|byte| !belongs(byte))
+            .unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        taken
     }
 }
 

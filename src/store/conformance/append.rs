@@ -314,10 +314,7 @@ pub(super) async fn later_flushes_come_later_in_the_log(bed: &dyn Bed) {
 pub(super) async fn overlapping_flushes_of_many_rounds_store_each_event_once(bed: &dyn Bed) {
     let store = migrated(bed).await;
     // Sixteen lanes apart: on PostgreSQL the two then share a shard of the counters, the worst case.
-    let mut writers = [
-        Writer(store.appender(0).await.unwrap()),
-        Writer(store.appender(16).await.unwrap()),
-    ];
+    let mut writers = [Writer::lane(&store, 0).await, Writer::lane(&store, 16).await];
     let mut stored: HashMap<(i64, i32), u32> = HashMap::new();
     for round in 0..60usize {
         let all: Vec<Event> = (0..40usize)
@@ -353,10 +350,7 @@ pub(super) async fn overlapping_flushes_of_many_rounds_store_each_event_once(bed
 /// No event is sent twice here, so that the writers meet at the counters alone.
 pub(super) async fn flushes_of_the_same_topics_never_deadlock(bed: &dyn Bed) {
     let store = migrated(bed).await;
-    let mut writers = [
-        Writer(store.appender(0).await.unwrap()),
-        Writer(store.appender(16).await.unwrap()),
-    ];
+    let mut writers = [Writer::lane(&store, 0).await, Writer::lane(&store, 16).await];
     let sent = |by: &str, round: usize| -> Vec<Event> {
         let topic = |n: usize| format!("t{}", (n * 37 + round) % 100);
         (0..100)

@@ -178,9 +178,10 @@ impl Readers {
 
     fn keep<T>(&self, result: Result<(PgConnection, T), StoreError>) -> Result<T, StoreError> {
         let (pg, read) = result?;
+        let mut idle = self.lock();
         // A read that was under way when the store was closed must not leave its connection behind.
         if !self.is_closed() {
-            self.lock().push(pg);
+            idle.push(pg);
         }
         Ok(read)
     }

@@ -1,16 +1,20 @@
 //! Removing old events, a small step at a time.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
-use super::error::{decoding, during};
+use super::connect::bounded;
+use super::error::decoding;
 use crate::event::Cursor;
 use crate::store::{Prune, Pruned, StoreError};
 
 /// One step: $1, $2 the place behind which it begins, $3 the time before which events go, $4 how many it looks at, $5 whether
-/// it only counts. Rows are found again by their ctid, which is good for the statement's own snapshot: no plan can make a scan of it. Counters change in the order
-/// of topics, as a flush changes them; `high_water` keeps the number of a batch that is gone from coming again.
+/// it only counts. Rows are found again by their ctid, which is good for the statement's own snapshot: no plan can make a
+/// scan of it. Counters change in the order of topics, as a flush changes them; `high_water` keeps the number of a batch that
+/// is gone from coming again.
 const STEP: &str = "
     with page as materialized (
         select e.ctid as row, e.batch, e.position, e.received_at < $3 as is_old,
@@ -37,6 +41,9 @@ const STEP: &str = "
            last.batch, last.position
     from (select) one left join (select batch, position from page order by batch desc, position desc limit 1) last on true";
 
+/// How long a step may take: longer than the server lets it.
+const STEP_TIMEOUT: Duration = Duration::from_secs(65);
+
 /// Takes the step.
 pub(super) async fn prune(pg: &mut PgConnection, step: &Prune) -> Result<Pruned, StoreError> {
     let row = sqlx::query(STEP)
@@ -45,9 +52,8 @@ pub(super) async fn prune(pg: &mut PgConnection, step: &Prune) -> Result<Pruned,
         .bind(DateTime::<Utc>::from(step.before))
         .bind(i64::from(step.limit))
         .bind(step.dry_run)
-        .fetch_one(pg)
-        .await
-        .map_err(during("pruning"))?;
+        .fetch_one(pg);
+    let row = bounded(STEP_TIMEOUT, "pruning", row).await?;
     let read = || {
         let number = |name| {
             row.try_get::<i64, _>(name)

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::connect::Link;
 use super::error::{committing, during};
 use crate::event::{Cursor, Event, Payload, Timestamp};
-use crate::store::{Appended, Appender, Counts, Flush, Outcome, Place, StoreError};
+use crate::store::{Appended, Appender, Counts, ErrorClass, Flush, Outcome, Place, StoreError};
 
 /// The attempt of this flush that committed, if one did.
 const EARLIER: &str = "select batch, received_at from batches where flush_id = ?1";
@@ -41,49 +41,98 @@ const COUNT: &str = "
 const NOTHING_TO_PUBLISH: &str =
     "update batches set published_at = received_at where batch = ?1 and published_at is null";
 
+/// How large the write-ahead log may grow before the writer waits for the readers that keep it from beginning anew.
+const WAL_BYTES_MAX: u64 = 64 << 20;
+/// How long it waits then. A read of the service ends sooner; one that does not (a long recount) is waited for again when
+/// the log has grown as much once more.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A writer's connection.
-pub(super) struct SqliteAppender(pub(super) Link);
+pub(super) struct SqliteAppender {
+    link: Link,
+    /// The size of the write-ahead log at which it is looked after next.
+    wal_bytes_max: u64,
+}
 
 impl SqliteAppender {
-    /// Runs the flush in a transaction, and then ends it by `end`. The wait for another process's lock takes at most `limit`;
-    /// after that only the disk can be slow, and a flush is not given up for that: nobody else could be asked instead.
-    ///
-    /// On the thread of the caller, which hands its other tasks over: the batch need not be copied to another one.
-    fn transact(
+    pub(super) fn new(link: Link) -> Self {
+        Self {
+            link,
+            wal_bytes_max: WAL_BYTES_MAX,
+        }
+    }
+
+    /// Runs the flush in a transaction that is not ended yet. The wait for another process's lock takes at most `limit`; after
+    /// that only the disk can be slow, and a flush is not given up for that: nobody else could be asked instead.
+    fn begin(
         &mut self,
         flush: &Flush<'_>,
         limit: Duration,
-        end: impl FnOnce(rusqlite::Transaction<'_>) -> Result<(), StoreError>,
-    ) -> Result<Appended, StoreError> {
-        tokio::task::block_in_place(|| {
-            self.0.file.check()?;
-            let connection = &mut self.0.connection;
-            let transaction = connection
-                .busy_timeout(limit)
-                .and_then(|()| connection.transaction_with_behavior(TransactionBehavior::Immediate))
-                .map_err(during("beginning a flush"))?;
-            let appended = write(&transaction, flush).map_err(during("flushing"))?;
-            end(transaction)?;
-            Ok(appended)
-        })
+    ) -> Result<(rusqlite::Transaction<'_>, Appended), StoreError> {
+        self.link.file.check()?;
+        let connection = &mut self.link.connection;
+        let transaction = connection
+            .busy_timeout(limit)
+            .and_then(|()| connection.transaction_with_behavior(TransactionBehavior::Immediate))
+            .map_err(during("beginning a flush"))?;
+        let appended = write(&transaction, flush).map_err(during("flushing"))?;
+        Ok((transaction, appended))
+    }
+
+    fn commit(&mut self, flush: &Flush<'_>, limit: Duration) -> Result<Appended, StoreError> {
+        let (transaction, appended) = self.begin(flush, limit).map_err(StoreError::before_sending)?;
+        transaction.commit().map_err(committing)?;
+        // The file may have lost its name while the lock was waited for.
+        self.link.file.check().map_err(|error| StoreError {
+            class: ErrorClass::Ambiguous,
+            ..error
+        })?;
+        Ok(appended)
+    }
+
+    /// Lets the write-ahead log begin anew when it is large. SQLite does so by itself at any commit that no reader stands in
+    /// the way of; with readers that take turns there may never be one.
+    fn keep_wal_small(&mut self) {
+        let bytes = self.link.file.wal_bytes();
+        if bytes < self.wal_bytes_max {
+            return;
+        }
+        let connection = &self.link.connection;
+        let checkpointed = connection
+            .busy_timeout(CHECKPOINT_TIMEOUT)
+            .and_then(|()| connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, bool>(0)));
+        self.wal_bytes_max = match checkpointed {
+            Ok(false) => WAL_BYTES_MAX,
+            Ok(true) | Err(_) => {
+                tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
+                bytes + WAL_BYTES_MAX
+            }
+        };
     }
 }
 
+/// Everything blocks on the thread of the caller, which hands its other tasks over: the batch need not be copied to another
+/// thread.
 #[async_trait]
 impl Appender for SqliteAppender {
     async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
-        self.transact(flush, timeout, |transaction| transaction.commit().map_err(committing))
+        tokio::task::block_in_place(|| {
+            let appended = self.commit(flush, timeout)?;
+            self.keep_wal_small();
+            Ok(appended)
+        })
     }
 
     async fn ping(&mut self, _timeout: Duration) -> Result<(), StoreError> {
-        self.0.file.check()
+        self.link.file.check()
     }
 
     async fn rehearse(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<(), StoreError> {
-        self.transact(flush, timeout, |transaction| {
-            transaction.rollback().map_err(during("undoing a rehearsal"))
+        tokio::task::block_in_place(|| {
+            self.begin(flush, timeout)
+                .and_then(|(transaction, _)| transaction.rollback().map_err(during("undoing a rehearsal")))
+                .map_err(StoreError::before_sending)
         })
-        .map(drop)
     }
 }
 

@@ -57,6 +57,10 @@ impl StoreFile {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Refuses a file that lost its name since it was first opened: what were written to it would be gone with the process,
     /// and what took its place must not be opened beside the write-ahead log of the other.
     pub(super) fn check(&self) -> Result<(), StoreError> {
@@ -70,6 +74,13 @@ impl StoreFile {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The size of the write-ahead log.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        fs::metadata(name).map_or(0, |metadata| metadata.len())
     }
 
     fn id(&self) -> Option<FileId> {
@@ -96,7 +107,7 @@ impl Link {
             make_folder(path)?;
         } else if !path.exists() {
             let message = format!(
-                "there is no store at {}: run `eventsieve migrate`, or start `eventsieve serve`, which makes it",
+                "there is no store at {}: name yours in DATABASE_URL, or run `eventsieve migrate` or `eventsieve serve`, which make one",
                 path.display()
             );
             return Err(StoreError::new(ErrorClass::Configuration, message));
@@ -129,7 +140,10 @@ impl Link {
         match self.connection.is_readonly("main") {
             Ok(false) => Ok(()),
             Ok(true) => {
-                let message = format!("{} cannot be written to", self.file.path.display());
+                let message = format!(
+                    "{} cannot be written to: may this user do so, and is it a disk that takes writes?",
+                    self.file.path.display()
+                );
                 Err(StoreError::new(ErrorClass::ReadOnly, message))
             }
             Err(error) => Err(error::during("looking at the file")(error)),
@@ -173,7 +187,9 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
 pub(super) fn claim(store: &StoreFile) -> Result<File, StoreError> {
     let path = &store.path;
     make_folder(path)?;
-    let name = PathBuf::from(format!("{}-lock", path.display()));
+    // Whatever name leads to it, a link for example, one file has one lock.
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let name = PathBuf::from(format!("{}-lock", real.display()));
     let refused = |message: String| StoreError::new(ErrorClass::Configuration, message);
     let cannot_write = |error: std::io::Error| {
         refused(format!(
@@ -205,9 +221,10 @@ pub(super) fn claim(store: &StoreFile) -> Result<File, StoreError> {
         }
         Err(TryLockError::Error(error)) => return Err(cannot_write(error)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(cannot_write)?;
+    // A full disk takes no number, and need not: the lock is what counts.
+    if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        tracing::debug!(%error, "the process's number is not in {}", name.display());
+    }
     Ok(file)
 }
 
@@ -294,9 +311,10 @@ impl Readers {
     }
 
     fn keep(&self, link: Link) {
+        let mut idle = self.lock();
         // A read that was under way when the store was closed must not leave its connection behind.
         if !self.is_closed() {
-            self.lock().push(link);
+            idle.push(link);
         }
     }
 

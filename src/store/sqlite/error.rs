@@ -1,7 +1,8 @@
 //! What SQLite's errors mean for a flush: the one table from result codes to [`ErrorClass`].
 //!
 //! Before the commit every error is definite: the transaction is rolled back, if need be by the next process that opens the
-//! file. Of the commit itself a failed write or sync is not: what is on disk then is found out only after a crash.
+//! file ([`StoreError::before_sending`] says so of those that nobody knows). Of the commit itself only few are: what is on disk
+//! when a write or a sync has failed is found out after a crash.
 
 use std::path::Path;
 
@@ -16,9 +17,12 @@ pub(super) fn during(what: &'static str) -> impl Fn(rusqlite::Error) -> StoreErr
 
 /// Turns an error of a commit into a [`StoreError`].
 pub(super) fn committing(error: rusqlite::Error) -> StoreError {
-    let class = match (code(&error), classify(&error)) {
-        (Some(ErrorCode::SystemIoFailure), _) => ErrorClass::Ambiguous,
-        (_, class) => class,
+    let class = match code(&error) {
+        // No frame follows that of the commit, so a write that found no room has left the commit out.
+        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::ReadOnly | ErrorCode::ConstraintViolation) => {
+            classify(&error)
+        }
+        _ => ErrorClass::Ambiguous,
     };
     StoreError::new(class, "committing").with_source(cause(&error))
 }
@@ -138,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_commit_that_could_not_be_written_or_synced_is_ambiguous() {
-        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC] {
+    fn only_a_commit_is_ambiguous_and_not_when_the_disk_was_full() {
+        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_NOMEM] {
             assert_eq!(committing(failure(code)).class, ErrorClass::Ambiguous);
             assert_eq!(during("writing")(failure(code)).class, ErrorClass::Resources);
         }

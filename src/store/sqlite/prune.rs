@@ -21,45 +21,73 @@ const COUNT: &str = "update topic_counts set pruned = pruned + ?2 where topic = 
 
 /// Takes the step, in the transaction of the connection.
 pub(super) fn prune(connection: &Connection, step: &Prune) -> Result<Pruned, StoreError> {
-    take(connection, step).map_err(during("pruning"))
+    let prune = || {
+        let page = Page::read(connection, step)?;
+        page.remove(connection)?;
+        Ok(page.pruned(step))
+    };
+    prune().map_err(during("pruning"))
 }
 
-fn take(connection: &Connection, step: &Prune) -> rusqlite::Result<Pruned> {
-    let mut page = connection.prepare_cached(PAGE)?;
-    let mut remove = connection.prepare_cached(REMOVE)?;
-    let mut rows = page.query(params![
-        step.after.batch(),
-        step.after.position(),
-        step.before.micros(),
-        step.limit
-    ])?;
-    // The page is read to its end before the first row goes: a statement must not change what another one walks over.
-    let (mut doomed, mut by_topic) = (Vec::<i64>::new(), BTreeMap::<String, i64>::new());
-    let (mut examined, mut old, mut last) = (0u32, 0u64, step.after);
-    while let Some(row) = rows.next()? {
-        examined += 1;
-        last = Cursor::new(row.get(2)?, row.get(3)?);
-        let (is_old, is_unpublished): (bool, bool) = (row.get(4)?, row.get(5)?);
-        old += u64::from(is_old);
-        if is_old && !is_unpublished {
-            doomed.push(row.get(0)?);
-            *by_topic.entry(row.get(1)?).or_default() += 1;
+/// What the step would do.
+pub(super) fn look(connection: &Connection, step: &Prune) -> Result<Pruned, StoreError> {
+    let page = Page::read(connection, step).map_err(during("looking at what is old"))?;
+    Ok(page.pruned(step))
+}
+
+/// The events that a step looks at.
+#[derive(Default)]
+struct Page {
+    examined: u32,
+    old: u64,
+    /// The rows that go, and how many of each topic.
+    doomed: Vec<i64>,
+    by_topic: BTreeMap<String, i64>,
+    last: Option<Cursor>,
+}
+
+impl Page {
+    fn read(connection: &Connection, step: &Prune) -> rusqlite::Result<Self> {
+        let mut statement = connection.prepare_cached(PAGE)?;
+        let after = step.after;
+        let mut rows = statement.query(params![
+            after.batch(),
+            after.position(),
+            step.before.micros(),
+            step.limit
+        ])?;
+        let mut page = Self::default();
+        while let Some(row) = rows.next()? {
+            page.examined += 1;
+            page.last = Some(Cursor::new(row.get(2)?, row.get(3)?));
+            let (is_old, is_unpublished): (bool, bool) = (row.get(4)?, row.get(5)?);
+            page.old += u64::from(is_old);
+            if is_old && !is_unpublished {
+                page.doomed.push(row.get(0)?);
+                *page.by_topic.entry(row.get(1)?).or_default() += 1;
+            }
         }
+        Ok(page)
     }
-    drop(rows);
-    if !step.dry_run {
-        for rowid in &doomed {
+
+    fn remove(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut remove = connection.prepare_cached(REMOVE)?;
+        for rowid in &self.doomed {
             remove.execute([rowid])?;
         }
         let mut count = connection.prepare_cached(COUNT)?;
-        for (topic, events) in by_topic {
+        for (topic, events) in &self.by_topic {
             count.execute(params![topic, events])?;
         }
+        Ok(())
     }
-    let removed = doomed.len() as u64;
-    Ok(Pruned {
-        removed,
-        unpublished: old - removed,
-        next: (old > 0 && examined == step.limit).then_some(last),
-    })
+
+    fn pruned(&self, step: &Prune) -> Pruned {
+        let removed = self.doomed.len() as u64;
+        Pruned {
+            removed,
+            unpublished: self.old - removed,
+            next: self.last.filter(|_| self.old > 0 && self.examined == step.limit),
+        }
+    }
 }
