@@ -334,11 +334,10 @@ async fn what_is_no_store_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);
     fs::write(path("diary"), DIARY.repeat(500)).expect("a folder of our own");
-    fs::create_dir(path("folder")).expect("a folder of our own");
     rusqlite::Connection::open(path("other.db"))
         .and_then(|other| other.execute_batch("create table events (id integer)"))
         .expect("a folder of our own");
-    for name in ["diary", "folder", "other.db"] {
+    for name in ["diary", "other.db"] {
         let settings = Settings::new(&format!("sqlite://{}", path(name).display()));
         for command in ["serve", "migrate", "verify"] {
             let ended = settings.clone().arguments(&[command]).run().await;
@@ -346,6 +345,11 @@ async fn what_is_no_store_is_refused_and_left_as_it_is() {
             assert!(line.contains(name), "{command} does not name it: {line}");
         }
     }
+    // That a folder is none can be told by the URL.
+    let settings = Settings::new(&format!("sqlite://{}", folder.path().display()));
+    let ended = settings.run().await;
+    ended.ended_with(64);
+    assert!(ended.stderr.contains("DATABASE_URL names a folder"), "{}", ended.stderr);
     assert_eq!(
         fs::read_to_string(path("diary")).expect("it is there"),
         DIARY.repeat(500)
