@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 /// Asserts that a command failed, and gives back the one line, beside those of the log, in which it told why.
 #[track_caller]
 fn told_in_one_line(ended: &Finished) -> &str {
-    ended.ended_with(1);
     let mut lines = ended.stderr.lines().filter(|line| !line.starts_with('{'));
     let line = lines.next().unwrap_or_default();
     assert_eq!(lines.next(), None, "more than one line: {}", ended.stderr);
@@ -211,7 +210,7 @@ async fn a_second_service_on_the_same_file_is_refused_in_one_line_and_the_first_
     assert_eq!(first.publish(&event("orders", "evt-1")).await.status, 201);
     for _ in 0..3 {
         let second = world.run(&["serve"]).await;
-        let line = told_in_one_line(&second);
+        let line = told_in_one_line(second.ended_with(1));
         let (path, process) = (world.sqlite().path(), format!("process {}", first.pid()));
         for word in [path.to_str().expect("UTF-8"), &process, "stop", "DATABASE_URL"] {
             assert!(line.contains(word), "no {word:?}: {line}");
@@ -289,7 +288,7 @@ async fn with_nothing_said_the_store_is_data_eventsieve_db_in_the_current_folder
     let settings = without_a_store(folder.path());
     let early = settings.clone().arguments(&["verify"]).run().await;
     assert!(
-        told_in_one_line(&early).contains("data/eventsieve.db"),
+        told_in_one_line(early.ended_with(1)).contains("data/eventsieve.db"),
         "{}",
         early.stderr
     );
@@ -311,7 +310,7 @@ async fn a_folder_that_may_not_be_written_to_ends_the_start_with_one_line() {
     let disk = Disk::new("size=1m").await;
     disk.remount("ro").await;
     let told = on(&disk).run().await;
-    let line = told_in_one_line(&told);
+    let line = told_in_one_line(told.ended_with(1));
     assert!(line.contains(&disk.inside("events.db")), "{line}");
     // The same with a store in it that was made when it could be written to.
     disk.remount("rw").await;
@@ -321,7 +320,7 @@ async fn a_folder_that_may_not_be_written_to_ends_the_start_with_one_line() {
     service.stop().await;
     disk.remount("ro").await;
     let told = on(&disk).run().await;
-    let line = told_in_one_line(&told);
+    let line = told_in_one_line(told.ended_with(1));
     assert!(line.contains(&disk.inside("events.db")), "{line}");
     disk.remount("rw").await;
     assert_eq!(verified(&on(&disk)).await, [1; 3]);
@@ -334,22 +333,18 @@ async fn what_is_no_store_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);
     fs::write(path("diary"), DIARY.repeat(500)).expect("a folder of our own");
+    fs::create_dir(path("folder")).expect("a folder of our own");
     rusqlite::Connection::open(path("other.db"))
         .and_then(|other| other.execute_batch("create table events (id integer)"))
         .expect("a folder of our own");
-    for name in ["diary", "other.db"] {
+    for (name, code) in [("diary", 1), ("folder", 64), ("other.db", 1)] {
         let settings = Settings::new(&format!("sqlite://{}", path(name).display()));
         for command in ["serve", "migrate", "verify"] {
             let ended = settings.clone().arguments(&[command]).run().await;
-            let line = told_in_one_line(&ended);
+            let line = told_in_one_line(ended.ended_with(code));
             assert!(line.contains(name), "{command} does not name it: {line}");
         }
     }
-    // That a folder is none can be told by the URL.
-    let settings = Settings::new(&format!("sqlite://{}", folder.path().display()));
-    let ended = settings.run().await;
-    ended.ended_with(64);
-    assert!(ended.stderr.contains("DATABASE_URL names a folder"), "{}", ended.stderr);
     assert_eq!(
         fs::read_to_string(path("diary")).expect("it is there"),
         DIARY.repeat(500)

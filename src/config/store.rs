@@ -40,7 +40,7 @@ impl DatabaseUrl {
                 )),
                 ":memory:" => Err(format!("{source}: a store in memory would keep nothing; name a file")),
                 path if path.ends_with('/') || Path::new(path).is_dir() => {
-                    Err(format!("{source} names a folder: name a file in it"))
+                    Err(format!("{source} names the folder {path}: name a file in it"))
                 }
                 // SQLite itself would read these as parameters and as a URL.
                 path if path.contains('?') || path.starts_with("file:") => {

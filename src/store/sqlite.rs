@@ -116,11 +116,12 @@ impl Store for Sqlite {
     }
 
     async fn appender(&self, _lane: u32) -> Result<Box<dyn Appender>, StoreError> {
+        let readers = self.readers.clone();
         self.alone(Role::Writer, |link| {
             link.check_writable()?;
             check_schema(&link.connection)?;
             check_durable(&link)?;
-            Ok(Box::new(append::SqliteAppender::new(link)) as Box<dyn Appender>)
+            Ok(Box::new(append::SqliteAppender::new(link, readers)) as Box<dyn Appender>)
         })
         .await
         .map_err(StoreError::before_sending)

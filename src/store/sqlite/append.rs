@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::connect::Link;
+use super::connect::{Link, Readers};
 use super::error::{committing, during};
 use crate::event::{Cursor, Event, Payload, Timestamp};
 use crate::store::{Appended, Appender, Counts, ErrorClass, Flush, Outcome, Place, StoreError};
@@ -41,23 +41,25 @@ const COUNT: &str = "
 const NOTHING_TO_PUBLISH: &str =
     "update batches set published_at = received_at where batch = ?1 and published_at is null";
 
-/// How large the write-ahead log may grow before the writer waits for the readers that keep it from beginning anew.
+/// How large the write-ahead log may grow before the writer holds reads back for a moment, so that it can begin anew.
 const WAL_BYTES_MAX: u64 = 64 << 20;
-/// How long it waits then. A read of the service ends sooner; one that does not (a long recount) is waited for again when
+/// How long it waits for those that have begun. If one takes longer (a recount of another process), it is tried again when
 /// the log has grown as much once more.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A writer's connection.
 pub(super) struct SqliteAppender {
     link: Link,
+    readers: Readers,
     /// The size of the write-ahead log at which it is looked after next.
     wal_bytes_max: u64,
 }
 
 impl SqliteAppender {
-    pub(super) fn new(link: Link) -> Self {
+    pub(super) fn new(link: Link, readers: Readers) -> Self {
         Self {
             link,
+            readers,
             wal_bytes_max: WAL_BYTES_MAX,
         }
     }
@@ -97,17 +99,17 @@ impl SqliteAppender {
         if bytes < self.wal_bytes_max {
             return;
         }
+        let held_back = tokio::runtime::Handle::current().block_on(self.readers.hold_back(CHECKPOINT_TIMEOUT));
         let connection = &self.link.connection;
         let checkpointed = connection
             .busy_timeout(CHECKPOINT_TIMEOUT)
             .and_then(|()| connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, bool>(0)));
-        self.wal_bytes_max = match checkpointed {
-            Ok(false) => WAL_BYTES_MAX,
-            Ok(true) | Err(_) => {
-                tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
-                bytes + WAL_BYTES_MAX
-            }
-        };
+        drop(held_back);
+        let is_empty = matches!(checkpointed, Ok(false));
+        if !is_empty {
+            tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
+        }
+        self.wal_bytes_max = WAL_BYTES_MAX + if is_empty { 0 } else { bytes };
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error;
 use crate::store::{ErrorClass, StoreError};
@@ -291,6 +291,14 @@ impl Readers {
             Ok(result)
         })
         .await
+    }
+
+    /// Waits for the reads that have begun, and holds back those that come, for as long as the answer is kept. Nothing if they
+    /// take longer than `limit`.
+    pub(super) async fn hold_back(&self, limit: Duration) -> Option<OwnedSemaphorePermit> {
+        let all = u32::try_from(READERS_MAX).unwrap_or(u32::MAX);
+        let turns = tokio::time::timeout(limit, self.turns.clone().acquire_many_owned(all)).await;
+        turns.ok()?.ok()
     }
 
     pub(super) fn is_closed(&self) -> bool {
