@@ -1,0 +1,170 @@
+//! The schema of the file: its migrations, and whether it is ours, new enough, and durable.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use super::connect::Link;
+use super::error::during;
+use crate::store::{ErrorClass, StoreError};
+
+/// The steps of the schema; how many a file has is its `user_version`.
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/sqlite/0001_log.sql"),
+    include_str!("../../../migrations/sqlite/0002_append_v1.sql"),
+];
+
+/// What the file says that it is (`application_id`): "evsv".
+const APPLICATION_ID: i64 = 0x6576_7376;
+
+/// How long a change to WAL mode is tried again while others have the file open, and how often.
+const WAL_PATIENCE: Duration = Duration::from_secs(10);
+const WAL_RETRY: Duration = Duration::from_millis(5);
+/// Applies the migrations that are missing, one transaction for all. Several processes may do so at once: they wait for each
+/// other. A schema that a newer program has made stays as it is: migrations only add.
+pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
+    let failed = || during("migrating the schema");
+    // Before anything is changed: the file may be another program's, or not be ours to write.
+    version(&link.connection)?;
+    link.check_writable().map_err(|error| StoreError {
+        class: ErrorClass::Configuration,
+        ..error
+    })?;
+    let mode = set_wal(&link.connection).map_err(failed())?;
+    if mode != "wal" {
+        let message = format!(
+            "{} cannot have a write-ahead log (SQLite says {mode}): is it on a network file system?",
+            link.file.path().display()
+        );
+        return Err(StoreError::new(ErrorClass::Configuration, message));
+    }
+    let transaction = link
+        .connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed())?;
+    let version = version(&transaction)?;
+    let known = newest_migration();
+    if version > known {
+        tracing::warn!(
+            schema.version = version,
+            "the schema was made by a newer version of eventsieve"
+        );
+    }
+    let applied = usize::try_from(version).unwrap_or(0);
+    for migration in MIGRATIONS.iter().skip(applied) {
+        transaction.execute_batch(migration).map_err(failed())?;
+    }
+    if version < known {
+        transaction
+            .pragma_update(None, "application_id", APPLICATION_ID)
+            .and_then(|()| transaction.pragma_update(None, "user_version", known))
+            .map_err(failed())?;
+    }
+    transaction.commit().map_err(failed())?;
+    Ok(known)
+}
+
+/// Puts the file into WAL mode, which is kept in it, and answers with the mode that it has. The change needs the file for
+/// itself, and SQLite does not wait for that by itself (its busy handler is not asked when a lock is raised).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread may block, and there is nothing else to wait by"
+)]
+fn set_wal(connection: &Connection) -> rusqlite::Result<String> {
+    let deadline = Instant::now() + WAL_PATIENCE;
+    loop {
+        match connection.query_row("pragma journal_mode = wal", [], |row| row.get(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                std::thread::sleep(WAL_RETRY);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The version of the file's schema; 0 for an empty file. Refuses the file of another program.
+fn version(connection: &Connection) -> Result<i64, StoreError> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let read = || {
+        Ok((
+            number("pragma application_id")?,
+            number("pragma user_version")?,
+            number("select count(*) from sqlite_schema")?,
+        ))
+    };
+    match read().map_err(during("reading the schema's version"))? {
+        (APPLICATION_ID, version, _) => Ok(version),
+        (0, 0, 0) => Ok(0),
+        _ => {
+            let message = format!(
+                "{} is the database of another program: name another file in DATABASE_URL",
+                connection.path().unwrap_or("the file")
+            );
+            Err(StoreError::new(ErrorClass::Configuration, message))
+        }
+    }
+}
+
+/// Refuses, as [`ErrorClass::Configuration`], a schema that is older than this program's.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    let known = newest_migration();
+    if version(connection)? >= known {
+        return Ok(());
+    }
+    let message = format!(
+        "the store's schema is older than this program's (version {known}): run `eventsieve migrate`, or start without --no-migrate"
+    );
+    Err(StoreError::new(ErrorClass::Configuration, message))
+}
+
+/// Refuses a connection whose commits would not be on disk when they return.
+pub(super) fn check_durable(link: &Link) -> Result<(), StoreError> {
+    let read = || {
+        let mode: String = link.connection.query_row("pragma journal_mode", [], |row| row.get(0))?;
+        let synchronous: i64 = link.connection.query_row("pragma synchronous", [], |row| row.get(0))?;
+        Ok(mode == "wal" && synchronous == 2)
+    };
+    if read().map_err(during("looking at the file's settings"))? {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has left WAL mode: run `eventsieve migrate`, which sets it again",
+        link.file.path().display()
+    );
+    Err(StoreError::new(ErrorClass::Configuration, message))
+}
+
+fn newest_migration() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn migrations(dialect: &str) -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(dialect);
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn both_dialects_have_the_same_migrations_and_all_are_applied() {
+        let names = |dialect| -> Vec<_> {
+            let files = migrations(dialect).into_iter();
+            files.map(|path| path.file_name().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names("sqlite"), names("postgres"));
+        let texts: Vec<_> = migrations("sqlite")
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        assert_eq!(texts, MIGRATIONS);
+    }
+}
