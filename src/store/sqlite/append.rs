@@ -85,10 +85,10 @@ impl SqliteAppender {
         let (transaction, appended) = self.begin(flush, limit).map_err(StoreError::before_sending)?;
         transaction.commit().map_err(committing)?;
         // The file may have lost its name while the lock was waited for.
-        self.link.file.check().map_err(|error| StoreError {
-            class: ErrorClass::Ambiguous,
-            ..error
-        })?;
+        self.link
+            .file
+            .check()
+            .map_err(|error| error.as_class(ErrorClass::Ambiguous))?;
         Ok(appended)
     }
 

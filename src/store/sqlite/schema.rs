@@ -26,10 +26,8 @@ pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
     let failed = || during("migrating the schema");
     // Before anything is changed: the file may be another program's, or not be ours to write.
     version(&link.connection)?;
-    link.check_writable().map_err(|error| StoreError {
-        class: ErrorClass::Configuration,
-        ..error
-    })?;
+    link.check_writable()
+        .map_err(|error| error.as_class(ErrorClass::Configuration))?;
     let mode = set_wal(&link.connection).map_err(failed())?;
     if mode != "wal" {
         let message = format!(
