@@ -17,9 +17,16 @@ const MIGRATIONS: [&str; 2] = [
 /// What the file says that it is (`application_id`): "evsv".
 const APPLICATION_ID: i64 = 0x6576_7376;
 
+/// Whose file it is, the version of its schema, and how much is in it: one statement, for another process may be migrating it
+/// at this moment.
+const IDENTITY: &str = "
+    select (select application_id from pragma_application_id), (select user_version from pragma_user_version),
+           (select count(*) from sqlite_schema)";
+
 /// How long a change to WAL mode is tried again while others have the file open, and how often.
 const WAL_PATIENCE: Duration = Duration::from_secs(10);
 const WAL_RETRY: Duration = Duration::from_millis(5);
+
 /// Applies the migrations that are missing, one transaction for all. Several processes may do so at once: they wait for each
 /// other. A schema that a newer program has made stays as it is: migrations only add.
 pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
@@ -82,17 +89,10 @@ fn set_wal(connection: &Connection) -> rusqlite::Result<String> {
 
 /// The version of the file's schema; 0 for an empty file. Refuses the file of another program.
 fn version(connection: &Connection) -> Result<i64, StoreError> {
-    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let read = || {
-        Ok((
-            number("pragma application_id")?,
-            number("pragma user_version")?,
-            number("select count(*) from sqlite_schema")?,
-        ))
-    };
-    match read().map_err(during("reading the schema's version"))? {
+    let read = connection.query_row(IDENTITY, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    match read.map_err(during("reading the schema's version"))? {
         (APPLICATION_ID, version, _) => Ok(version),
-        (0, 0, 0) => Ok(0),
+        (0, 0, 0_i64) => Ok(0),
         _ => {
             let message = format!(
                 "{} is the database of another program: name another file in DATABASE_URL",
