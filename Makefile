@@ -6,11 +6,10 @@
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# Not optimised: that takes much longer to compile.
 demo: ## see it work on an embedded store; ARGS=--exit ends at once
-	@cargo run --locked -- demo $(ARGS)
+	@cargo run --release --locked -- demo $(ARGS)
 
-run: ## start the service, optimised; ARGS are its flags
+run: ## start the service; ARGS are its flags
 	@cargo run --release --locked -- serve $(ARGS)
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
