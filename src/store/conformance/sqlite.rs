@@ -97,6 +97,43 @@ fn one_service_at_a_time_claims_a_file() {
 }
 
 #[test]
+fn a_file_has_one_claim_whatever_name_leads_to_it() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        store.claim().await.unwrap();
+        let link = bed.folder.path().join("link.db");
+        std::os::unix::fs::symlink(bed.path(), &link).unwrap();
+        let url = format!("sqlite://{}", link.display());
+        let url = Options::parse_from(["conformance", "--database-url", &url])
+            .store
+            .check();
+        let error = store::open(&url.unwrap()).unwrap().claim().await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Configuration, "{}", error.line());
+    });
+}
+
+/// Nothing of it was stored, so its sender may be told so: 503 and not 504.
+#[test]
+fn a_flush_that_meets_a_damaged_file_has_surely_stored_nothing() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        bed.execute("pragma wal_checkpoint(truncate)").await;
+        let mut writer = Writer::of(&store).await;
+        // Every page but the first, which says what tables there are.
+        let mut file = std::fs::File::options().write(true).open(bed.path()).unwrap();
+        let bytes = usize::try_from(file.metadata().unwrap().len()).unwrap() - 4096;
+        file.seek(SeekFrom::Start(4096)).unwrap();
+        file.write_all(&vec![0xff; bytes]).unwrap();
+        let id = uuid::Uuid::new_v4();
+        let error = writer
+            .attempt(id, &events("t", "", 1), super::ATTEMPT)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, ErrorClass::NotSent, "{}", error.line());
+    });
+}
+
+#[test]
 fn only_a_migration_makes_a_file() {
     on_sqlite(async |bed| {
         let store = bed.store();
