@@ -20,6 +20,7 @@ mod batch;
 #[cfg(test)]
 mod conformance;
 mod error;
+mod outbox;
 pub mod postgres;
 pub mod sqlite;
 
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 pub use self::batch::{Batch, Row};
 pub use self::error::{ErrorClass, StoreError};
+pub use self::outbox::{LedgerPruned, Outbox, Parked, Portion, Refused};
 use crate::config::DatabaseUrl;
 use crate::event::{Cursor, EventId, Source, StoredEvent, Timestamp, Topic};
 
@@ -137,6 +139,8 @@ pub struct Walk {
     pub after: Cursor,
     /// How many at most; at least 1.
     pub limit: u32,
+    /// The page ends before its events have more bytes of payload than this, but not before the first.
+    pub bytes_max: usize,
 }
 
 /// Some events, and where to go on.
@@ -190,6 +194,8 @@ pub struct StoreStats {
     pub outbox_batches: i64,
     /// The age of the oldest of them in seconds.
     pub outbox_oldest_seconds: f64,
+    /// Events that the fan-out refuses, kept in the outbox until they are sent again.
+    pub parked: i64,
     /// How far the log is settled.
     pub settled: Settled,
 }
@@ -236,7 +242,7 @@ pub struct Pruned {
 
 /// A store of events.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Outbox {
     /// The name that `/stats` shows: `postgres` or `sqlite`.
     fn name(&self) -> &'static str;
 

@@ -21,6 +21,10 @@ const LIMIT_DEFAULT: u32 = 100;
 /// The events that a stream of lines reads at a time.
 const STREAM_PAGE: u32 = 500;
 
+/// A page of a walk ends earlier than its limit says when its payloads are larger than this: what a slow reader keeps in
+/// memory has a bound.
+const WALK_BYTES_MAX: usize = 4 << 20;
+
 /// How a page is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
@@ -115,6 +119,7 @@ impl Query {
                         filter: self.filter.clone(),
                         after,
                         limit,
+                        bytes_max: WALK_BYTES_MAX,
                     })
                     .await
             }
@@ -274,7 +279,13 @@ impl Lines {
         let filter = self.query.filter.clone();
         if self.query.after.is_some() {
             let after = self.at.unwrap_or(Cursor::BEGINNING);
-            let page = self.state.store.walk(&Walk { filter, after, limit }).await?;
+            let walk = Walk {
+                filter,
+                after,
+                limit,
+                bytes_max: WALK_BYTES_MAX,
+            };
+            let page = self.state.store.walk(&walk).await?;
             self.at = Some(page.next);
             let reached = page.next.batch() >= self.below;
             return Ok(Page {

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::*;
 use crate::event::{Cursor, Timestamp, Topic, parse_json};
 use crate::store::{
-    Appended, Appender, Counts, Flush, List, Page, Prune, Pruned, Settled, StoreError, StoreStats, Verification, Walk,
+    Appended, Appender, Counts, Flush, Lease, LedgerPruned, List, Outbox, Page, Parked, Portion, Prune, Pruned,
+    Refused, Settled, StoreError, StoreStats, Verification, Walk,
 };
 
 /// What the next attempt does.
@@ -192,6 +193,34 @@ impl Store for FakeStore {
         unreachable!("ingest only appends")
     }
     async fn close(&self) {}
+}
+
+#[async_trait]
+impl Outbox for FakeStore {
+    async fn claim_unpublished(&self, _: Lease, _: u32) -> Result<Vec<i64>, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn events_of(&self, _: i64, _: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn mark_published(&self, _: Uuid, _: &[i64]) -> Result<u64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn release(&self, _: Uuid, _: Option<&[i64]>) -> Result<u64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn park(&self, _: &[Refused]) -> Result<(), StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn parked(&self, _: Cursor, _: u32) -> Result<Vec<Parked>, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn unpark(&self, _: &[Cursor]) -> Result<u64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn prune_ledger(&self, _: i64, _: Duration, _: u32) -> Result<LedgerPruned, StoreError> {
+        unreachable!("ingest only appends")
+    }
 }
 
 const DEADLINE: Duration = Duration::from_secs(15);

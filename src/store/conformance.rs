@@ -247,6 +247,7 @@ async fn walked(store: &Arc<dyn Store>, from: Cursor, limit: u32) -> (Vec<Stored
             filter: Filter::default(),
             after: from,
             limit,
+            bytes_max: usize::MAX,
         },
     )
     .await

@@ -20,12 +20,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::TransactionBehavior;
+use uuid::Uuid;
 
 use self::connect::{Link, Readers, Role, StoreFile, blocking, closed};
 use self::error::during;
-use crate::event::{Timestamp, Topic};
+use crate::event::{Cursor, Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Settled, Store, StoreError, StoreStats, Verification, Walk,
+    Appender, Counts, ErrorClass, Lease, LedgerPruned, List, Outbox, Page, Parked, Portion, Prune, Pruned, Refused,
+    Settled, Store, StoreError, StoreStats, Verification, Walk,
 };
 
 /// The first version whose write-ahead log loses nothing: before it, a checkpoint that met a reset of the log could.
@@ -212,4 +214,36 @@ impl Store for Sqlite {
             .expect("nothing panics while it holds the claim")
             .take();
     }
+}
+
+#[async_trait]
+impl Outbox for Sqlite {
+    async fn claim_unpublished(&self, _lease: Lease, _limit: u32) -> Result<Vec<i64>, StoreError> {
+        Err(not_built())
+    }
+    async fn events_of(&self, _batch: i64, _after: Option<Cursor>, _bytes_max: usize) -> Result<Portion, StoreError> {
+        Err(not_built())
+    }
+    async fn mark_published(&self, _owner: Uuid, _batches: &[i64]) -> Result<u64, StoreError> {
+        Err(not_built())
+    }
+    async fn release(&self, _owner: Uuid, _batches: Option<&[i64]>) -> Result<u64, StoreError> {
+        Err(not_built())
+    }
+    async fn park(&self, _refused: &[Refused]) -> Result<(), StoreError> {
+        Err(not_built())
+    }
+    async fn parked(&self, _after: Cursor, _limit: u32) -> Result<Vec<Parked>, StoreError> {
+        Err(not_built())
+    }
+    async fn unpark(&self, _events: &[Cursor]) -> Result<u64, StoreError> {
+        Err(not_built())
+    }
+    async fn prune_ledger(&self, _after: i64, _age: Duration, _limit: u32) -> Result<LedgerPruned, StoreError> {
+        Err(not_built())
+    }
+}
+
+fn not_built() -> StoreError {
+    StoreError::new(ErrorClass::Unexpected, "not built yet")
 }

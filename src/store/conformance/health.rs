@@ -84,6 +84,7 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
         filter: Filter::default(),
         after: Cursor::BEGINNING,
         limit: 1,
+        bytes_max: usize::MAX,
     };
     let prune = Prune {
         before: Timestamp::from_micros(0).unwrap(),

@@ -361,6 +361,7 @@ fn a_page_of_one_topic_is_bounded_too() {
                 filter,
                 after: Cursor::BEGINNING,
                 limit: 10,
+                bytes_max: usize::MAX,
             })
             .await
             .unwrap();

@@ -42,6 +42,7 @@ pub(super) async fn a_walk_with_any_filter_shows_what_a_list_does(bed: &dyn Bed)
                 filter: filter.clone(),
                 after: Cursor::BEGINNING,
                 limit,
+                bytes_max: usize::MAX,
             };
             assert_eq!(walked_by(&store, &walk).await.0, expected, "{walk:?}");
             let walk = Walk {
@@ -115,6 +116,7 @@ pub(super) async fn a_rare_filter_gives_short_pages_that_move_on(bed: &dyn Bed) 
                 filter: filter.clone(),
                 after: Cursor::BEGINNING,
                 limit,
+                bytes_max: usize::MAX,
             };
             assert_eq!(walked_by(&store, &walk).await.0, rare, "{walk:?}");
             walk.limit = 1000;
@@ -152,6 +154,7 @@ pub(super) async fn a_walk_beside_two_writers_skips_nothing(bed: &dyn Bed) {
                 filter: Filter::default(),
                 after: next,
                 limit: 7,
+                bytes_max: usize::MAX,
             })
             .await
             .unwrap();

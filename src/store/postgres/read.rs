@@ -298,6 +298,7 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
             topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
             outbox_batches: totals.try_get("outbox_batches")?,
             outbox_oldest_seconds: totals.try_get("outbox_oldest")?,
+            parked: 0,
             settled: settled_of(totals)?,
         })
     };

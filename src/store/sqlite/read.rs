@@ -235,6 +235,7 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
             topics,
             outbox_batches,
             outbox_oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),
+            parked: 0,
             settled: settled(connection)?,
         })
     };

@@ -1,0 +1,109 @@
+//! The outbox: what is stored and owed to a fan-out. The ledger row of a flush is also its row here, so an event and the debt
+//! to publish it are committed together.
+//!
+//! A batch is unpublished until somebody marks it. Whoever publishes it holds a lease on it, which bears the token of its
+//! owner and ends by the store's clock: while it lasts others leave the batch alone, and after it anybody may claim it.
+//! Nothing here keeps a transaction open between two calls.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{Lease, StoreError};
+use crate::event::{Cursor, StoredEvent, Timestamp};
+
+/// The part of a store that knows what was published. [`crate::outbox`] and the command `outbox` call it.
+#[async_trait]
+pub trait Outbox: Send + Sync + 'static {
+    /// Claims batches that are unpublished and under no lease that lasts, the oldest first, at most `limit`, and answers with
+    /// their numbers in that order. Two callers at once never claim the same batch, and neither waits for the other.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn claim_unpublished(&self, lease: Lease, limit: u32) -> Result<Vec<i64>, StoreError>;
+
+    /// Reads the events of a batch in their order, settled or not: those behind the place `after` (`None`: from the first),
+    /// as many as `bytes_max` allows, and at least one.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn events_of(&self, batch: i64, after: Option<Cursor>, bytes_max: usize) -> Result<Portion, StoreError>;
+
+    /// Marks batches as published, where the lease is still the owner's; answers with how many that were. A batch that
+    /// somebody else has claimed meanwhile is theirs to mark. It need not survive a crash: the batch is then published again.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError>;
+
+    /// Gives back the owner's leases on these batches (`None`: on all) that are not published: anybody may claim them at once.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn release(&self, owner: Uuid, batches: Option<&[i64]>) -> Result<u64, StoreError>;
+
+    /// Parks events that the fan-out refuses for themselves: they are kept and listed, and their batch can be marked. One that
+    /// is parked already gets the new reason; one that was pruned meanwhile is left out.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn park(&self, refused: &[Refused]) -> Result<(), StoreError>;
+
+    /// Lists parked events in log order, those behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn parked(&self, after: Cursor, limit: u32) -> Result<Vec<Parked>, StoreError>;
+
+    /// Parks these events no longer: the fan-out has taken them. Answers with how many were parked.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn unpark(&self, events: &[Cursor]) -> Result<u64, StoreError>;
+
+    /// Removes ledger rows that were published longer ago than `age`: looks at the `limit` rows behind the batch `after`, and
+    /// ends at the first that was received more recently than that. Events are not touched, and unpublished rows stay.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn prune_ledger(&self, after: i64, age: Duration, limit: u32) -> Result<LedgerPruned, StoreError>;
+}
+
+/// Some events of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portion {
+    /// In the order of the batch.
+    pub events: Vec<StoredEvent>,
+    /// Whether the batch ends with them.
+    pub is_last: bool,
+}
+
+/// An event that the fan-out refuses for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place.
+    pub cursor: Cursor,
+    /// What the fan-out said, for a person.
+    pub reason: String,
+}
+
+/// A parked event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// The event.
+    pub event: StoredEvent,
+    /// Since when, by the store's clock.
+    pub parked_at: Timestamp,
+    /// What the fan-out said.
+    pub reason: String,
+}
+
+/// What a step of pruning the ledger did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerPruned {
+    /// Rows removed.
+    pub removed: u64,
+    /// Where the next step begins; `None` when this one has reached what is too young, or the end.
+    pub next: Option<i64>,
+}
