@@ -1,6 +1,7 @@
 //! Configuration: sections, each read from flags and environment (flags win), checked together, so that one start tells all
 //! that is wrong. Secrets redact themselves.
 
+mod fanout;
 mod store;
 
 use std::path::PathBuf;
@@ -9,10 +10,12 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches};
 
+use self::fanout::FanoutOptions;
+pub use self::fanout::{FanoutConfig, RedisConfig, RedisOptions, RedisUrl};
 pub use self::store::{DatabaseUrl, StoreOptions};
 
 /// Variables that have no flag, and what they mean.
-pub const VARIABLES: [(&str, &str); 4] = [
+pub const VARIABLES: [(&str, &str); 5] = [
     (
         "DATABASE_URL_FILE",
         "A file that holds the store's URL, where DATABASE_URL is not set",
@@ -20,6 +23,10 @@ pub const VARIABLES: [(&str, &str); 4] = [
     (
         "DEDUP_DB",
         "The path of the embedded store's file, where neither of these is set",
+    ),
+    (
+        "REDIS_URL_FILE",
+        "A file that holds the URL of Redis, where REDIS_URL is not set",
     ),
     (
         "RUST_LOG",
@@ -45,6 +52,8 @@ pub struct ServeOptions {
     http: HttpOptions,
     #[command(flatten)]
     ingest: IngestOptions,
+    #[command(flatten)]
+    fanout: FanoutOptions,
     #[command(flatten)]
     life: LifeOptions,
 }
@@ -136,6 +145,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Group commit and its budget.
     pub ingest: IngestConfig,
+    /// Where stored events go.
+    pub fanout: FanoutConfig,
     /// Start and stop.
     pub life: LifeConfig,
 }
@@ -216,6 +227,7 @@ impl ServeOptions {
             queue_bytes_max: problems.size("EVENTSIEVE_QUEUE_BYTES", &ingest.queue_bytes),
             batch_events_max: BATCH_EVENTS.max(http.events_max),
         };
+        let fanout = self.fanout.check(&mut problems);
         let life = LifeConfig {
             drain_delay: problems.time("EVENTSIEVE_DRAIN_DELAY", &life.drain_delay),
             grace_period: problems.time("EVENTSIEVE_GRACE_PERIOD", &life.grace_period),
@@ -227,6 +239,7 @@ impl ServeOptions {
                 database_url,
                 http,
                 ingest,
+                fanout,
                 life,
             }),
             _ => Err(ConfigError(problems.0)),

@@ -9,6 +9,7 @@ mod probe;
 mod publish;
 mod request_id;
 mod stats;
+mod stream;
 
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use self::error::Failure;
 use self::stats::SharedStats;
 use crate::config::HttpConfig;
+use crate::fanout::Trouble;
+use crate::follow::Live;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::store::{ErrorClass, Settled, Store};
@@ -36,6 +39,8 @@ pub struct AppState {
     phase: watch::Receiver<Phase>,
     health: watch::Receiver<Health>,
     stats: SharedStats,
+    live: Live,
+    fanout: FanoutState,
 }
 
 /// What [`AppState::new`] is made of.
@@ -52,6 +57,19 @@ pub struct Parts {
     pub phase: watch::Receiver<Phase>,
     /// What the last probe of the store found.
     pub health: watch::Receiver<Health>,
+    /// Where followers are.
+    pub live: Live,
+    /// How the fan-out is.
+    pub fanout: FanoutState,
+}
+
+/// Where the fan-out leads, and how it is.
+#[derive(Debug, Clone)]
+pub struct FanoutState {
+    /// `redis`, or `process` where it leads nowhere else.
+    pub kind: &'static str,
+    /// What is wrong with it.
+    pub trouble: watch::Receiver<Option<Trouble>>,
 }
 
 /// Where the process stands in its life.
@@ -79,6 +97,8 @@ impl AppState {
             limits,
             phase,
             health,
+            live,
+            fanout,
         } = parts;
         Self {
             stats: SharedStats::new(store.clone()),
@@ -88,6 +108,8 @@ impl AppState {
             limits: Arc::new(limits),
             phase,
             health,
+            live,
+            fanout,
         }
     }
 
@@ -108,6 +130,7 @@ pub fn routes(state: AppState) -> Router {
         .route("/", get(probe::alive))
         .route("/publish", post(publish::publish))
         .route("/events", get(events::list))
+        .route("/events/stream", get(stream::follow))
         .route("/stats", get(stats::show))
         .route("/health", get(probe::health))
         .route("/healthz", get(probe::health))

@@ -24,6 +24,7 @@ use self::seat::Taken;
 pub use self::writer::Writer;
 use crate::config::IngestConfig;
 use crate::event::Event;
+use crate::fanout::Handover;
 use crate::metrics::Metrics;
 use crate::store::{ErrorClass, Outcome, Place, Store};
 
@@ -38,6 +39,7 @@ struct Shared {
     queue: Queue,
     bytes: Arc<Budget>,
     metrics: Arc<Metrics>,
+    handover: Arc<Handover>,
     trouble: std::sync::Mutex<Option<(ErrorClass, Instant)>>,
     /// How often a connection to the store was seen to break: the others may be broken as well.
     breaks: AtomicU64,
@@ -100,14 +102,20 @@ pub enum SubmitError {
 const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 
 impl Ingest {
-    /// An ingest with its writers, which do nothing until they run ([`Writer::run`]).
+    /// An ingest with its writers, which do nothing until they run ([`Writer::run`]). What they commit they leave at `handover`.
     #[must_use]
-    pub fn new(settings: IngestConfig, store: &Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, Vec<Writer>) {
+    pub fn new(
+        settings: IngestConfig,
+        store: &Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        handover: Arc<Handover>,
+    ) -> (Self, Vec<Writer>) {
         let writers = settings.writers.min(store.writers_max());
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.queue_events_max),
             bytes: Budget::new(settings.queue_bytes_max),
             metrics,
+            handover,
             settings,
             trouble: std::sync::Mutex::default(),
             breaks: AtomicU64::default(),
@@ -157,13 +165,17 @@ impl Ingest {
         self.shared.queue.push(submission, None).map(drop)
     }
 
-    /// Waits until all that was accepted before the call is committed, for no longer than the request deadline.
+    /// Waits until all that was accepted before the call is committed, and published or left to the outbox, for no longer than
+    /// the request deadline.
     ///
     /// # Errors
     /// [`SubmitError::TooLate`] when that could not be done in time. Else the number of events that it waited for.
     pub async fn flush(&self) -> Result<usize, SubmitError> {
         let (ticket, events) = self.shared.queue.accepted();
-        let flushed = self.shared.queue.finished(ticket);
+        let flushed = async {
+            self.shared.queue.finished(ticket).await;
+            self.shared.handover.flushed().await;
+        };
         let limit = self.shared.settings.request_deadline;
         tokio::time::timeout(limit, flushed)
             .await

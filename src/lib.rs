@@ -83,10 +83,13 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod event;
+pub mod fanout;
+pub mod follow;
 pub mod http;
 pub mod ingest;
 pub mod lifecycle;
 pub mod metrics;
+pub mod outbox;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
@@ -95,13 +98,16 @@ pub mod telemetry;
 mod tests {
     use std::path::{Path, PathBuf};
 
-    const FLOORS: [(&str, u8); 11] = [
+    const FLOORS: [(&str, u8); 14] = [
         ("event", 0),
         ("config", 0),
         ("metrics", 0),
         ("store", 1),
+        ("fanout", 1),
         ("telemetry", 1),
         ("ingest", 2),
+        ("outbox", 2),
+        ("follow", 2),
         ("http", 3),
         ("client", 3),
         ("lifecycle", 3),

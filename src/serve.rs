@@ -9,13 +9,17 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
-use crate::config::{Config, LifeConfig};
+use crate::config::{Config, FanoutConfig, LifeConfig};
+use crate::fanout::{self, Debt, Handover};
+use crate::follow::Live;
 use crate::http::listener::Listener;
-use crate::http::{self, AppState, Health, Parts, Phase};
+use crate::http::{self, AppState, FanoutState, Health, Parts, Phase};
 use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
+use crate::outbox::{Relay, prune_ledger};
 use crate::store::backoff::Backoff;
 use crate::store::{self, ErrorClass, Store};
 
@@ -45,8 +49,10 @@ pub async fn serve(config: Config) -> Result<()> {
 pub struct Service {
     parts: Parts,
     writers: Vec<Writer>,
+    relay: Option<Relay>,
     phase: watch::Sender<Phase>,
     health: watch::Sender<Health>,
+    tasks: Tasks,
     listener: Listener,
     address: SocketAddr,
     life: LifeConfig,
@@ -61,7 +67,19 @@ impl Service {
         let store = store::open(&config.database_url)?;
         store.claim().await?;
         let metrics = Arc::new(Metrics::default());
-        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone());
+        let tasks = Tasks::default();
+        let Outlet {
+            handover,
+            relay,
+            state: fanout,
+        } = Outlet::new(&config.fanout, &store)?;
+        let live = Live::new(
+            store.clone(),
+            handover.clone(),
+            config.fanout.followers_max,
+            tasks.stop().clone(),
+        );
+        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handover);
         let (phase, seen_phase) = watch::channel(Phase::Starting);
         let (health, seen_health) = watch::channel(None);
         let asked = format!("{}:{}", config.http.host, config.http.port);
@@ -77,12 +95,16 @@ impl Service {
             limits: config.http,
             phase: seen_phase,
             health: seen_health,
+            live,
+            fanout,
         };
         Ok(Self {
             parts,
             writers,
+            relay,
             phase,
             health,
+            tasks,
             listener,
             address,
             life: config.life,
@@ -110,8 +132,10 @@ impl Service {
         let mut running = Running {
             store: self.parts.store.clone(),
             ingest: self.parts.ingest.clone(),
+            live: self.parts.live.clone(),
             phase: self.phase,
-            tasks: Tasks::default(),
+            tasks: self.tasks,
+            relay: Tasks::default(),
             connections: TaskTracker::new(),
         };
         let app = http::routes(AppState::new(self.parts));
@@ -127,12 +151,47 @@ impl Service {
             }
             name = running.tasks.death() => bail!("the {name} task has died"),
         }
-        running.start(self.writers, self.health);
+        running.start(self.writers, self.relay, self.health);
         tokio::select! {
             () = stop.cancelled() => {}
             name = running.tasks.death() => bail!("the {name} task has died"),
+            name = running.relay.death() => bail!("the {name} task has died"),
         }
         running.stop(&self.life).await
+    }
+}
+
+/// The way of stored events out of the process.
+struct Outlet {
+    handover: Arc<Handover>,
+    relay: Option<Relay>,
+    state: FanoutState,
+}
+
+impl Outlet {
+    fn new(config: &FanoutConfig, store: &Arc<dyn Store>) -> Result<Self> {
+        let (trouble, seen_trouble) = watch::channel(None);
+        let debt = Debt {
+            owner: Uuid::new_v4(),
+            lease: config.lease,
+        };
+        let handover = Arc::new(Handover::new(config.redis.is_some().then_some(debt)));
+        let relay = match config.redis.clone() {
+            Some(redis) => {
+                let fanout = fanout::open(redis)?;
+                Some(Relay::new(store.clone(), fanout, handover.clone(), debt, trouble))
+            }
+            None => None,
+        };
+        let kind = if relay.is_some() { "redis" } else { "process" };
+        Ok(Self {
+            handover,
+            relay,
+            state: FanoutState {
+                kind,
+                trouble: seen_trouble,
+            },
+        })
     }
 }
 
@@ -140,14 +199,17 @@ impl Service {
 struct Running {
     store: Arc<dyn Store>,
     ingest: Ingest,
+    live: Live,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
+    /// The relay, which ends after all that hands something over to it.
+    relay: Tasks,
     connections: TaskTracker,
 }
 
 impl Running {
     /// The store is open: from here on requests are served.
-    fn start(&self, writers: Vec<Writer>, health: watch::Sender<Health>) {
+    fn start(&self, writers: Vec<Writer>, relay: Option<Relay>, health: watch::Sender<Health>) {
         self.tasks.spawn(
             "probe",
             probe(
@@ -157,15 +219,21 @@ impl Running {
                 self.tasks.stop().clone(),
             ),
         );
+        if let Some(relay) = relay {
+            self.relay.spawn("relay", relay.run(self.relay.stop().clone()));
+        }
         for writer in writers {
             self.tasks.spawn("writer", writer.run());
         }
+        self.tasks.spawn("watcher", self.live.clone().watch());
+        let ledger = prune_ledger(self.store.clone(), self.tasks.stop().clone());
+        self.tasks.spawn("ledger", ledger);
         self.phase.send_replace(Phase::Serving);
         tracing::info!(store = self.store.name(), "serving");
     }
 
-    /// Not ready, keep serving for a while, no more connections, requests end, the queue drains, the store closes. Within the
-    /// grace period.
+    /// Not ready, keep serving for a while, no more connections, streams and requests end, the queue drains, the relay makes a
+    /// last pass, the store closes. Within the grace period.
     async fn stop(mut self, life: &LifeConfig) -> Result<()> {
         self.phase.send_replace(Phase::Draining);
         let drained = async {
@@ -175,6 +243,8 @@ impl Running {
             self.connections.wait().await;
             self.ingest.close();
             self.tasks.ended().await;
+            self.relay.stop().cancel();
+            self.relay.ended().await;
             self.store.close().await;
         };
         tokio::select! {
@@ -183,8 +253,10 @@ impl Running {
                 bail!("the grace period of {:?} is over: {} queued events were left", life.grace_period, self.ingest.queued());
             }
         }
-        if let Some(name) = futures_util::FutureExt::now_or_never(self.tasks.death()) {
-            bail!("the {name} task has died");
+        for tasks in [&mut self.tasks, &mut self.relay] {
+            if let Some(name) = futures_util::FutureExt::now_or_never(tasks.death()) {
+                bail!("the {name} task has died");
+            }
         }
         tracing::info!("stopped");
         Ok(())

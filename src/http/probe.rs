@@ -31,23 +31,29 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<Value>, Failur
     }
 }
 
-/// `GET /health`: the whole picture.
+/// `GET /health`: the whole picture. A fan-out that is down keeps nobody from publishing, and so is no reason for a 503.
 pub async fn health(State(state): State<AppState>) -> Response {
     let health = *state.health.borrow();
     let unsettled = health
         .and_then(Result::ok)
         .map_or(0.0, |settled| settled.unsettled_seconds);
     let trouble = state.trouble();
+    let fanout_trouble = *state.fanout.trouble.borrow();
     let (code, status) = match trouble {
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
-        None if unsettled > UNSETTLED_SECONDS_MAX => (StatusCode::OK, "degraded"),
+        None if unsettled > UNSETTLED_SECONDS_MAX || fanout_trouble.is_some() => (StatusCode::OK, "degraded"),
         None => (StatusCode::OK, "healthy"),
     };
     let mut store = json!({ "kind": state.store.name(), "status": if trouble.is_none() { "up" } else { "down" }, "unsettled_seconds": unsettled });
     if let Some(reason) = trouble {
         store["reason"] = json!(reason);
     }
-    let body = json!({ "status": status, "store": store, "fanout": { "kind": "process", "status": "up" } });
+    let mut fanout =
+        json!({ "kind": state.fanout.kind, "status": if fanout_trouble.is_none() { "up" } else { "down" } });
+    if let Some(trouble) = fanout_trouble {
+        fanout["reason"] = json!(trouble.sentence());
+    }
+    let body = json!({ "status": status, "store": store, "fanout": fanout });
     let mut response = (code, Json(body)).into_response();
     if code == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(

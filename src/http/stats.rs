@@ -67,10 +67,10 @@ fn figures(state: &AppState, stats: &StoreStats) -> Value {
             "duplicate_rate": if received == 0 { 0.0 } else { duplicate_dropped as f64 / received as f64 },
         },
         "queue": { "events": state.ingest.queued(), "capacity": state.ingest.capacity() },
-        "outbox": { "batches": stats.outbox_batches, "oldest_seconds": hundredths(stats.outbox_oldest_seconds), "parked": 0 },
+        "outbox": { "batches": stats.outbox_batches, "oldest_seconds": hundredths(stats.outbox_oldest_seconds), "parked": stats.parked },
         "log": { "unsettled_seconds": stats.settled.unsettled_seconds },
         "store": state.store.name(),
-        "fanout": "process",
+        "fanout": state.fanout.kind,
     });
     if let (Some(figures), Value::Object(rest)) = (figures.as_object_mut(), rest) {
         figures.extend(rest);

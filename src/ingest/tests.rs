@@ -200,7 +200,7 @@ impl Outbox for FakeStore {
     async fn claim_unpublished(&self, _: Lease, _: u32) -> Result<Vec<i64>, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn events_of(&self, _: i64, _: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
+    async fn events_of(&self, _: &[i64], _: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
         unreachable!("ingest only appends")
     }
     async fn mark_published(&self, _: Uuid, _: &[i64]) -> Result<u64, StoreError> {
@@ -245,7 +245,7 @@ fn bench(writers: u32, script: impl IntoIterator<Item = Behave>) -> Bench {
         batch_events_max: 50,
     };
     let store: Arc<dyn Store> = Arc::new(FakeStore(fake.clone()));
-    let (ingest, made) = Ingest::new(settings, &store, Arc::default());
+    let (ingest, made) = Ingest::new(settings, &store, Arc::default(), Arc::new(Handover::new(None)));
     let mut writers = tokio::task::JoinSet::new();
     for writer in made {
         writers.spawn(writer.run());

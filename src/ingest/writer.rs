@@ -1,19 +1,23 @@
 //! A writer: takes what is waiting, commits it as one batch, and answers every request with its own verdicts.
 
 mod culprits;
+mod doubt;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::doubt::{Doubt, Failure};
 use super::queue::Seated;
 use super::seat::{Answer, Seat, Taken, Work};
 use super::{Shared, SubmitError, Verdict};
+use crate::event::StoredEvent;
+use crate::fanout::Committed;
 use crate::store::backoff::Backoff;
-use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Store, StoreError};
+use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Lease, Outcome, Place, Store, StoreError};
 
 /// How long one attempt to commit may take before its outcome counts as unknown and it is sent again elsewhere.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,13 +27,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// How long that may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A flush whose first attempt is older is never sent again: its ledger row may be gone, and a second copy of its counts
-/// could not be told. A process that was frozen comes back to this.
-const FLUSH_AGE_MAX: Duration = Duration::from_secs(600);
-
-/// How often an error that nobody knows is met before the flush is given up.
-const UNEXPECTED_MAX: u32 = 5;
 
 /// One of the writers of an ingest.
 pub struct Writer {
@@ -52,6 +49,15 @@ enum Step {
     Refused(Vec<Seated>),
     /// Surely nothing was stored; the work is back in its seats.
     Again(Vec<Arc<Seat>>),
+}
+
+/// The lease that a flush was committed under.
+#[derive(Debug, Clone, Copy)]
+struct Leased {
+    /// When the flush began.
+    since: Instant,
+    /// Whether it kept others away from the commit on.
+    lasts: bool,
 }
 
 impl Writer {
@@ -150,8 +156,9 @@ impl Writer {
         }
         let (batch, row_of) = Batch::new(events);
         match self.append(&batch, &group).await {
-            Ok(appended) => {
+            Ok((appended, leased)) => {
                 let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
+                self.hand_over(batch, &appended, leased, &group);
                 for ((_, work), count) in group.into_iter().zip(counts) {
                     self.answer(*work, Ok(verdicts.by_ref().take(count).collect()));
                 }
@@ -176,12 +183,21 @@ impl Writer {
         }
     }
 
-    /// One flush: attempts under one id until it is known to have been committed, or known not to have been, or given up.
-    async fn append(&mut self, batch: &Batch, group: &[Seated]) -> Result<Appended, Failure> {
+    /// One flush: attempts under one id until it is known to have been committed, or known not to have been, or given up. Also
+    /// answers under which lease, and since when.
+    async fn append(&mut self, batch: &Batch, group: &[Seated]) -> Result<(Appended, Leased), Failure> {
+        let lease = self.shared.handover.debt().map(|debt| Lease {
+            owner: debt.owner,
+            length: debt.lease,
+        });
+        let leased = Leased {
+            since: Instant::now(),
+            lasts: lease.is_some_and(|lease| !lease.length.is_zero()),
+        };
         let flush = Flush {
             id: Uuid::new_v4(),
             batch,
-            lease: None,
+            lease,
         };
         let mut doubt = Doubt::default();
         loop {
@@ -198,7 +214,7 @@ impl Writer {
                         .record_commit(batch.len() as u64, unique as u64, begun.elapsed());
                     self.shared.set_trouble(None);
                     self.backoff.reset();
-                    return Ok(appended);
+                    return Ok((appended, leased));
                 }
                 // A refusal settles a doubt, too: had the first attempt committed, this one had met its ledger row.
                 Err(error) if error.class == ErrorClass::Data => return Err(Failure::Refused),
@@ -218,6 +234,34 @@ impl Writer {
                     tokio::time::sleep(self.backoff.next_wait()).await;
                 }
             }
+        }
+    }
+
+    /// Hands what was stored over to the fan-out. Before anybody is answered: what is published after an answer must come after
+    /// it there, too.
+    fn hand_over(&self, batch: Batch, appended: &Appended, leased: Leased, group: &[Seated]) {
+        let mut places = vec![None; batch.len()];
+        for (row, outcome) in batch.rows().iter().zip(&appended.outcomes) {
+            if let Outcome::Stored(place) = outcome {
+                places[row.position as usize] = Some(*place);
+            }
+        }
+        let stored = |(event, place): (_, Option<Place>)| {
+            place.map(|place| StoredEvent {
+                event,
+                received_at: place.received_at,
+                cursor: place.cursor,
+            })
+        };
+        let events: Vec<StoredEvent> = batch.into_events().into_iter().zip(places).filter_map(stored).collect();
+        if !events.is_empty() {
+            self.shared.handover.push(Committed {
+                batch: appended.batch,
+                events,
+                bytes: group.iter().map(|(_, work)| work.reservation.bytes()).sum(),
+                since: leased.since,
+                is_leased: leased.lasts,
+            });
         }
     }
 
@@ -294,53 +338,6 @@ impl Writer {
         if waiter.send(answer).is_err() {
             tracing::debug!("a request has gone away before its answer");
         }
-    }
-}
-
-/// Why a flush has no verdicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// Surely nothing was stored; it may be tried again.
-    Definite,
-    /// Surely nothing was stored; the store refuses something in it.
-    Refused,
-    /// Nobody knows.
-    Unknown,
-}
-
-/// What is known about the attempts of one flush.
-#[derive(Debug, Default)]
-struct Doubt {
-    /// When the first attempt failed whose outcome is unknown, by both clocks: the monotonic one stands still while a
-    /// machine sleeps, the other may be set back.
-    since: Option<(Instant, SystemTime)>,
-    unexpected: u32,
-}
-
-impl Doubt {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a frozen machine is told by the wall clock alone"
-    )]
-    fn note(&mut self, class: ErrorClass) {
-        if class.is_ambiguous() {
-            self.since.get_or_insert_with(|| (Instant::now(), SystemTime::now()));
-        }
-        self.unexpected += u32::from(class == ErrorClass::Unexpected);
-    }
-
-    /// Once an attempt was ambiguous, nothing but success settles the flush.
-    fn is_ambiguous(&self) -> bool {
-        self.since.is_some()
-    }
-
-    /// Whether to give up: nobody waits any more, it is too old, or the error is one that nobody knows, again and again.
-    fn is_over(&self, group: &[Seated]) -> bool {
-        let age = self.since.map_or(Duration::ZERO, |(monotonic, wall)| {
-            monotonic.elapsed().max(wall.elapsed().unwrap_or_default())
-        });
-        let nobody_waits = group.iter().all(|(_, work)| work.is_late());
-        self.unexpected >= UNEXPECTED_MAX || age >= FLUSH_AGE_MAX || nobody_waits
     }
 }
 

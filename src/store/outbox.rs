@@ -23,12 +23,12 @@ pub trait Outbox: Send + Sync + 'static {
     /// As [`StoreError::class`] says.
     async fn claim_unpublished(&self, lease: Lease, limit: u32) -> Result<Vec<i64>, StoreError>;
 
-    /// Reads the events of a batch in their order, settled or not: those behind the place `after` (`None`: from the first),
+    /// Reads the events of some batches in log order, settled or not: those behind the place `after` (`None`: from the first),
     /// as many as `bytes_max` allows, and at least one.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn events_of(&self, batch: i64, after: Option<Cursor>, bytes_max: usize) -> Result<Portion, StoreError>;
+    async fn events_of(&self, batches: &[i64], after: Option<Cursor>, bytes_max: usize) -> Result<Portion, StoreError>;
 
     /// Marks batches as published, where the lease is still the owner's; answers with how many that were. A batch that
     /// somebody else has claimed meanwhile is theirs to mark. It need not survive a crash: the batch is then published again.
@@ -70,12 +70,12 @@ pub trait Outbox: Send + Sync + 'static {
     async fn prune_ledger(&self, after: i64, age: Duration, limit: u32) -> Result<LedgerPruned, StoreError>;
 }
 
-/// Some events of a batch.
+/// Some events of some batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Portion {
-    /// In the order of the batch.
+    /// In log order.
     pub events: Vec<StoredEvent>,
-    /// Whether the batch ends with them.
+    /// Whether these are all that there are behind the place asked for.
     pub is_last: bool,
 }
 

@@ -311,7 +311,12 @@ impl Outbox for Postgres {
     async fn claim_unpublished(&self, _lease: Lease, _limit: u32) -> Result<Vec<i64>, StoreError> {
         Err(not_built())
     }
-    async fn events_of(&self, _batch: i64, _after: Option<Cursor>, _bytes_max: usize) -> Result<Portion, StoreError> {
+    async fn events_of(
+        &self,
+        _batches: &[i64],
+        _after: Option<Cursor>,
+        _bytes_max: usize,
+    ) -> Result<Portion, StoreError> {
         Err(not_built())
     }
     async fn mark_published(&self, _owner: Uuid, _batches: &[i64]) -> Result<u64, StoreError> {

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
-use super::{ATTEMPT_TIMEOUT, Failure, Writer, put_back, verdicts};
+use super::doubt::Failure;
+use super::{ATTEMPT_TIMEOUT, Writer, put_back, verdicts};
 use crate::event::Event;
 use crate::ingest::queue::Seated;
 use crate::ingest::seat::{Seat, Work};
@@ -67,10 +68,10 @@ impl Writer {
                 result => break result,
             }
         };
-        let [(_, work)] = group;
         let answer = match result {
-            Ok(appended) => {
+            Ok((appended, leased)) => {
                 let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
+                self.hand_over(batch, &appended, leased, &group);
                 let verdict = |index| {
                     if is_culprit(&index) {
                         Some(Verdict::Refused)
@@ -84,6 +85,7 @@ impl Writer {
             Err(Failure::Definite) => Err(SubmitError::TooLate),
             Err(Failure::Refused) => Err(SubmitError::Refused((0..total).collect())),
         };
+        let [(_, work)] = group;
         self.answer(*work, answer);
     }
 

@@ -1,0 +1,275 @@
+//! Where writers leave what they have committed, and the relay takes it: the fast path's queue.
+//!
+//! It never makes a writer wait. It is open as long as the relay keeps up: what does not fit any more, or comes while it is
+//! closed, is left to the store's outbox, from where the relay reads it back. Closed, new batches are committed without a
+//! lease that lasts, so that whoever repairs may have them at once.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::event::StoredEvent;
+
+/// The most memory that events take on their way to the fan-out, in bytes as the budget of ingest counts them. Beyond it the
+/// fan-out is behind, and the repair path reads them back in small portions.
+const BYTES_MAX: usize = 16 << 20;
+
+/// A batch whose flush was committed.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its number.
+    pub batch: i64,
+    /// What it stored, in its order; at least one event.
+    pub events: Vec<StoredEvent>,
+    /// What the events keep in memory, the bodies that they came in included.
+    pub bytes: usize,
+    /// When its flush began: its lease lasts from some time after.
+    pub since: Instant,
+    /// Whether it is under a lease that lasts: it was committed while the handover was open.
+    pub is_leased: bool,
+}
+
+/// What a flush owes to a fan-out: who publishes it, and how long others leave it alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debt {
+    /// The token of this process.
+    pub owner: Uuid,
+    /// From the commit.
+    pub lease: Duration,
+}
+
+/// The queue between the writers and the relay.
+#[derive(Debug)]
+pub struct Handover {
+    /// Nothing where no fan-out leaves the process.
+    debt: Option<Debt>,
+    queue: Mutex<Queue>,
+    /// Something was committed, by whatever way it is published.
+    committed: Notify,
+    /// The relay has something to do.
+    arrived: Notify,
+    /// How many batches were handed over, and how many of these are settled with: published, or left to the outbox.
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    is_open: bool,
+    batches: VecDeque<Committed>,
+    bytes: usize,
+    /// Not taken into the queue: the relay gives back the leases on them and looks into the outbox.
+    left_out: Vec<i64>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    handed_over: u64,
+    done: u64,
+}
+
+impl Handover {
+    /// A handover to a relay; `None`: the fan-out stays inside the process, and nothing is owed. It begins closed.
+    #[must_use]
+    pub fn new(debt: Option<Debt>) -> Self {
+        Self {
+            debt,
+            queue: Mutex::default(),
+            committed: Notify::new(),
+            arrived: Notify::new(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// What a flush that begins now owes.
+    #[must_use]
+    pub fn debt(&self) -> Option<Debt> {
+        let debt = self.debt?;
+        let lease = if self.lock().is_open {
+            debt.lease
+        } else {
+            Duration::ZERO
+        };
+        Some(Debt { lease, ..debt })
+    }
+
+    /// Hands a committed batch over, without waiting, and announces it to the followers of this process.
+    pub fn push(&self, committed: Committed) {
+        self.committed.notify_one();
+        if self.debt.is_none() {
+            return;
+        }
+        {
+            let mut queue = self.lock();
+            if !committed.is_leased {
+                // Anybody may have claimed it by now. If the relay is not looking at the outbox anyway, it shall.
+                if queue.is_open {
+                    queue.left_out.push(committed.batch);
+                }
+            } else if queue.is_open && queue.bytes + committed.bytes <= BYTES_MAX {
+                self.progress.send_modify(|progress| progress.handed_over += 1);
+                queue.bytes += committed.bytes;
+                queue.batches.push_back(committed);
+            } else {
+                // Those that come after it would overtake it: from here on all go the same way.
+                queue.is_open = false;
+                queue.left_out.push(committed.batch);
+            }
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Waits until something was committed since the last call.
+    pub async fn committed(&self) {
+        self.committed.notified().await;
+    }
+
+    /// Waits until there may be something for the relay to do. It must look again after that.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// The next batch of the queue. Its memory counts until [`Handover::done`].
+    #[must_use]
+    pub fn take(&self) -> Option<Committed> {
+        self.lock().batches.pop_front()
+    }
+
+    /// A batch that was taken is settled with: it was published, or is left to the outbox.
+    pub fn done(&self, bytes: usize) {
+        self.lock().bytes -= bytes;
+        self.progress.send_modify(|progress| progress.done += 1);
+    }
+
+    /// Takes batches from now on.
+    pub fn open(&self) {
+        self.lock().is_open = true;
+    }
+
+    /// Takes no more batches. What is in the queue stays.
+    pub fn close(&self) {
+        self.lock().is_open = false;
+        // Who waits for the queue to be published waits no longer: it may be left to the outbox.
+        self.progress.send_modify(|_| {});
+    }
+
+    /// Whether it takes batches.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.lock().is_open
+    }
+
+    /// The batches that were left out since the last call: they may be under a lease of this process, and are older than what
+    /// is in the queue.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<i64> {
+        std::mem::take(&mut self.lock().left_out)
+    }
+
+    /// Waits until all that was handed over before the call is published, or is left to the outbox.
+    pub async fn flushed(&self) {
+        let mut progress = self.progress.subscribe();
+        let asked = progress.borrow().handed_over;
+        let flushed = progress
+            .wait_for(|progress| progress.done >= asked || !self.is_open())
+            .await;
+        // The sender lives as long as we do.
+        flushed.map(drop).unwrap_or_default();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().expect("nothing panics while it holds the queue")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const DEBT: Debt = Debt {
+        owner: Uuid::nil(),
+        lease: Duration::from_secs(30),
+    };
+
+    fn committed(batch: i64, bytes: usize) -> Committed {
+        Committed {
+            batch,
+            events: Vec::new(),
+            bytes,
+            since: Instant::now(),
+            is_leased: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_closes_the_queue_so_that_nothing_overtakes_it() {
+        let handover = Handover::new(Some(DEBT));
+        handover.open();
+        assert_eq!(handover.debt(), Some(DEBT));
+        handover.push(committed(1, BYTES_MAX));
+        handover.push(committed(2, 1));
+        assert!(!handover.is_open());
+        handover.push(committed(3, 0));
+        assert_eq!(handover.left_out(), [2, 3]);
+        assert_eq!(handover.left_out(), [0; 0]);
+        assert_eq!(handover.debt().unwrap().lease, Duration::ZERO);
+        assert_eq!(handover.take().unwrap().batch, 1);
+        handover.done(BYTES_MAX);
+        handover.open();
+        handover.push(committed(4, BYTES_MAX));
+        assert!(handover.is_open());
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_while_it_was_closed_is_looked_for_in_the_outbox() {
+        let handover = Handover::new(Some(DEBT));
+        let unleased = |batch| Committed {
+            is_leased: false,
+            ..committed(batch, 1)
+        };
+        handover.push(unleased(1));
+        assert_eq!(
+            handover.left_out(),
+            [0; 0],
+            "closed, the relay looks into the outbox anyway"
+        );
+        handover.open();
+        handover.push(unleased(2));
+        handover.push(committed(3, 1));
+        assert_eq!(handover.left_out(), [2]);
+        assert_eq!(handover.take().unwrap().batch, 3);
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_what_was_handed_over_before_it_and_no_longer() {
+        let handover = Handover::new(Some(DEBT));
+        handover.open();
+        handover.push(committed(1, 1));
+        let mut flushed = Box::pin(handover.flushed());
+        assert!(flushed.as_mut().now_or_never().is_none());
+        handover.push(committed(2, 1));
+        handover.take();
+        handover.done(1);
+        flushed.await;
+        // What is left to the outbox is not waited for.
+        let mut flushed = Box::pin(handover.flushed());
+        assert!(flushed.as_mut().now_or_never().is_none());
+        handover.close();
+        flushed.await;
+    }
+
+    #[tokio::test]
+    async fn without_a_relay_a_batch_is_announced_and_nothing_is_owed() {
+        let handover = Handover::new(None);
+        handover.push(committed(1, usize::MAX));
+        handover.committed().await;
+        assert_eq!(handover.debt(), None);
+        assert_eq!(handover.left_out(), [0; 0]);
+        handover.flushed().await;
+    }
+}

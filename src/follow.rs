@@ -1,0 +1,269 @@
+//! The fan-out inside the process: followers of the log, in its order, without a gap.
+//!
+//! One watcher for all followers ([`Live::watch`]) follows the settled edge and reads each newly settled event once, into a
+//! bounded tail in memory, already written as it will be sent. Followers ([`Follower`]) take from the tail what lies behind
+//! their own cursor, and ask the store only when they are behind the tail. Both go by the same cursors: nothing can fall
+//! between catching up and following live.
+//!
+//! The watcher looks at the store often as long as somebody follows, and not at all otherwise. So it hears of other replicas'
+//! events within some hundredths of a second, with or without Redis, and needs no subscription of its own: an empty look
+//! costs the store less than a message for each event would cost this process.
+
+mod tail;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::tail::{Look, Tail, frames};
+use crate::event::{Cursor, Topic};
+use crate::fanout::Handover;
+use crate::store::backoff::Backoff;
+use crate::store::{Filter, Page, Store, StoreError, Walk};
+
+/// How long after a commit of this process the watcher looks: by then more have come, and most are settled.
+const GATHER: Duration = Duration::from_millis(10);
+/// How often it looks without having heard of a commit: other replicas commit, too, and what was unsettled settles.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How much the watcher reads at a time.
+const WATCH_EVENTS: u32 = 1000;
+const WATCH_BYTES: usize = 1 << 20;
+/// How much a follower that is behind the tail reads at a time: many may be, each with as much in memory.
+const CATCH_UP_EVENTS: u32 = 200;
+const CATCH_UP_BYTES: usize = 64 << 10;
+
+/// The live end of the log, shared by the followers of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Live(Arc<Shared>);
+
+struct Shared {
+    store: Arc<dyn Store>,
+    handover: Arc<Handover>,
+    tail: std::sync::Mutex<Tail>,
+    /// Says that the tail has changed, to whoever waits.
+    changed: watch::Sender<()>,
+    places: Arc<Semaphore>,
+    places_max: usize,
+    /// Says that somebody follows, to the watcher.
+    arrived: tokio::sync::Notify,
+    stop: CancellationToken,
+}
+
+/// There is no place for one more follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are as many followers as there may be")]
+pub struct Crowded;
+
+impl Live {
+    /// A live end that nobody watches yet. Commits are announced at `handover`; at `stop` all followers end.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, handover: Arc<Handover>, followers_max: usize, stop: CancellationToken) -> Self {
+        let places_max = followers_max.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            store,
+            handover,
+            tail: std::sync::Mutex::default(),
+            changed: watch::Sender::new(()),
+            places: Arc::new(Semaphore::new(places_max)),
+            places_max,
+            arrived: tokio::sync::Notify::new(),
+            stop,
+        }))
+    }
+
+    /// How many follow.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.0.places_max - self.0.places.available_permits()
+    }
+
+    /// A place for one more follower.
+    ///
+    /// # Errors
+    /// [`Crowded`].
+    pub fn enter(&self) -> Result<Place, Crowded> {
+        let permit = self.0.places.clone().try_acquire_owned().map_err(|_| Crowded)?;
+        self.0.arrived.notify_one();
+        Ok(Place {
+            live: self.clone(),
+            _permit: permit,
+        })
+    }
+
+    /// Keeps the tail up to date while somebody follows, until the stop.
+    pub async fn watch(self) {
+        let shared = &*self.0;
+        let mut backoff = Backoff::default();
+        while !shared.stop.is_cancelled() {
+            if self.followers() == 0 {
+                *shared.tail() = Tail::default();
+                let arrived = shared.arrived.notified();
+                shared.stop.run_until_cancelled(arrived).await;
+                continue;
+            }
+            match shared.look().await {
+                Ok(is_last) => {
+                    backoff.reset();
+                    if is_last {
+                        shared.occasion().await;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error.class = error.class.as_str(),
+                        "the followers wait: {}",
+                        error.line()
+                    );
+                    let wait = tokio::time::sleep(backoff.next_wait());
+                    shared.stop.run_until_cancelled(wait).await;
+                }
+            }
+        }
+        shared.changed.send_replace(());
+    }
+}
+
+impl Shared {
+    /// Reads what has settled since the last look. Answers whether that was all.
+    async fn look(&self) -> Result<bool, StoreError> {
+        let end = self.tail().end();
+        let Some(after) = end else {
+            // The tail begins at what is settled now; who wants more than that reads it from the store.
+            let edge = self.store.settled().await?.edge;
+            self.tail().begin(edge);
+            self.changed.send_replace(());
+            return Ok(true);
+        };
+        let walk = Walk {
+            filter: Filter::default(),
+            after,
+            limit: WATCH_EVENTS,
+            bytes_max: WATCH_BYTES,
+        };
+        let page = self.store.walk(&walk).await?;
+        let is_last = page.is_last;
+        if !page.events.is_empty() || page.next > after {
+            self.tail().extend(&page);
+            self.changed.send_replace(());
+        }
+        Ok(is_last)
+    }
+
+    /// Waits for the next occasion to look.
+    async fn occasion(&self) {
+        let announced = async {
+            self.handover.committed().await;
+            tokio::time::sleep(GATHER).await;
+        };
+        tokio::select! {
+            () = announced => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
+        self.tail.lock().expect("nothing panics while it holds the tail")
+    }
+}
+
+/// A follower's place, before it follows.
+pub struct Place {
+    live: Live,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Follows the events behind `after` (`None`: those that come next), of one topic or of all.
+    ///
+    /// # Errors
+    /// When the store does not say what comes next.
+    pub async fn follow(self, after: Option<Cursor>, topic: Option<Topic>) -> Result<Follower, StoreError> {
+        let at = match after {
+            Some(after) => after,
+            None => self.live.0.store.settled().await?.edge,
+        };
+        Ok(Follower {
+            changed: self.live.0.changed.subscribe(),
+            place: self,
+            topic,
+            at,
+            backoff: Backoff::default(),
+        })
+    }
+}
+
+/// Somebody who reads the log as it grows. One that does not ask costs nothing but itself.
+pub struct Follower {
+    place: Place,
+    changed: watch::Receiver<()>,
+    topic: Option<Topic>,
+    at: Cursor,
+    backoff: Backoff,
+}
+
+impl Follower {
+    /// Waits for the next events, and answers with them as frames of a stream of Server-Sent Events. `None` at the stop. May be
+    /// cancelled: nothing is lost.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        let live = self.place.live.clone();
+        let shared = &*live.0;
+        while !shared.stop.is_cancelled() {
+            // Armed before it looks: a change in between is not slept over.
+            self.changed.mark_unchanged();
+            let look = shared.tail().look(self.at, self.topic.as_ref());
+            let frames = match look {
+                Look::Frames(frames, at) => {
+                    self.at = at;
+                    Some(frames)
+                }
+                Look::Nothing => None,
+                Look::Behind => match self.read(shared).await {
+                    Ok(page) => {
+                        let goes_on = !page.is_last;
+                        self.backoff.reset();
+                        self.at = page.next;
+                        if page.events.is_empty() && !goes_on {
+                            None
+                        } else {
+                            Some(frames(&page.events))
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(error.class = error.class.as_str(), "a follower waits: {}", error.line());
+                        let wait = tokio::time::sleep(self.backoff.next_wait());
+                        shared.stop.run_until_cancelled(wait).await;
+                        continue;
+                    }
+                },
+            };
+            match frames {
+                Some(frames) if !frames.is_empty() => return Some(frames),
+                // Nothing of its topic there; there may be more.
+                Some(_) => {}
+                None => {
+                    let changed = self.changed.changed();
+                    shared.stop.run_until_cancelled(changed).await.map(Result::ok);
+                }
+            }
+        }
+        None
+    }
+
+    async fn read(&self, shared: &Shared) -> Result<Page, StoreError> {
+        let walk = Walk {
+            filter: Filter {
+                topic: self.topic.clone(),
+                ..Filter::default()
+            },
+            after: self.at,
+            limit: CATCH_UP_EVENTS,
+            bytes_max: CATCH_UP_BYTES,
+        };
+        shared.store.walk(&walk).await
+    }
+}

@@ -1,0 +1,82 @@
+//! `GET /events/stream`: the log as it grows, as Server-Sent Events (WHATWG HTML, section 9.2).
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+
+use super::AppState;
+use super::error::Failure;
+use super::events::parameters::Parameters;
+use crate::event::{Cursor, Loc};
+use crate::follow::Follower;
+
+/// How often something is sent where there is nothing to say: a reader can tell a quiet log from a dead connection.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What comes first: how long a browser waits before it connects again. Everything in between learns that the answer has begun.
+const OPENING: Bytes = Bytes::from_static(b"retry: 1000\n\n");
+/// A comment.
+const NOTHING: Bytes = Bytes::from_static(b":\n\n");
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Asks nginx and its like not to wait for more before they pass something on.
+const UNBUFFERED: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("x-accel-buffering"),
+    HeaderValue::from_static("no"),
+);
+
+/// Streams what comes next, or what lies behind `Last-Event-ID` or `after=`.
+pub async fn follow(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    state.check_started()?;
+    let mut parameters = Parameters::read(query.as_deref());
+    let topic = parameters.topic();
+    let after = parameters.after();
+    parameters.finish().map_err(Failure::Invalid)?;
+    let after = last_event_id(&headers)?.or(after);
+    let place = state.live.enter().map_err(|_| {
+        Failure::Unavailable(
+            "There are as many followers as there may be. Try again later, or walk with GET /events?after=.",
+        )
+    })?;
+    let follower = place.follow(after, topic).await?;
+    let frames = stream::unfold(follower, next);
+    let body = stream::iter([OPENING])
+        .chain(frames)
+        .map(Ok::<_, std::convert::Infallible>);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        UNBUFFERED,
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+/// The next frames, or a comment when there were none for a while.
+async fn next(mut follower: Follower) -> Option<(Bytes, Follower)> {
+    let frames = match tokio::time::timeout(HEARTBEAT, follower.next()).await {
+        Ok(frames) => frames?,
+        Err(_) => NOTHING,
+    };
+    Some((frames, follower))
+}
+
+/// The place that a client says it has come to. An empty header is none: so a browser says that it has seen nothing.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Failure> {
+    let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    let loc = vec![Loc::Name("header"), Loc::Name("last-event-id")];
+    match Cursor::parse(&String::from_utf8_lossy(id.as_bytes())) {
+        Ok(cursor) => Ok(Some(cursor)),
+        Err(breach) => Err(Failure::Invalid(vec![breach.at(loc)])),
+    }
+}

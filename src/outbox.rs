@@ -1,0 +1,443 @@
+//! The relay: publishes what was committed, and repairs what was not published.
+//!
+//! As long as the fan-out keeps up it takes batches from memory ([`Handover`], the fast path), in the order in which writers
+//! handed them over, each in one pipeline, and marks them in groups. When the fan-out fails, or falls behind, it steps aside:
+//! the handover is closed, the leases are given back, and nothing piles up in memory. It then claims the oldest unpublished
+//! batches by lease, reads them back in portions, publishes and marks them (the repair path), with growing waits while the
+//! fan-out is away. Once there is next to no backlog left the fast path resumes. On the way it looks each second for batches
+//! that others have left: a replica that died, a writer whose reply was lost.
+//!
+//! Whatever happens, a batch is marked after the fan-out has acknowledged it: a crash makes it be published again, with the
+//! same cursors, and never be forgotten. No transaction of the store is open while the fan-out is waited for.
+
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use self::ledger::prune_ledger;
+use crate::event::{Cursor, StoredEvent};
+use crate::fanout::{Committed, Debt, Fanout, FanoutError, Handover, Trouble};
+use crate::store::backoff::Backoff;
+use crate::store::{Lease, Outbox, Refused, StoreError};
+
+/// How long a published batch may wait for its mark, so that many are marked together.
+const MARK_INTERVAL: Duration = Duration::from_millis(100);
+/// So many are marked without waiting.
+const MARKS_MAX: usize = 256;
+/// Marks that the store does not take are kept up to this number; the batches of older ones are published once more.
+const MARKS_KEPT: usize = 100_000;
+
+/// How often the outbox is looked at for what others have left.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
+/// How many batches are claimed at once: many where they are small, for each costs a row and not a query.
+const CLAIM_BATCHES: u32 = 256;
+/// A pass that finds fewer than this shows that the backlog is gone.
+const BACKLOG_BATCHES: usize = 8;
+/// How many bytes of payload are read back at a time.
+const PORTION_BYTES: usize = 2 << 20;
+
+/// How long a stopping relay goes on publishing before it leaves the rest to others.
+const LAST_PASS: Duration = Duration::from_secs(5);
+
+/// The relay of a process.
+pub struct Relay {
+    store: Arc<dyn Outbox>,
+    fanout: Arc<dyn Fanout>,
+    handover: Arc<Handover>,
+    debt: Debt,
+    trouble: watch::Sender<Option<Trouble>>,
+    backoff: Backoff,
+    /// Published, and not marked yet.
+    unmarked: VecDeque<i64>,
+    /// Since when the first of them waits.
+    unmarked_since: Instant,
+    /// Under a lease of ours and not to be published from memory: the leases are to be given back.
+    orphans: Vec<i64>,
+    /// How far the batch has come that a pass stopped in.
+    reached: Option<Cursor>,
+    repair_at: Instant,
+}
+
+/// What the relay waits for before its next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Nothing.
+    Not,
+    /// Something handed over, for no longer than to this time.
+    Arrival(Instant),
+    /// A better time.
+    Backoff,
+}
+
+/// Why a pass ended early.
+enum Stopped {
+    Fanout(FanoutError),
+    Store(StoreError),
+}
+
+impl From<FanoutError> for Stopped {
+    fn from(error: FanoutError) -> Self {
+        Stopped::Fanout(error)
+    }
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Stopped::Store(error)
+    }
+}
+
+impl Relay {
+    /// A relay that does nothing until it runs. The handover must owe `debt`. What is wrong with the fan-out is told to
+    /// `trouble`.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Outbox>,
+        fanout: Arc<dyn Fanout>,
+        handover: Arc<Handover>,
+        debt: Debt,
+        trouble: watch::Sender<Option<Trouble>>,
+    ) -> Self {
+        Self {
+            store,
+            fanout,
+            handover,
+            debt,
+            trouble,
+            backoff: Backoff::default(),
+            unmarked: VecDeque::new(),
+            unmarked_since: Instant::now(),
+            orphans: Vec::new(),
+            reached: None,
+            repair_at: Instant::now(),
+        }
+    }
+
+    /// Publishes until `stop`, which must come after the last batch was handed over; then makes a last pass and gives all
+    /// leases back.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let wait = if self.handover.is_open() {
+                self.keep_up().await
+            } else {
+                self.catch_up().await
+            };
+            let waiting = async {
+                match wait {
+                    Wait::Not => {}
+                    Wait::Arrival(latest) => {
+                        // Late is as good: then there is something else to do.
+                        tokio::time::timeout_at(latest, self.handover.arrived()).await.ok();
+                    }
+                    Wait::Backoff => tokio::time::sleep(self.backoff.next_wait()).await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = waiting => {}
+            }
+        }
+        self.end().await;
+    }
+
+    /// One step of the fast path: one batch from memory, or what is due beside it.
+    async fn keep_up(&mut self) -> Wait {
+        self.orphans.extend(self.handover.left_out());
+        if !self.orphans.is_empty() || self.repair_at <= Instant::now() {
+            // What was left out is older than what is in the queue, and so comes first.
+            match self.repair().await {
+                Ok(claimed) if claimed >= BACKLOG_BATCHES => {
+                    self.handover.close();
+                    return Wait::Not;
+                }
+                Ok(_) => {}
+                Err(stopped) => return self.step_aside(stopped).await,
+            }
+        }
+        match self.handover.take() {
+            Some(committed) => match self.publish_committed(committed).await {
+                Ok(()) => self.mark_if_due(MARK_INTERVAL).await,
+                Err(stopped) => return self.step_aside(stopped).await,
+            },
+            None => {
+                self.mark_if_due(MARK_INTERVAL).await;
+                let mark_at = self.unmarked_since + MARK_INTERVAL;
+                let latest = if self.unmarked.is_empty() {
+                    self.repair_at
+                } else {
+                    self.repair_at.min(mark_at)
+                };
+                return Wait::Arrival(latest);
+            }
+        }
+        Wait::Not
+    }
+
+    /// One pass of the repair path, after what is still in the queue: that is older. Opens the handover again when there is
+    /// next to no backlog left.
+    async fn catch_up(&mut self) -> Wait {
+        while let Some(committed) = self.handover.take() {
+            if let Err(stopped) = self.publish_committed(committed).await {
+                return self.step_aside(stopped).await;
+            }
+        }
+        self.orphans.extend(self.handover.left_out());
+        let pass = async {
+            // Nothing is claimed for a fan-out that is not there.
+            self.fanout.connect().await?;
+            self.repair().await
+        };
+        match pass.await {
+            Ok(claimed) => {
+                if claimed < BACKLOG_BATCHES {
+                    self.handover.open();
+                    // Whatever was committed between that pass and this moment is older than what comes to the queue now.
+                    self.repair_at = Instant::now();
+                }
+                Wait::Not
+            }
+            Err(stopped) => self.step_aside(stopped).await,
+        }
+    }
+
+    /// Publishes a batch from memory.
+    async fn publish_committed(&mut self, committed: Committed) -> Result<(), Stopped> {
+        let Committed {
+            batch,
+            events,
+            bytes,
+            since,
+            ..
+        } = committed;
+        let published = if since.elapsed() > self.debt.lease / 2 {
+            // Its lease may end before the mark, and somebody else publish it meanwhile: so let it be from the outbox.
+            self.orphans.push(batch);
+            Ok(())
+        } else {
+            let published = self.publish(&events).await;
+            match &published {
+                Ok(()) => self.note_published(batch),
+                Err(_) => self.orphans.push(batch),
+            }
+            published
+        };
+        self.handover.done(bytes);
+        published
+    }
+
+    /// Claims what is unpublished, reads it back and publishes it. Answers with how many batches it has claimed.
+    async fn repair(&mut self) -> Result<usize, Stopped> {
+        self.repair_at = Instant::now() + REPAIR_INTERVAL;
+        self.settle().await?;
+        let begun = Instant::now();
+        let lease = Lease {
+            owner: self.debt.owner,
+            length: self.debt.lease,
+        };
+        let claimed = self.store.claim_unpublished(lease, CLAIM_BATCHES).await?;
+        let Some(&first) = claimed.first() else {
+            self.well();
+            return Ok(0);
+        };
+        let mut after = self.reached.take().filter(|reached| reached.batch() == first);
+        let mut left: VecDeque<i64> = claimed.iter().copied().collect();
+        // The rest is for the next pass, before the lease ends.
+        while !left.is_empty() && begun.elapsed() < self.debt.lease / 2 {
+            let read = self.store.events_of(left.make_contiguous(), after, PORTION_BYTES).await;
+            let published = match read {
+                Ok(portion) => self.publish(&portion.events).await.map(|()| portion),
+                Err(error) => Err(error.into()),
+            };
+            let portion = match published {
+                Ok(portion) => portion,
+                Err(stopped) => {
+                    self.reached = after;
+                    self.orphans.extend(left);
+                    return Err(stopped);
+                }
+            };
+            after = portion.events.last().map(|event| event.cursor).or(after);
+            let is_done = |batch: i64| portion.is_last || after.is_some_and(|after| batch < after.batch());
+            while left.front().is_some_and(|batch| is_done(*batch)) {
+                left.pop_front()
+                    .into_iter()
+                    .for_each(|batch| self.note_published(batch));
+            }
+            self.mark_if_due(MARK_INTERVAL).await;
+        }
+        if !left.is_empty() {
+            self.reached = after;
+            self.orphans.extend(left);
+        }
+        self.mark_if_due(Duration::ZERO).await;
+        self.well();
+        Ok(claimed.len())
+    }
+
+    /// Publishes events, and parks those that the fan-out refuses for themselves.
+    async fn publish(&self, events: &[StoredEvent]) -> Result<(), Stopped> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let refused = match self.fanout.publish(events).await {
+            Ok(refusals) => refusals
+                .into_iter()
+                .map(|refusal| Refused {
+                    cursor: events[refusal.index].cursor,
+                    reason: refusal.reason,
+                })
+                .collect(),
+            Err(error) if error.trouble == Trouble::Odd && events.len() > 1 => self.one_by_one(events, &error).await?,
+            Err(error) => return Err(error.into()),
+        };
+        if !refused.is_empty() {
+            self.store.park(&refused).await?;
+            for Refused { cursor, reason } in &refused {
+                tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes each event alone, where nobody knows what an error was about. If some go well it was about the others; if none
+    /// does it is about the fan-out.
+    async fn one_by_one(&self, events: &[StoredEvent], error: &FanoutError) -> Result<Vec<Refused>, FanoutError> {
+        let mut refused = Vec::new();
+        for event in events {
+            let reason = match self.fanout.publish(std::slice::from_ref(event)).await {
+                Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
+                Err(error) if error.trouble == Trouble::Odd => Some(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            refused.extend(reason.map(|reason| Refused {
+                cursor: event.cursor,
+                reason,
+            }));
+        }
+        if refused.len() == events.len() {
+            return Err(error.clone());
+        }
+        Ok(refused)
+    }
+
+    /// The fan-out has failed, or the store has: from here on nothing is kept in memory.
+    async fn step_aside(&mut self, stopped: Stopped) -> Wait {
+        self.handover.close();
+        while let Some(committed) = self.handover.take() {
+            self.handover.done(committed.bytes);
+            self.orphans.push(committed.batch);
+        }
+        match stopped {
+            Stopped::Fanout(error) => {
+                if self.trouble.send_replace(Some(error.trouble)) != Some(error.trouble) {
+                    tracing::warn!("the fan-out is down, events wait in the outbox: {error}");
+                }
+            }
+            Stopped::Store(error) => {
+                tracing::warn!(
+                    error.class = error.class.as_str(),
+                    "the outbox cannot be read: {}",
+                    error.line()
+                );
+            }
+        }
+        if let Err(error) = self.settle().await {
+            tracing::debug!(
+                error.class = error.class.as_str(),
+                "leases are given back later: {}",
+                error.line()
+            );
+        }
+        Wait::Backoff
+    }
+
+    /// The fan-out has taken something, or there is nothing for it.
+    fn well(&mut self) {
+        self.backoff.reset();
+        if self.trouble.send_replace(None).is_some() {
+            tracing::info!("the fan-out is back");
+        }
+    }
+
+    fn note_published(&mut self, batch: i64) {
+        if self.unmarked.is_empty() {
+            self.unmarked_since = Instant::now();
+        }
+        if self.unmarked.len() >= MARKS_KEPT {
+            self.unmarked.pop_front();
+        }
+        self.unmarked.push_back(batch);
+    }
+
+    /// Marks what is published, if there is much of it or the first waits for longer than `patience`. A store that does not
+    /// take the marks gets them with the next ones.
+    async fn mark_if_due(&mut self, patience: Duration) {
+        let is_due = self.unmarked.len() >= MARKS_MAX || self.unmarked_since.elapsed() >= patience;
+        if self.unmarked.is_empty() || !is_due {
+            return;
+        }
+        if let Err(error) = self.mark().await {
+            tracing::warn!(
+                error.class = error.class.as_str(),
+                "published batches are marked later: {}",
+                error.line()
+            );
+            self.unmarked_since = Instant::now();
+        }
+    }
+
+    async fn mark(&mut self) -> Result<(), StoreError> {
+        if self.unmarked.is_empty() {
+            return Ok(());
+        }
+        self.store
+            .mark_published(self.debt.owner, self.unmarked.make_contiguous())
+            .await?;
+        self.unmarked.clear();
+        Ok(())
+    }
+
+    /// Brings the store up to date: what is published, and what others may have.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        self.mark().await?;
+        if !self.orphans.is_empty() {
+            self.store.release(self.debt.owner, Some(&self.orphans)).await?;
+            self.orphans.clear();
+        }
+        Ok(())
+    }
+
+    /// Publishes what is in the queue while there is time, and leaves nothing that a lease makes others wait for.
+    async fn end(mut self) {
+        let begun = Instant::now();
+        if self.handover.is_open() {
+            while begun.elapsed() < LAST_PASS
+                && let Some(committed) = self.handover.take()
+            {
+                if let Err(stopped) = self.publish_committed(committed).await {
+                    self.step_aside(stopped).await;
+                }
+            }
+        }
+        self.handover.close();
+        let mut ended = self.mark().await;
+        if ended.is_ok() {
+            ended = self.store.release(self.debt.owner, None).await.map(drop);
+        }
+        if let Err(error) = ended {
+            tracing::warn!(
+                error.class = error.class.as_str(),
+                "others wait for the leases of this process: {}",
+                error.line()
+            );
+        }
+    }
+}

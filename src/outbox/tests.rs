@@ -1,0 +1,485 @@
+//! The relay between a store and a fan-out that fail on command, in paused time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::*;
+use crate::event::{Event, EventId, Payload, Source, Timestamp, Topic};
+use crate::fanout::Refusal;
+use crate::store::{ErrorClass, LedgerPruned, Parked, Portion};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The outbox of a store in memory. A portion has at most [`PORTION`] events.
+#[derive(Default)]
+struct FakeStore {
+    batches: Mutex<BTreeMap<i64, Row>>,
+    parked: Mutex<Vec<Cursor>>,
+    is_down: Mutex<bool>,
+}
+
+#[derive(Clone)]
+struct Row {
+    events: Vec<StoredEvent>,
+    lease: Option<(Uuid, Instant)>,
+    is_published: bool,
+}
+
+const PORTION: usize = 3;
+
+impl FakeStore {
+    fn check(&self) -> Result<(), StoreError> {
+        match *self.is_down.lock().unwrap() {
+            true => Err(StoreError::new(ErrorClass::NotSent, "down")),
+            false => Ok(()),
+        }
+    }
+
+    fn unpublished(&self) -> Vec<i64> {
+        let batches = self.batches.lock().unwrap();
+        let unpublished = batches.iter().filter(|(_, row)| !row.is_published);
+        unpublished.map(|(number, _)| *number).collect()
+    }
+}
+
+#[async_trait]
+impl Outbox for FakeStore {
+    async fn claim_unpublished(&self, lease: Lease, limit: u32) -> Result<Vec<i64>, StoreError> {
+        self.check()?;
+        let now = Instant::now();
+        let mut batches = self.batches.lock().unwrap();
+        let free = batches
+            .iter_mut()
+            .filter(|(_, row)| !row.is_published && row.lease.is_none_or(|(_, until)| until <= now))
+            .take(limit as usize);
+        let claimed = free.map(|(number, row)| {
+            row.lease = Some((lease.owner, now + lease.length));
+            *number
+        });
+        Ok(claimed.collect())
+    }
+
+    async fn events_of(&self, batches: &[i64], after: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
+        self.check()?;
+        let rows = self.batches.lock().unwrap();
+        let events = batches
+            .iter()
+            .filter_map(|number| rows.get(number))
+            .flat_map(|row| row.events.clone());
+        let mut events: Vec<_> = events
+            .filter(|event| after.is_none_or(|after| event.cursor > after))
+            .collect();
+        let is_last = events.len() <= PORTION;
+        events.truncate(PORTION);
+        Ok(Portion { events, is_last })
+    }
+
+    async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError> {
+        self.check()?;
+        let mut rows = self.batches.lock().unwrap();
+        for number in batches {
+            let row = rows.get_mut(number).unwrap();
+            row.is_published |= row.lease.is_some_and(|(of, _)| of == owner);
+        }
+        Ok(0)
+    }
+
+    async fn release(&self, owner: Uuid, batches: Option<&[i64]>) -> Result<u64, StoreError> {
+        self.check()?;
+        for (number, row) in self.batches.lock().unwrap().iter_mut() {
+            let is_meant = batches.is_none_or(|batches| batches.contains(number));
+            if is_meant && row.lease.is_some_and(|(of, _)| of == owner) {
+                row.lease = None;
+            }
+        }
+        Ok(0)
+    }
+
+    async fn park(&self, refused: &[Refused]) -> Result<(), StoreError> {
+        self.check()?;
+        self.parked
+            .lock()
+            .unwrap()
+            .extend(refused.iter().map(|refused| refused.cursor));
+        Ok(())
+    }
+
+    async fn parked(&self, _: Cursor, _: u32) -> Result<Vec<Parked>, StoreError> {
+        unreachable!("the relay only parks")
+    }
+
+    async fn unpark(&self, _: &[Cursor]) -> Result<u64, StoreError> {
+        unreachable!("the relay only parks")
+    }
+
+    async fn prune_ledger(&self, _: i64, _: Duration, _: u32) -> Result<LedgerPruned, StoreError> {
+        unreachable!("that is a task of its own")
+    }
+}
+
+/// Remembers what it was given, and fails on command. An event of the topic "odd" makes a pipeline fail for no known reason,
+/// one of the topic "refused" is refused for itself.
+#[derive(Default)]
+struct FakeFanout {
+    published: Mutex<Vec<Cursor>>,
+    /// The next calls fail like this.
+    script: Mutex<VecDeque<Option<Trouble>>>,
+    outage: Mutex<Option<Trouble>>,
+    calls: Mutex<usize>,
+}
+
+impl FakeFanout {
+    fn check(&self) -> Result<(), FanoutError> {
+        let outage = *self.outage.lock().unwrap();
+        outage.map_or(Ok(()), |trouble| Err(FanoutError::new(trouble, "outage")))
+    }
+
+    fn published(&self) -> Vec<(i64, i32)> {
+        let published = self.published.lock().unwrap();
+        published
+            .iter()
+            .map(|cursor| (cursor.batch(), cursor.position()))
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Fanout for FakeFanout {
+    async fn connect(&self) -> Result<(), FanoutError> {
+        *self.calls.lock().unwrap() += 1;
+        self.check()
+    }
+
+    async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Refusal>, FanoutError> {
+        tokio::task::yield_now().await;
+        *self.calls.lock().unwrap() += 1;
+        self.check()?;
+        if let Some(Some(trouble)) = self.script.lock().unwrap().pop_front() {
+            return Err(FanoutError::new(trouble, "on command"));
+        }
+        let is = |event: &StoredEvent, topic: &str| event.event.topic.as_str() == topic;
+        if events.iter().any(|event| is(event, "odd")) {
+            return Err(FanoutError::new(Trouble::Odd, "odd"));
+        }
+        let taken = events.iter().filter(|event| !is(event, "refused"));
+        self.published.lock().unwrap().extend(taken.map(|event| event.cursor));
+        let refused = events.iter().enumerate().filter(|(_, event)| is(event, "refused"));
+        let refusal = |(index, _)| Refusal {
+            index,
+            reason: "refused".to_owned(),
+        };
+        Ok(refused.map(refusal).collect())
+    }
+}
+
+struct Bench {
+    store: Arc<FakeStore>,
+    fanout: Arc<FakeFanout>,
+    handover: Arc<Handover>,
+    trouble: watch::Receiver<Option<Trouble>>,
+    debt: Debt,
+    stop: CancellationToken,
+    relay: tokio::task::JoinHandle<()>,
+}
+
+fn bench() -> Bench {
+    bench_with(FakeStore::default(), FakeFanout::default())
+}
+
+fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
+    let (store, fanout) = (Arc::new(store), Arc::new(fanout));
+    let debt = Debt {
+        owner: Uuid::from_u128(1),
+        lease: LEASE,
+    };
+    let handover = Arc::new(Handover::new(Some(debt)));
+    let (trouble, seen) = watch::channel(None);
+    let relay = Relay::new(store.clone(), fanout.clone(), handover.clone(), debt, trouble);
+    let stop = CancellationToken::new();
+    Bench {
+        relay: tokio::spawn(relay.run(stop.clone())),
+        store,
+        fanout,
+        handover,
+        trouble: seen,
+        debt,
+        stop,
+    }
+}
+
+fn events(batch: i64, topics: &[&str]) -> Vec<StoredEvent> {
+    let event = |(position, topic): (i32, &&str)| StoredEvent {
+        event: Event {
+            topic: Topic::parse((*topic).to_owned()).unwrap(),
+            event_id: EventId::parse("e").unwrap(),
+            occurred_at: Timestamp::from_micros(0).unwrap(),
+            source: Source::parse("s").unwrap(),
+            payload: Payload::parse("{}").unwrap(),
+        },
+        received_at: Timestamp::from_micros(0).unwrap(),
+        cursor: Cursor::new(batch, position),
+    };
+    (0..).zip(topics).map(event).collect()
+}
+
+fn row(batch: i64, topics: &[&str], lease: Option<(Uuid, Instant)>) -> (i64, Row) {
+    let row = Row {
+        events: events(batch, topics),
+        lease,
+        is_published: false,
+    };
+    (batch, row)
+}
+
+impl Bench {
+    /// Commits a batch as a writer does that began its flush with `debt`.
+    fn commit_with(&self, debt: Debt, batch: i64, topics: &[&str]) {
+        let lease = Some((debt.owner, Instant::now() + debt.lease));
+        self.store.batches.lock().unwrap().extend([row(batch, topics, lease)]);
+        self.handover.push(Committed {
+            batch,
+            events: events(batch, topics),
+            bytes: 100,
+            since: Instant::now(),
+            is_leased: !debt.lease.is_zero(),
+        });
+    }
+
+    fn commit(&self, batch: i64, topics: &[&str]) {
+        self.commit_with(self.handover.debt().unwrap(), batch, topics);
+    }
+
+    /// Lets time pass until this holds. It is paused: that takes as long as the relay's own waits.
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !holds(self) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(300), waiting).await.is_ok();
+        assert!(
+            in_time,
+            "{what}: published {:?}, unpublished {:?}",
+            self.fanout.published(),
+            self.store.unpublished()
+        );
+    }
+
+    async fn open(&self) {
+        self.until("the fast path runs", |bench| bench.handover.is_open()).await;
+    }
+
+    async fn settled(&self) {
+        self.until("all is marked", |bench| bench.store.unpublished().is_empty())
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_over_is_published_in_its_order_and_marked_in_groups() {
+    let bench = bench();
+    bench.open().await;
+    for batch in 1..=5 {
+        bench.commit(batch, &["t", "t"]);
+    }
+    bench.settled().await;
+    let expected: Vec<_> = (1..=5).flat_map(|batch| [(batch, 0), (batch, 1)]).collect();
+    assert_eq!(bench.fanout.published(), expected);
+    bench.handover.flushed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fan_out_that_fails_leaves_nothing_in_memory_and_gets_everything_when_it_is_back() {
+    let bench = bench();
+    bench.open().await;
+    *bench.fanout.outage.lock().unwrap() = Some(Trouble::Unreachable);
+    bench.commit(1, &["t"]);
+    bench.commit(2, &["t"]);
+    bench
+        .until("it has noticed", |bench| bench.trouble.borrow().is_some())
+        .await;
+    assert!(!bench.handover.is_open());
+    bench
+        .until("leases are given back", |bench| {
+            bench
+                .store
+                .batches
+                .lock()
+                .unwrap()
+                .values()
+                .all(|row| row.lease.is_none())
+        })
+        .await;
+    for batch in 3..=50 {
+        bench.commit(batch, &["t"]);
+    }
+    assert!(bench.handover.take().is_none());
+    let calls = *bench.fanout.calls.lock().unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let tries = *bench.fanout.calls.lock().unwrap() - calls;
+    assert!((10..200).contains(&tries), "{tries} tries in a minute");
+    *bench.fanout.outage.lock().unwrap() = None;
+    bench.settled().await;
+    assert_eq!(
+        bench.fanout.published(),
+        (1..=50).map(|batch| (batch, 0)).collect::<Vec<_>>()
+    );
+    bench.open().await;
+    assert_eq!(*bench.trouble.borrow(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_replica_has_left_is_taken_over_when_its_lease_ends() {
+    let bench = bench();
+    bench.open().await;
+    let dead = Some((Uuid::from_u128(2), Instant::now() + LEASE));
+    bench.store.batches.lock().unwrap().extend([row(1, &["t"], dead)]);
+    tokio::time::sleep(LEASE - Duration::from_millis(1)).await;
+    assert_eq!(bench.fanout.published(), []);
+    bench.settled().await;
+    assert_eq!(bench.fanout.published(), [(1, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_published_before_the_fast_path_begins() {
+    let backlog: BTreeMap<i64, Row> = (1..=600).map(|batch| row(batch, &["t"], None)).collect();
+    let store = FakeStore {
+        batches: Mutex::new(backlog),
+        ..FakeStore::default()
+    };
+    let bench = bench_with(store, FakeFanout::default());
+    bench.open().await;
+    assert_eq!(bench.store.unpublished(), [0; 0]);
+    assert_eq!(
+        bench.fanout.published(),
+        (1..=600).map(|batch| (batch, 0)).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_committed_before_the_fast_path_began_is_not_overtaken() {
+    let bench = bench();
+    bench.open().await;
+    // A flush that began while the handover was closed, and one that began after it.
+    let closed = Debt {
+        lease: Duration::ZERO,
+        ..bench.debt
+    };
+    bench.commit_with(closed, 1, &["t"]);
+    bench.commit(2, &["t"]);
+    bench.settled().await;
+    assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_for_itself_is_parked_and_its_batch_is_marked() {
+    let bench = bench();
+    bench.open().await;
+    bench.commit(1, &["t", "refused", "t"]);
+    bench.settled().await;
+    assert_eq!(bench.fanout.published(), [(1, 0), (1, 2)]);
+    assert_eq!(*bench.store.parked.lock().unwrap(), [Cursor::new(1, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_nobody_knows_parks_the_event_that_it_is_about_once_others_go_well() {
+    let bench = bench();
+    bench.open().await;
+    bench.commit(1, &["odd"]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*bench.store.parked.lock().unwrap(), []);
+    assert_eq!(*bench.trouble.borrow(), Some(Trouble::Odd));
+    bench.commit(2, &["t"]);
+    bench.settled().await;
+    assert_eq!(bench.fanout.published(), [(2, 0)]);
+    assert_eq!(*bench.store.parked.lock().unwrap(), [Cursor::new(1, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_stopped_half_way_goes_on_where_it_stopped() {
+    let store = FakeStore {
+        batches: Mutex::new([row(1, &["t"; 8], None)].into()),
+        ..FakeStore::default()
+    };
+    let fanout = FakeFanout {
+        script: Mutex::new([None, Some(Trouble::Full), None, Some(Trouble::ReadOnly)].into()),
+        ..FakeFanout::default()
+    };
+    let bench = bench_with(store, fanout);
+    bench.settled().await;
+    assert_eq!(
+        bench.fanout.published(),
+        (0..8).map(|position| (1, position)).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_too_long_in_memory_is_left_to_the_outbox() {
+    let bench = bench();
+    bench.open().await;
+    bench
+        .store
+        .batches
+        .lock()
+        .unwrap()
+        .extend([row(1, &["t"], Some((bench.debt.owner, Instant::now() + LEASE)))]);
+    let since = Instant::now();
+    tokio::time::sleep(LEASE / 2 + Duration::from_millis(1)).await;
+    bench.handover.push(Committed {
+        batch: 1,
+        // What memory holds differs here from the store, to tell which of them was published.
+        events: events(9, &["t"]),
+        bytes: 1,
+        since,
+        is_leased: true,
+    });
+    bench.settled().await;
+    assert_eq!(bench.fanout.published(), [(1, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_no_marks_gets_them_later() {
+    let bench = bench();
+    bench.open().await;
+    bench.commit(1, &["t"]);
+    *bench.store.is_down.lock().unwrap() = true;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(bench.store.unpublished(), [1]);
+    *bench.store.is_down.lock().unwrap() = false;
+    bench.settled().await;
+    assert_eq!(bench.fanout.published(), [(1, 0)], "published once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_stops_publishes_its_queue_and_gives_its_leases_back() {
+    let bench = bench();
+    bench.open().await;
+    bench.commit(1, &["t"]);
+    // A flush whose reply was lost: under our lease, and never handed over.
+    bench
+        .store
+        .batches
+        .lock()
+        .unwrap()
+        .extend([row(2, &["t"], Some((bench.debt.owner, Instant::now() + LEASE)))]);
+    bench.stop.cancel();
+    bench.relay.await.unwrap();
+    assert_eq!(bench.fanout.published(), [(1, 0)]);
+    let batches = bench.store.batches.lock().unwrap();
+    assert!(batches[&1].is_published);
+    assert!(batches[&2].lease.is_none() && !batches[&2].is_published);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_stops_while_the_fan_out_is_away_gives_all_leases_back() {
+    let bench = bench();
+    bench.open().await;
+    *bench.fanout.outage.lock().unwrap() = Some(Trouble::Unreachable);
+    bench.commit(1, &["t"]);
+    bench.stop.cancel();
+    bench.relay.await.unwrap();
+    assert!(bench.store.batches.lock().unwrap()[&1].lease.is_none());
+}
