@@ -8,6 +8,7 @@ pub mod demo;
 pub mod healthcheck;
 pub mod man;
 pub mod migrate;
+pub mod outbox;
 pub mod prune;
 pub mod publish;
 pub mod serve;
@@ -38,6 +39,7 @@ enum Command {
     Publish(publish::Args),
     Stats(stats::Args),
     Verify(verify::Args),
+    Outbox(outbox::Args),
     Migrate(migrate::Args),
     Prune(prune::Args),
     Healthcheck(healthcheck::Args),
@@ -78,6 +80,7 @@ impl Cli {
             Command::Publish(args) => args.run().await,
             Command::Stats(args) => args.run().await,
             Command::Verify(args) => args.run().await,
+            Command::Outbox(args) => args.run().await,
             Command::Migrate(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
