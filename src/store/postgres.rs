@@ -1,13 +1,14 @@
 //! The store on PostgreSQL 14 or later: the schema in `migrations/postgres`, and who connects to it for what.
 //!
-//! Each writer owns a connection ([`append`]); reads share a few ([`connect::Readers`]); the probe has one of its own, so
-//! that a slow read can never make the service look dead. `sqlx`'s pool is not used: in sqlx 0.9.0 a query that is
+//! Each writer owns a connection ([`append`]); reads share a few ([`connect::Readers`]); the probe and the relay ([`outbox`])
+//! have one each of their own, so that a slow read can never make the service look dead, or hold up the fan-out. `sqlx`'s pool is not used: in sqlx 0.9.0 a query that is
 //! cancelled gives its connection back through a ping without a time limit, so a connection that died silently takes its
 //! place in the pool with it. Here whatever is not surely idle is dropped.
 
 mod append;
 mod connect;
 mod error;
+mod outbox;
 mod prune;
 mod read;
 mod verify;
@@ -20,14 +21,12 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Row};
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
 use self::connect::{Readers, Role, bounded, connect};
 use crate::config::DatabaseUrl;
-use crate::event::{Cursor, Timestamp, Topic};
+use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, Lease, LedgerPruned, List, Outbox, Page, Parked, Portion, Prune, Pruned, Refused,
-    Settled, Store, StoreError, StoreStats, Verification, Walk,
+    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Settled, Store, StoreError, StoreStats, Verification, Walk,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -66,6 +65,7 @@ pub struct Postgres {
     readers: Readers,
     probe: Mutex<Option<PgConnection>>,
     pruner: Mutex<Option<PgConnection>>,
+    relay: Mutex<Option<PgConnection>>,
 }
 
 impl Postgres {
@@ -83,6 +83,7 @@ impl Postgres {
             options,
             probe: Mutex::new(None),
             pruner: Mutex::new(None),
+            relay: Mutex::new(None),
         })
     }
 
@@ -248,7 +249,7 @@ impl Store for Postgres {
 
     async fn close(&self) {
         self.readers.close().await;
-        for slot in [&self.probe, &self.pruner] {
+        for slot in [&self.probe, &self.pruner, &self.relay] {
             if let Some(pg) = slot.lock().await.take() {
                 close(pg).await;
             }
@@ -304,41 +305,4 @@ async fn close(pg: PgConnection) {
     if let Err(error) = bounded(PROBE_TIMEOUT, "closing", pg.close()).await {
         tracing::debug!(%error, "closing a connection");
     }
-}
-
-#[async_trait]
-impl Outbox for Postgres {
-    async fn claim_unpublished(&self, _lease: Lease, _limit: u32) -> Result<Vec<i64>, StoreError> {
-        Err(not_built())
-    }
-    async fn events_of(
-        &self,
-        _batches: &[i64],
-        _after: Option<Cursor>,
-        _bytes_max: usize,
-    ) -> Result<Portion, StoreError> {
-        Err(not_built())
-    }
-    async fn mark_published(&self, _owner: Uuid, _batches: &[i64]) -> Result<u64, StoreError> {
-        Err(not_built())
-    }
-    async fn release(&self, _owner: Uuid, _batches: Option<&[i64]>) -> Result<u64, StoreError> {
-        Err(not_built())
-    }
-    async fn park(&self, _refused: &[Refused]) -> Result<(), StoreError> {
-        Err(not_built())
-    }
-    async fn parked(&self, _after: Cursor, _limit: u32) -> Result<Vec<Parked>, StoreError> {
-        Err(not_built())
-    }
-    async fn unpark(&self, _events: &[Cursor]) -> Result<u64, StoreError> {
-        Err(not_built())
-    }
-    async fn prune_ledger(&self, _after: i64, _age: Duration, _limit: u32) -> Result<LedgerPruned, StoreError> {
-        Err(not_built())
-    }
-}
-
-fn not_built() -> StoreError {
-    StoreError::new(ErrorClass::Unexpected, "not built yet")
 }

@@ -1,13 +1,14 @@
 //! The embedded store on SQLite: one file, the schema in `migrations/sqlite`, and who opens it for what.
 //!
 //! One writer ([`append`]) and a few readers ([`connect::Readers`]) on one file in WAL mode, with `synchronous = full`: an
-//! answer means that the write-ahead log was synced. SQLite calls block, so reads run on tokio's threads for blocking work,
+//! answer means that the write-ahead log was synced. (The relay's connection ([`outbox`]) waits for the disk only where it must.) SQLite calls block, so reads run on tokio's threads for blocking work,
 //! and the writer hands its thread's other tasks over while it commits. Other processes may open the same file, to `verify`
 //! it or to `prune` it; only one may serve from it ([`connect::claim`]).
 
 mod append;
 mod connect;
 mod error;
+mod outbox;
 mod prune;
 mod read;
 mod schema;
@@ -20,14 +21,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::TransactionBehavior;
-use uuid::Uuid;
 
 use self::connect::{Link, Readers, Role, StoreFile, blocking, closed};
 use self::error::during;
-use crate::event::{Cursor, Timestamp, Topic};
+use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, Lease, LedgerPruned, List, Outbox, Page, Parked, Portion, Prune, Pruned, Refused,
-    Settled, Store, StoreError, StoreStats, Verification, Walk,
+    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Settled, Store, StoreError, StoreStats, Verification, Walk,
 };
 
 /// The first version whose write-ahead log loses nothing: before it, a checkpoint that met a reset of the log could.
@@ -45,6 +44,8 @@ pub struct Sqlite {
     file: Arc<StoreFile>,
     readers: Readers,
     probe: Arc<tokio::sync::Mutex<()>>,
+    /// The connection that writes to the outbox; `None`: it is opened by the next call.
+    relay: Arc<tokio::sync::Mutex<Option<Link>>>,
     claim: std::sync::Mutex<Option<File>>,
 }
 
@@ -63,6 +64,7 @@ impl Sqlite {
             readers: Readers::new(file.clone()),
             file,
             probe: Arc::default(),
+            relay: Arc::default(),
             claim: std::sync::Mutex::default(),
         })
     }
@@ -209,46 +211,10 @@ impl Store for Sqlite {
 
     async fn close(&self) {
         self.readers.close();
+        self.relay.lock().await.take();
         self.claim
             .lock()
             .expect("nothing panics while it holds the claim")
             .take();
     }
-}
-
-#[async_trait]
-impl Outbox for Sqlite {
-    async fn claim_unpublished(&self, _lease: Lease, _limit: u32) -> Result<Vec<i64>, StoreError> {
-        Err(not_built())
-    }
-    async fn events_of(
-        &self,
-        _batches: &[i64],
-        _after: Option<Cursor>,
-        _bytes_max: usize,
-    ) -> Result<Portion, StoreError> {
-        Err(not_built())
-    }
-    async fn mark_published(&self, _owner: Uuid, _batches: &[i64]) -> Result<u64, StoreError> {
-        Err(not_built())
-    }
-    async fn release(&self, _owner: Uuid, _batches: Option<&[i64]>) -> Result<u64, StoreError> {
-        Err(not_built())
-    }
-    async fn park(&self, _refused: &[Refused]) -> Result<(), StoreError> {
-        Err(not_built())
-    }
-    async fn parked(&self, _after: Cursor, _limit: u32) -> Result<Vec<Parked>, StoreError> {
-        Err(not_built())
-    }
-    async fn unpark(&self, _events: &[Cursor]) -> Result<u64, StoreError> {
-        Err(not_built())
-    }
-    async fn prune_ledger(&self, _after: i64, _age: Duration, _limit: u32) -> Result<LedgerPruned, StoreError> {
-        Err(not_built())
-    }
-}
-
-fn not_built() -> StoreError {
-    StoreError::new(ErrorClass::Unexpected, "not built yet")
 }

@@ -220,7 +220,7 @@ fn signed(number: u32) -> i32 {
     i32::try_from(number).expect("a batch has fewer than 2^31 events")
 }
 
-fn interval(length: Duration) -> PgInterval {
+pub(super) fn interval(length: Duration) -> PgInterval {
     PgInterval {
         months: 0,
         days: 0,

@@ -27,6 +27,8 @@ pub(super) enum Role {
     Probe,
     /// Removing old events, beside the service.
     Pruner,
+    /// The outbox: claims, marks, what is parked.
+    Relay,
     /// Migrations and recounts, which may take long.
     Admin,
 }
@@ -44,6 +46,7 @@ impl Role {
             Role::Reader => "eventsieve reader",
             Role::Probe => "eventsieve probe",
             Role::Pruner => "eventsieve prune",
+            Role::Relay => "eventsieve relay",
             Role::Admin => "eventsieve",
         }
     }
@@ -65,6 +68,14 @@ impl Role {
             Role::Pruner => concat!(
                 everybody!(),
                 "set lock_timeout = '3s'; set statement_timeout = '60s';
+                 set default_transaction_isolation = 'read committed';"
+            ),
+            // A claim or a mark that is lost in a crash of the server only means that a batch is published again, so no
+            // commit waits for the disk (what must be durable says so itself). Nobody holds a lock for long that the relay
+            // wants: one that lasts is given up and asked for again.
+            Role::Relay => concat!(
+                everybody!(),
+                "set synchronous_commit = off; set lock_timeout = '1s'; set statement_timeout = '5s';
                  set default_transaction_isolation = 'read committed';"
             ),
             Role::Admin => concat!(everybody!(), "set lock_timeout = 0; set statement_timeout = 0;"),

@@ -12,13 +12,14 @@ use crate::event::Cursor;
 use crate::store::{Prune, Pruned, StoreError};
 
 /// One step: $1, $2 the place behind which it begins, $3 the time before which events go, $4 how many it looks at, $5 whether
-/// it only counts. Rows are found again by their ctid, which is good for the statement's own snapshot: no plan can make a
+/// it only counts. What is parked is not published, though its batch is. Rows are found again by their ctid, which is good for the statement's own snapshot: no plan can make a
 /// scan of it. Counters change in the order of topics, as a flush changes them; `high_water` keeps the number of a batch that
 /// is gone from coming again.
 const STEP: &str = "
     with page as materialized (
         select e.ctid as row, e.batch, e.position, e.received_at < $3 as is_old,
-               exists (select from batches b where b.batch = e.batch and b.published_at is null) as is_unpublished
+               exists (select from batches b where b.batch = e.batch and b.published_at is null)
+                   or exists (select from parked p where p.batch = e.batch and p.position = e.position) as is_unpublished
         from events e where (e.batch, e.position) > ($1, $2)
         order by e.batch, e.position limit $4
     ), gone as (

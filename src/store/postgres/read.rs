@@ -49,6 +49,7 @@ macro_rules! columns {
         "e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position"
     };
 }
+pub(super) use columns;
 
 /// The filters that no index serves. All statements bind $1 topic, $2 event_id, $3 source, $4 since, $5 until.
 macro_rules! checks {
@@ -107,7 +108,58 @@ macro_rules! list {
     };
 }
 
-/// $6, $7: after this place; $8: rows to examine; $9: limit. The columns `scanned_*` tell how far the page looked.
+/// Two common table expressions that end a page of the rows `examined` before its payloads exceed `$max` bytes, so that
+/// the server does not send what would be thrown away. `x` counts the rows, and tells whether they fit as a whole: what is
+/// not compressed has its size beside it, and a page of small events costs no more than that look. `cut` is the first place
+/// of `$page` that is out (a place beyond all if there is none); it is computed where it is asked for, reads payloads one by
+/// one, and none behind the cut.
+macro_rules! cut {
+    ($page:expr, $max:literal) => {
+        concat!(
+            "x as materialized (
+                select count(*) as scanned,
+                       coalesce(sum(pg_column_size(payload)), 0) <= ",
+            $max,
+            "::bigint and count(pg_column_compression(payload)) = 0 as fits
+                from examined
+            ), cut as materialized (
+                select coalesce(k.batch, 9223372036854775807) as batch, coalesce(k.position, 0) as position
+                from (select) one left join (
+                    select k.batch, k.position from (
+                        select e.batch, e.position, row_number() over w as number,
+                               sum(octet_length(e.payload::text)) over w as bytes
+                        from (",
+            $page,
+            ") e window w as (order by e.batch, e.position rows unbounded preceding)
+                    ) k
+                    where k.number > 1 and k.bytes > ",
+            $max,
+            "::bigint order by k.batch, k.position limit 1
+                ) k on true
+            )"
+        )
+    };
+}
+pub(super) use cut;
+
+/// Whether the row `e` is before the cut.
+macro_rules! before_cut {
+    () => {
+        "case when (select fits from x) then true
+              else (e.batch, e.position) < (select batch, position from cut) end"
+    };
+}
+pub(super) use before_cut;
+
+/// Whether anything is behind the cut.
+macro_rules! is_cut {
+    () => {
+        "case when x.fits then false else (select batch from cut) < 9223372036854775807 end as is_cut"
+    };
+}
+pub(super) use is_cut;
+
+/// $6, $7: after this place; $8: rows to examine; $9: limit; $10: bytes. The columns `scanned_*` tell how far the page looked.
 macro_rules! walk {
     ($road:ident) => {
         concat!(
@@ -115,12 +167,13 @@ macro_rules! walk {
                 select e.* from events e
                 where ", $road!(), " and (e.batch, e.position) > ($6::bigint, $7::int) and e.batch < (select edge from s)
                 order by e.batch, e.position limit $8::bigint
-            )
-            select s.edge, s.horizon, x.scanned, l.batch as scanned_batch, l.position as scanned_position, p.*
-            from s cross join (select count(*) as scanned from examined) x
+            ), ", cut!(concat!("select e.* from examined e where ", checks!(), " order by e.batch, e.position limit $9::bigint"), "$10"), "
+            select s.edge, s.horizon, x.scanned, ", is_cut!(), ",
+                   l.batch as scanned_batch, l.position as scanned_position, p.*
+            from s cross join x
                 left join (select batch, position from examined order by batch desc, position desc limit 1) l on true
                 left join (
-                    select ", columns!(), " from examined e where ", checks!(), "
+                    select ", columns!(), " from examined e where ", checks!(), " and ", before_cut!(), "
                     order by e.batch, e.position limit $9::bigint
                 ) p on true
             order by p.batch, p.position"
@@ -157,13 +210,14 @@ const STATS: &str = concat!(
            coalesce(sum(t.duplicate_dropped), 0)::bigint as duplicate_dropped,
            coalesce(sum(t.conflicts), 0)::bigint as conflicts, coalesce(sum(t.pruned), 0)::bigint as pruned,
            count(t.topic) as topics, (select batches from o) as outbox_batches, (select oldest from o) as outbox_oldest,
+           (select count(*) from parked) as parked,
            (select edge from s) as edge, (select horizon from s) as horizon,
            ",
     unsettled_seconds!("(select edge from s)"),
     " as unsettled_seconds
     from t)
     union all
-    (select topic, received, unique_processed, duplicate_dropped, conflicts, pruned, null, null, null, null, null, null
+    (select topic, received, unique_processed, duplicate_dropped, conflicts, pruned, null, null, null, null, null, null, null
     from t order by unique_processed desc, topic limit $1)"
 );
 
@@ -256,6 +310,7 @@ pub(super) async fn walk(pg: &mut PgConnection, walk: &Walk) -> Result<Page, Sto
         .bind(walk.after.position())
         .bind(scan)
         .bind(limit)
+        .bind(i64::try_from(walk.bytes_max).unwrap_or(i64::MAX))
         .fetch_all(pg)
         .await
         .map_err(during("walking over events"))?;
@@ -269,7 +324,7 @@ pub(super) async fn walk(pg: &mut PgConnection, walk: &Walk) -> Result<Page, Sto
     let edge = edge(first)?;
     let scanned: i64 = first.try_get("scanned").map_err(decoding)?;
     let events = stored_events(&rows)?;
-    let is_full = events.len() == walk.limit as usize;
+    let is_full = events.len() == walk.limit as usize || first.try_get("is_cut").map_err(decoding)?;
     let next = match (events.last(), scanned_to(first)?) {
         (Some(last), _) if is_full => last.cursor,
         (_, Some(last)) if scanned == scan => last,
@@ -298,7 +353,7 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
             topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
             outbox_batches: totals.try_get("outbox_batches")?,
             outbox_oldest_seconds: totals.try_get("outbox_oldest")?,
-            parked: 0,
+            parked: totals.try_get("parked")?,
             settled: settled_of(totals)?,
         })
     };
@@ -374,7 +429,7 @@ fn scanned_to(row: &PgRow) -> Result<Option<Cursor>, StoreError> {
 }
 
 /// The events of a page. A page of none is one row whose event is null.
-fn stored_events(rows: &[PgRow]) -> Result<Vec<StoredEvent>, StoreError> {
+pub(super) fn stored_events(rows: &[PgRow]) -> Result<Vec<StoredEvent>, StoreError> {
     let has_event = |row: &&PgRow| !matches!(row.try_get::<Option<&str>, _>("topic"), Ok(None));
     rows.iter()
         .filter(has_event)
@@ -383,7 +438,7 @@ fn stored_events(rows: &[PgRow]) -> Result<Vec<StoredEvent>, StoreError> {
         .map_err(decoding)
 }
 
-fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
+pub(super) fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
     let text = |column| row.try_get::<String, _>(column);
     let event = Event {
         topic: Topic::from_stored(text("topic")?),

@@ -15,7 +15,7 @@ const TOTALS: &str = "
     from topic_counts";
 
 /// Each statement finds at most this many faults of its kind, one sentence a row.
-const CHECKS: [&str; 5] = [
+const CHECKS: [&str; 6] = [
     "select format('topic %s: %s rows, but its counters say %s', coalesce(r.topic, c.topic), coalesce(r.rows, 0), coalesce(c.kept, 0))
      from (select topic, count(*) as rows from events group by topic) r
      full join (select topic, sum(unique_processed - pruned)::bigint as kept from topic_counts group by topic) c using (topic)
@@ -36,6 +36,9 @@ const CHECKS: [&str; 5] = [
     "select format('batch %s is owed to the fan-out but has no events', b.batch)
      from batches b where b.published_at is null and not exists (select from events e where e.batch = b.batch)
      order by b.batch limit 20",
+    "select format('event %s of topic %s is parked but is not in the log', p.event_id, p.topic)
+     from parked p left join events e on (e.topic, e.event_id, e.batch, e.position) = (p.topic, p.event_id, p.batch, p.position)
+     where e.batch is null order by p.batch, p.position limit 20",
 ];
 
 /// Recounts. All queries see the snapshot of the first.

@@ -307,6 +307,6 @@ pub(super) fn timestamp(micros: i64) -> rusqlite::Result<Timestamp> {
     Timestamp::from_micros(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, micros))
 }
 
-fn in_micros(time: Duration) -> i64 {
+pub(super) fn in_micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

@@ -37,6 +37,8 @@ pub(super) enum Role {
     Writer,
     /// Reads only.
     Reader,
+    /// Writes to the outbox.
+    Relay,
 }
 
 /// The file that a store is kept in: its name, and which file that was when it was first opened.
@@ -118,7 +120,7 @@ impl Link {
             match role {
                 Role::Reader => connection.pragma_update(None, "query_only", true)?,
                 Role::Writer => connection.execute_batch(WRITER_CACHE)?,
-                Role::Migrator => {}
+                Role::Migrator | Role::Relay => {}
             }
             // The file is opened for real by the first look into it.
             connection.query_row("select count(*) from sqlite_schema", [], |_| Ok(()))?;

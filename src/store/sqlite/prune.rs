@@ -8,9 +8,11 @@ use super::error::during;
 use crate::event::Cursor;
 use crate::store::{Prune, Pruned, StoreError};
 
+/// What is parked is not published, though its batch is.
 const PAGE: &str = "
     select e.rowid, e.topic, e.batch, e.position, e.received_at < ?3,
            exists (select 1 from batches b where b.batch = e.batch and b.published_at is null)
+               or exists (select 1 from parked p where p.batch = e.batch and p.position = e.position)
     from events e indexed by events_log_idx
     where (e.batch, e.position) > (?1, ?2)
     order by e.batch, e.position limit ?4";

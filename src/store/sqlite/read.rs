@@ -27,7 +27,8 @@ const TOTALS: &str = "
 
 const TOPICS: &str = "select topic, unique_processed from topic_counts order by unique_processed desc, topic limit ?1";
 
-const OUTBOX: &str = "select count(*), min(received_at) from batches where published_at is null";
+const OUTBOX: &str = "
+    select count(*), min(received_at), (select count(*) from parked) from batches where published_at is null";
 
 const TOPIC_COUNTS: &str = "
     select received, unique_processed, duplicate_dropped, conflicts, pruned from topic_counts where topic = ?1";
@@ -37,6 +38,7 @@ macro_rules! columns {
         "topic, event_id, occurred_at, source, payload, received_at, batch, position"
     };
 }
+pub(super) use columns;
 
 /// A statement that lists: `$direction` orders, `$behind` compares with where it goes on.
 macro_rules! list {
@@ -184,22 +186,53 @@ pub(super) fn walk(connection: &Connection, walk: &Walk) -> Result<Page, StoreEr
         ..List::default()
     };
     let read = || {
-        let (mut events, mut scanned, mut last) = (Vec::new(), 0, walk.after);
+        let (mut taken, mut scanned, mut last) = (Taken::new(walk.bytes_max), 0, walk.after);
         each(connection, &examined, &road, |row| {
             scanned += 1;
-            last = cursor(row)?;
-            if !is_checked || matches(&walk.filter, row)? {
-                events.push(stored_event(row)?);
+            let is_wanted = !is_checked || matches(&walk.filter, row)?;
+            if is_wanted && !taken.take(row)? {
+                return Ok(false);
             }
-            Ok(events.len() < walk.limit as usize)
+            last = cursor(row)?;
+            Ok(taken.events.len() < walk.limit as usize)
         })?;
-        Ok((events, scanned, last, settled(connection)?.edge))
+        Ok((taken, scanned, last, settled(connection)?.edge))
     };
-    let (events, scanned, last, edge) = read().map_err(during("walking over events"))?;
-    let is_full = events.len() == walk.limit as usize;
+    let (taken, scanned, last, edge) = read().map_err(during("walking over events"))?;
+    let Taken { events, is_cut, .. } = taken;
+    let is_full = events.len() == walk.limit as usize || is_cut;
     let is_last = !is_full && scanned < scan;
     let next = if is_last { edge.max(walk.after) } else { last };
     Ok(Page { events, next, is_last })
+}
+
+/// Events whose payloads have at most so many bytes together, or a single one.
+pub(super) struct Taken {
+    pub(super) events: Vec<StoredEvent>,
+    /// Whether an event was left out.
+    pub(super) is_cut: bool,
+    bytes_left: usize,
+}
+
+impl Taken {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            events: Vec::new(),
+            is_cut: false,
+            bytes_left: bytes_max,
+        }
+    }
+
+    /// Takes the event of a row, and says whether there was room for it.
+    pub(super) fn take(&mut self, row: &Row<'_>) -> rusqlite::Result<bool> {
+        let bytes = row.get_ref("payload")?.as_str()?.len();
+        self.is_cut = !self.events.is_empty() && bytes > self.bytes_left;
+        if !self.is_cut {
+            self.bytes_left = self.bytes_left.saturating_sub(bytes);
+            self.events.push(stored_event(row)?);
+        }
+        Ok(!self.is_cut)
+    }
 }
 
 /// Whether a row passes the filters that no index serves.
@@ -225,9 +258,9 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
             .prepare_cached(TOPICS)?
             .query_map([TOPICS_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        let (outbox_batches, oldest): (i64, Option<i64>) = connection
+        let (outbox_batches, oldest, parked): (i64, Option<i64>, i64) = connection
             .prepare_cached(OUTBOX)?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(0));
         Ok(StoreStats {
             counts,
@@ -235,7 +268,7 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
             topics,
             outbox_batches,
             outbox_oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),
-            parked: 0,
+            parked,
             settled: settled(connection)?,
         })
     };
@@ -277,7 +310,7 @@ fn cursor(row: &Row<'_>) -> rusqlite::Result<Cursor> {
     Ok(Cursor::new(row.get("batch")?, row.get("position")?))
 }
 
-fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+pub(super) fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let text = |column| row.get::<_, String>(column);
     Ok(StoredEvent {
         event: Event {

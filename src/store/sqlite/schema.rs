@@ -9,9 +9,10 @@ use super::error::during;
 use crate::store::{ErrorClass, StoreError};
 
 /// The steps of the schema; how many a file has is its `user_version`.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/sqlite/0001_log.sql"),
     include_str!("../../../migrations/sqlite/0002_append_v1.sql"),
+    include_str!("../../../migrations/sqlite/0003_parked.sql"),
 ];
 
 /// What the file says that it is (`application_id`): "evsv".

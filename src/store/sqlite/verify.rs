@@ -13,7 +13,7 @@ const TOTALS: &str = "
     from topic_counts";
 
 /// Each statement finds at most this many faults of its kind, one sentence a row.
-const CHECKS: [&str; 6] = [
+const CHECKS: [&str; 7] = [
     "select format('topic %s: %d rows, but its counters say %d', coalesce(r.topic, c.topic), coalesce(r.rows, 0), coalesce(c.kept, 0))
      from (select topic, count(*) as rows from events group by topic) r
      full join (select topic, unique_processed - pruned as kept from topic_counts) c on c.topic = r.topic
@@ -35,6 +35,10 @@ const CHECKS: [&str; 6] = [
      order by b.batch limit 20",
     "select format('batch %d is in the log, which says that the last one is %d', max(e.batch), l.last_batch)
      from events e, log l where e.batch > l.last_batch having count(*) > 0",
+    "select format('event %s of topic %s is parked but is not in the log', p.event_id, p.topic)
+     from parked p left join events e
+         on (e.topic, e.event_id, e.batch, e.position) = (p.topic, p.event_id, p.batch, p.position)
+     where e.batch is null order by p.batch, p.position limit 20",
 ];
 
 /// Recounts, in the snapshot of the connection's transaction.
