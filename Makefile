@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint fmt doc deny advisories check flush-cost clean
+.PHONY: help demo run test lint fmt doc deny advisories check flush-cost fanout-cost clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ check: ## all that CI runs: lint, deny, doc, test
 
 flush-cost: ## measure what one flush costs, in a release build
 	deploy/test-services.sh cargo run --release --locked -p integration-tests --bin flush-cost
+
+fanout-cost: ## measure what the fan-out to Redis costs, in a release build
+	cargo build --release --locked --workspace
+	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/fanout-cost
 
 clean: ## remove all that was built
 	cargo clean

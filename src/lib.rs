@@ -1,4 +1,5 @@
-//! **eventsieve**: publish an event as often as you like; it is stored once and counted once.
+//! **eventsieve**: publish an event as often as you like; it is stored once, counted once, and handed to every subscriber at
+//! least once.
 //!
 //! This page is the map. Who reads nothing else can name the file for any change.
 //!
@@ -16,7 +17,10 @@
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/culprits.rs` (what the store refuses of a request) |
-//! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
+//! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); `outbox.rs` (what was published); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, the outbox, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
+//! | 2 | [`outbox`] | the relay: publishes what was committed, and repairs what was not published; `ledger.rs` keeps the ledger small |
+//! | 2 | [`follow`] | the fan-out inside the process: the watcher of the settled edge, the shared tail (`tail.rs`), followers |
+//! | 1 | [`fanout`] | the contract of a fan-out; `redis.rs` (channels and stream); `handover.rs` (where writers leave what the relay takes) |
 //! | 1 | [`telemetry`] | logs |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
 //! | 0 | [`config`] | flags and environment |
@@ -39,8 +43,12 @@
 //!    same order; each keeps its position, the order of arrival.
 //! 6. [`store::Appender::append`] is one transaction, and on PostgreSQL one statement: the ledger row, the events, the first copies of the
 //!    duplicates, the counters. It answers with an [`store::Outcome`] for each row.
-//! 7. The writer turns outcomes into an [`ingest::Verdict`] for each event and answers every request with its own, in its own
-//!    order; `http/publish.rs` renders them.
+//! 7. The writer leaves what was stored at the [`fanout::Handover`], without waiting, turns outcomes into an
+//!    [`ingest::Verdict`] for each event and answers every request with its own, in its own order; `http/publish.rs` renders them.
+//! 8. The [`outbox::Relay`] publishes the batch in one pipeline ([`fanout::Fanout::publish`]) and marks it published together
+//!    with later ones; or, when Redis is away or behind, finds it in the outbox when it is back.
+//! 9. The watcher ([`follow::Live::watch`]) reads it once it is settled, and every [`follow::Follower`] gets it
+//!    (`http/stream.rs`).
 //!
 //! # What must stay true
 //!
@@ -54,11 +62,16 @@
 //! - **One bad request hurts nobody else.** What the store would refuse is refused by `event`; if it still refuses a batch,
 //!   the writer bisects it by request, and a lenient request by event, in rehearsals that are rolled back.
 //! - **A request is whole.** Its events are never in two flushes.
+//! - **Nothing stored is left unpublished.** The ledger row of a flush is also its row in the outbox, in the same transaction; it
+//!   is marked only after Redis has acknowledged every event of it, or parked it. Until then somebody holds a lease on it or
+//!   anybody may claim it.
+//! - **Redis never makes publishing slow or fail.** A writer never waits at the handover, and what is in it is bounded.
 //! - **A walk never skips.** It stops at the settled edge ([`store::Settled`]), below the oldest transaction that still runs.
 //!   Lists do not use the edge, so they show what was acknowledged.
 //! - **Memory for what is published is bounded** by one budget of bytes and one of events, each from arrival to the end of the
-//!   flush, and by the buffer of a connection. What is *read* is bounded by the number of events of a page only: a page of
-//!   1000 events of 256 KiB each is large, and a reader that is slow to take it keeps it in memory.
+//!   flush, by the handover's own bound, and by the buffer of a connection. Walks and followers are bounded by bytes, too. A
+//!   *list* is bounded by its number of events only: a page of 1000 events of 256 KiB each is large, and a reader that is slow
+//!   to take it keeps it in memory.
 //!
 //! # Where this differs from the design
 //!
@@ -77,6 +90,13 @@
 //!   would keep `verify` and `prune` out as well.
 //! - Two files of the same name are never mixed up: a store whose file was removed or replaced takes no more events, for
 //!   what were acknowledged would be gone with the process.
+//! - The watcher of the settled edge asks the store every 50 ms while somebody follows, and subscribes to nothing: an empty look
+//!   is cheaper than to take in every event from Redis, and it hears of other replicas as soon without Redis as with it.
+//! - With a stream, its entries and the channel's messages go in one `MULTI`: a Redis that is full refuses both, so that a
+//!   retry repeats nothing. Without one, `ROLE` goes with each pipeline, for a replica would take `PUBLISH` and tell nobody.
+//! - While the relay is aside, batches are committed under a lease of no length, and what is repaired is read back many batches
+//!   at a time: so it drains faster than small commits come in.
+//! - The ledger is pruned by a task of its own, with or without Redis: every flush has a row in it.
 //! - A newer schema is accepted with a warning: migrations only add, so that an older replica can be rolled back to.
 
 pub mod cli;
