@@ -10,6 +10,7 @@ mod counters;
 mod health;
 mod list;
 mod outbox;
+mod outbox_postgres;
 mod payloads;
 mod postgres;
 mod programs;
@@ -361,6 +362,24 @@ conformance! {
             a_batch_with_a_lease_is_owed_to_the_fan_out
             a_batch_without_a_lease_is_born_published
             a_batch_that_stored_nothing_is_born_published
+            the_oldest_are_claimed_first_and_no_more_than_asked_for
+            what_is_claimed_is_left_alone_until_its_lease_ends
+            the_lease_of_a_flush_holds_others_off
+            a_lease_of_no_length_can_be_claimed_at_once
+            what_is_marked_is_owed_no_more
+            a_mark_or_a_release_by_a_former_owner_does_nothing
+            an_owner_whose_lease_has_ended_marks_what_nobody_else_has_claimed
+            what_is_released_can_be_claimed_at_once
+            claimers_at_the_same_moment_never_claim_the_same
+            the_events_of_a_batch_come_in_its_order
+            a_portion_ends_before_it_has_too_many_bytes
+            a_batch_of_many_events_is_read_in_portions
+            parked_events_are_listed_in_log_order
+            an_event_that_is_parked_again_has_the_new_reason_and_the_old_time
+            what_the_fan_out_has_taken_is_parked_no_longer
+            the_ledger_is_pruned_in_steps_up_to_what_is_young
+            what_is_unpublished_or_was_published_lately_stays_in_the_ledger
+            numbers_never_come_again_when_the_ledger_is_empty
         }
         list {
             every_filter_in_both_orders_with_limit_and_offset
@@ -378,6 +397,8 @@ conformance! {
             a_walk_that_is_at_the_end_goes_on_with_what_comes_later
             a_rare_filter_gives_short_pages_that_move_on
             a_walk_beside_two_writers_skips_nothing
+            a_page_ends_before_it_has_too_many_bytes
+            a_page_of_a_filter_has_as_many_bytes_as_it_may
         }
         health {
             a_store_bears_its_name
@@ -402,11 +423,13 @@ conformance! {
             two_events_at_one_place_are_found
             a_missing_ledger_row_is_found
             an_outbox_row_without_events_is_found
+            a_parked_event_that_is_gone_is_found
         }
         prune {
             what_is_old_goes_and_what_is_not_stays
             only_counting_changes_nothing_and_says_the_same
             what_is_not_published_is_kept
+            what_is_parked_is_kept
             a_step_that_meets_nothing_old_is_the_last
             a_pruned_identity_is_accepted_anew
             cursors_stay_good

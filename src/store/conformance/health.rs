@@ -1,8 +1,12 @@
 //! Reachable, writable, durable, closed.
 
+use std::time::Duration;
+
+use uuid::Uuid;
+
 use super::{Bed, Writer, event, listed, migrated, settle, topic};
 use crate::event::{Cursor, Timestamp};
-use crate::store::{ErrorClass, Filter, List, Prune, Walk};
+use crate::store::{ErrorClass, Filter, Lease, List, Prune, Walk};
 
 pub(super) async fn a_store_bears_its_name(bed: &dyn Bed) {
     assert_eq!(bed.store().name(), bed.name());
@@ -35,6 +39,14 @@ pub(super) async fn a_store_that_takes_no_writes_says_so(bed: &dyn Bed) {
     assert_eq!(store.probe().await.unwrap_err().class, ErrorClass::ReadOnly);
     assert_eq!(store.probe().await.unwrap_err().class, ErrorClass::ReadOnly);
     assert_eq!(store.appender(0).await.err().unwrap().class, ErrorClass::ReadOnly);
+    let lease = Lease {
+        owner: Uuid::new_v4(),
+        length: Duration::from_secs(1),
+    };
+    for _ in 0..2 {
+        let error = store.claim_unpublished(lease, 1).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::ReadOnly, "{}", error.line());
+    }
     // It can still be read.
     assert_eq!(listed(&store).await.len(), 1);
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
@@ -77,6 +89,11 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
     Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
     listed(&store).await;
     store.probe().await.unwrap();
+    let lease = Lease {
+        owner: Uuid::new_v4(),
+        length: Duration::from_secs(1),
+    };
+    store.claim_unpublished(lease, 1).await.unwrap();
     store.close().await;
     store.close().await;
 
@@ -112,8 +129,16 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
         store.migrate().await.err(),
         store.check_schema().await.err(),
         store.appender(0).await.err(),
+        store.claim_unpublished(lease, 1).await.err(),
+        store.events_of(1, None, 1).await.err(),
+        store.mark_published(lease.owner, &[1]).await.err(),
+        store.release(lease.owner, None).await.err(),
+        store.park(&[]).await.err(),
+        store.parked(Cursor::BEGINNING, 1).await.err(),
+        store.unpark(&[]).await.err(),
+        store.prune_ledger(0, lease.length, 1).await.err(),
     ];
     let classes: Vec<_> = classes.map(|error| error.map(|error| error.class)).to_vec();
-    assert_eq!(classes, [Some(ErrorClass::NotSent); 13]);
+    assert_eq!(classes, [Some(ErrorClass::NotSent); 21]);
     assert_eq!(listed(&bed.store()).await.len(), 1, "another one goes on");
 }

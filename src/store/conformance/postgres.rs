@@ -29,8 +29,12 @@ impl Server {
         self.server.clone().database(&self.database).connect().await.unwrap()
     }
 
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
     /// A transaction that is writing, in *another* database of the server. Other tests wait while it is open.
-    async fn stranger(&self) -> PgConnection {
+    pub(super) async fn stranger(&self) -> PgConnection {
         let mut stranger = self.server.connect().await.unwrap();
         stranger.execute("begin; select pg_current_xact_id()").await.unwrap();
         stranger
@@ -495,6 +499,7 @@ fn a_closed_store_leaves_no_connection_behind() {
     on_postgres(async |bed| {
         let store = migrated(bed).await;
         let (_, _, _) = tokio::join!(listed(&store), listed(&store), store.probe());
+        store.release(Uuid::new_v4(), None).await.unwrap();
         store.close().await;
         let sql = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'eventsieve%'";
         let mut pg = bed.connect().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Bed, Writer, event, events, kinds, listed, migrated, settle, walked};
 use crate::event::{Cursor, StoredEvent, Timestamp};
-use crate::store::{Counts, Prune, Pruned, Store};
+use crate::store::{Counts, Prune, Pruned, Refused, Store};
 
 /// A step over everything that is there now.
 async fn of_all(store: &Arc<dyn Store>) -> Prune {
@@ -102,6 +102,28 @@ pub(super) async fn what_is_not_published_is_kept(bed: &dyn Bed) {
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
     bed.execute("update batches set published_at = received_at").await;
     assert_eq!(pruned(&store, &of_all(&store).await).await, (4, 0));
+    assert_eq!(listed(&store).await, []);
+}
+
+/// Its batch counts as published: what is parked is owed all the same.
+pub(super) async fn what_is_parked_is_kept(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    Writer::of(&store).await.send(&events("t", "", 5)).await;
+    let parked = listed(&store).await[3].cursor;
+    let reason = "too large".to_owned();
+    store.park(&[Refused { cursor: parked, reason }]).await.unwrap();
+    let all = of_all(&store).await;
+    let dry = Prune {
+        dry_run: true,
+        ..all.clone()
+    };
+    assert_eq!(pruned(&store, &dry).await, (4, 1));
+    assert_eq!(pruned(&store, &all).await, (4, 1));
+    assert_eq!(ids(&listed(&store).await), ["3"]);
+    assert_eq!(store.parked(Cursor::BEGINNING, 10).await.unwrap().len(), 1);
+    assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    assert_eq!(store.unpark(&[parked]).await.unwrap(), 1);
+    assert_eq!(pruned(&store, &all).await, (1, 0));
     assert_eq!(listed(&store).await, []);
 }
 

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use clap::Parser;
 use tempfile::TempDir;
 
+use super::outbox::{long, owed};
 use super::{Bed, Options, Writer, event, events, kinds, listed, migrated, run};
 use crate::config::DatabaseUrl;
-use crate::store::{self, ErrorClass, List, Store};
+use crate::store::{self, ErrorClass, List, Refused, Store};
 
 /// A file in a folder of its own.
 pub(super) struct Folder {
@@ -212,6 +213,7 @@ fn nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced() {
         let store = migrated(bed).await;
         let mut writer = Writer::of(&store).await;
         writer.send(&[event("t", "1", "{}")]).await;
+        assert_eq!(store.claim_unpublished(long(), 1).await.unwrap(), [0; 0]);
         let aside = bed.folder.path().join("aside.db");
         for replaced in [false, true] {
             std::fs::rename(bed.path(), &aside).unwrap();
@@ -229,6 +231,8 @@ fn nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced() {
             );
             assert!(writer.connection().ping(super::ATTEMPT).await.is_err());
             assert!(store.probe().await.is_err());
+            let error = store.claim_unpublished(long(), 1).await.unwrap_err();
+            assert!(error.class.breaks_connection(), "{}", error.line());
             std::fs::rename(&aside, bed.path()).unwrap();
         }
         assert_eq!(
@@ -236,6 +240,7 @@ fn nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced() {
             ["duplicate"]
         );
         assert_eq!(listed(&store).await.len(), 1);
+        assert_eq!(store.claim_unpublished(long(), 1).await.unwrap(), [0; 0]);
     });
 }
 
@@ -289,6 +294,62 @@ fn a_commit_is_on_disk_when_it_returns() {
     });
 }
 
+/// What the relay's transactions run with, written down by themselves. Its connection is kept between them.
+#[test]
+fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        bed.execute(
+            "create table seen (synchronous integer);
+             create trigger see_batches after update on batches begin
+                 insert into seen select synchronous from pragma_synchronous;
+             end;
+             create trigger see_park after insert on parked begin
+                 insert into seen select synchronous from pragma_synchronous;
+             end;
+             create trigger see_unpark after delete on parked begin
+                 insert into seen select synchronous from pragma_synchronous;
+             end",
+        )
+        .await;
+        owed(&store, 1).await;
+        let cursor = listed(&store).await[0].cursor;
+        let (lease, reason) = (long(), "no".to_owned());
+        store.park(&[Refused { cursor, reason }]).await.unwrap();
+        store.claim_unpublished(lease, 1).await.unwrap();
+        store.unpark(&[cursor]).await.unwrap();
+        store.release(lease.owner, None).await.unwrap();
+        let connection = bed.connect();
+        let mut statement = connection
+            .prepare("select synchronous from seen order by rowid")
+            .unwrap();
+        let seen: Vec<i64> = statement
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let (normal, full) = (1, 2);
+        assert_eq!(seen, [full, normal, full, normal]);
+    });
+}
+
+/// A command beside the service holds the lock: the relay waits for its turn.
+#[test]
+fn a_claim_waits_for_the_lock_of_another_process() {
+    on_sqlite(async |bed| {
+        let store = migrated(bed).await;
+        let batches = owed(&store, 1).await;
+        store.release(uuid::Uuid::new_v4(), None).await.unwrap();
+        let other = bed.connect();
+        other.execute_batch("begin immediate").unwrap();
+        let mut claim = std::pin::pin!(store.claim_unpublished(long(), 1));
+        let limit = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(limit, &mut claim).await.is_err(), "it waits");
+        other.execute_batch("rollback").unwrap();
+        assert_eq!(claim.await.unwrap(), batches);
+    });
+}
+
 #[test]
 fn a_closed_store_leaves_only_its_file_behind() {
     on_sqlite(async |bed| {
@@ -296,6 +357,7 @@ fn a_closed_store_leaves_only_its_file_behind() {
         store.claim().await.unwrap();
         Writer::of(&store).await.send(&events("t", "", 3)).await;
         listed(&store).await;
+        store.release(uuid::Uuid::new_v4(), None).await.unwrap();
         store.close().await;
         drop(store);
         let mut names: Vec<_> = std::fs::read_dir(bed.folder.path())

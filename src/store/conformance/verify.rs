@@ -92,3 +92,14 @@ pub(super) async fn an_outbox_row_without_events_is_found(bed: &dyn Bed) {
             .ends_with("is owed to the fan-out but has no events")
     );
 }
+
+pub(super) async fn a_parked_event_that_is_gone_is_found(bed: &dyn Bed) {
+    let sql = "insert into parked (batch, position, topic, event_id, parked_at, reason)
+                   select batch, position, topic, event_id, received_at, 'too large' from events where event_id = '3';
+               insert into parked (batch, position, topic, event_id, parked_at, reason)
+                   select batch + 1000, position, topic, event_id, received_at, 'too large' from events where event_id = '3'";
+    assert_eq!(
+        drift(bed, sql).await,
+        "event 3 of topic t is parked but is not in the log"
+    );
+}

@@ -1,8 +1,10 @@
 //! Walks: each event once, in log order.
 
+use std::sync::Arc;
+
 use super::{Bed, Writer, event, events, eventually, list, listed, migrated, settle, walked, walked_by};
 use crate::event::{Cursor, Event, EventId, Source, StoredEvent, Timestamp};
-use crate::store::{Filter, Walk};
+use crate::store::{Filter, Store, Walk};
 
 pub(super) async fn a_walk_shows_everything_once_in_log_order(bed: &dyn Bed) {
     let (store, other) = (migrated(bed).await, bed.store());
@@ -164,4 +166,93 @@ pub(super) async fn a_walk_beside_two_writers_skips_nothing(bed: &dyn Bed) {
     });
     tokio::join!(writing, walking);
     assert_eq!(seen, listed(&store).await);
+}
+
+/// Walks to the end of what is settled: how many events each page had, and all of them.
+async fn pages(store: &Arc<dyn Store>, walk: &Walk) -> (Vec<usize>, Vec<StoredEvent>) {
+    let (mut walk, mut sizes, mut seen) = (walk.clone(), Vec::new(), Vec::new());
+    loop {
+        let page = store.walk(&walk).await.unwrap();
+        let bytes: usize = page
+            .events
+            .iter()
+            .map(|stored| stored.event.payload.as_str().len())
+            .sum();
+        assert!(bytes <= walk.bytes_max || page.events.len() == 1, "{bytes}: {walk:?}");
+        if !page.is_last && page.events.len() < walk.limit as usize {
+            assert_eq!(Some(page.next), page.events.last().map(|stored| stored.cursor));
+        }
+        walk.after = page.next;
+        sizes.push(page.events.len());
+        seen.extend(page.events);
+        if page.is_last {
+            return (sizes, seen);
+        }
+    }
+}
+
+pub(super) async fn a_page_ends_before_it_has_too_many_bytes(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    // In several batches: a page may end within one, and go on into the next.
+    for flush in super::outbox::large().chunks(4) {
+        writer.send(flush).await;
+    }
+    settle(&store).await;
+    let all = listed(&store).await;
+    let one = all[0].event.payload.as_str().len();
+    for (bytes_max, limit, expected) in [
+        (0, 10, vec![1; 6]),
+        (one, 10, vec![1; 6]),
+        (2 * one - 1, 10, vec![1; 6]),
+        (2 * one, 10, vec![2; 3]),
+        (2 * one, 1, vec![1, 1, 1, 1, 1, 1, 0]),
+        (2 * one, 2, vec![2, 2, 2, 0]),
+        (5 * one, 10, vec![5, 1]),
+        (6 * one - 1, 10, vec![5, 1]),
+        (6 * one, 10, vec![6]),
+        (usize::MAX, 10, vec![6]),
+    ] {
+        let walk = Walk {
+            filter: Filter::default(),
+            after: Cursor::BEGINNING,
+            limit,
+            bytes_max,
+        };
+        let (sizes, seen) = pages(&store, &walk).await;
+        assert_eq!(sizes, expected, "{walk:?}");
+        assert_eq!(seen, all, "{walk:?}");
+    }
+}
+
+/// What the filter leaves out does not count, however large it is.
+pub(super) async fn a_page_of_a_filter_has_as_many_bytes_as_it_may(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(5000));
+    for round in 0..10 {
+        let small = Event {
+            source: Source::parse("rare").unwrap(),
+            ..event("t", &format!("small {round}"), r#"{"a":1234}"#)
+        };
+        writer
+            .send(&[event("t", &format!("large {round}"), &large), small])
+            .await;
+    }
+    settle(&store).await;
+    for topic in [None, Some(super::topic("t"))] {
+        let walk = Walk {
+            filter: Filter {
+                source: Some(Source::parse("rare").unwrap()),
+                topic,
+                ..Filter::default()
+            },
+            after: Cursor::BEGINNING,
+            limit: 100,
+            bytes_max: 35,
+        };
+        let (sizes, seen) = pages(&store, &walk).await;
+        assert_eq!(sizes, [3, 3, 3, 1], "{walk:?}");
+        assert!(seen.iter().all(|stored| stored.event.source.as_str() == "rare"));
+    }
 }

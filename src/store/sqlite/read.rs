@@ -202,7 +202,11 @@ pub(super) fn walk(connection: &Connection, walk: &Walk) -> Result<Page, StoreEr
     let Taken { events, is_cut, .. } = taken;
     let is_full = events.len() == walk.limit as usize || is_cut;
     let is_last = !is_full && scanned < scan;
-    let next = if is_last { edge.max(walk.after) } else { last };
+    let next = match events.last() {
+        Some(event) if is_cut => event.cursor,
+        _ if is_last => edge.max(walk.after),
+        _ => last,
+    };
     Ok(Page { events, next, is_last })
 }
 

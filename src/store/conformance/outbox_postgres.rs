@@ -1,0 +1,276 @@
+//! What only the outbox on PostgreSQL can be asked.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor};
+
+use super::outbox::{age, long, owed};
+use super::postgres::{Server, on_postgres};
+use super::{Bed, Writer, event, events, eventually, listed, migrated, settle, walked};
+use crate::event::Cursor;
+use crate::store::Refused;
+
+/// What the relay's connection is doing.
+async fn relay_states(pg: &mut PgConnection) -> Vec<(String, bool)> {
+    let sql = "select state, xact_start is null from pg_stat_activity
+               where datname = current_database() and application_name = 'eventsieve relay'";
+    sqlx::query_as(sql).fetch_all(pg).await.unwrap()
+}
+
+/// Another replica is within its statement: what it has locked is passed over and not waited for.
+#[test]
+fn a_claim_passes_over_what_another_one_has_locked() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let batches = owed(&store, 5).await;
+        let mut other = bed.connect().await;
+        let sql = format!(
+            "begin; select from batches where batch in ({}, {}) for update",
+            batches[0], batches[2]
+        );
+        other.execute(AssertSqlSafe(sql)).await.unwrap();
+        assert_eq!(
+            store.claim_unpublished(long(), 2).await.unwrap(),
+            [batches[1], batches[3]]
+        );
+        other.execute("rollback").await.unwrap();
+        assert_eq!(
+            store.claim_unpublished(long(), 10).await.unwrap(),
+            [batches[0], batches[2], batches[4]]
+        );
+    });
+}
+
+/// A mark waits for a lock no longer than a second, keeps its connection, and succeeds later.
+#[test]
+fn a_mark_gives_way_to_a_lock_that_lasts() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let batches = owed(&store, 1).await;
+        let lease = long();
+        assert_eq!(store.claim_unpublished(lease, 1).await.unwrap(), batches);
+        let mut other = bed.connect().await;
+        other.execute("begin; select from batches for update").await.unwrap();
+        let error = store.mark_published(lease.owner, &batches).await.unwrap_err();
+        assert!(!error.class.breaks_connection(), "{}", error.line());
+        let pid = "select pid from pg_stat_activity where datname = current_database() and application_name = 'eventsieve relay'";
+        let before: i32 = sqlx::query_scalar(pid).fetch_one(&mut other).await.unwrap();
+        other.execute("rollback").await.unwrap();
+        assert_eq!(store.mark_published(lease.owner, &batches).await.unwrap(), 1);
+        let after: i32 = sqlx::query_scalar(pid).fetch_one(&mut other).await.unwrap();
+        assert_eq!(before, after);
+    });
+}
+
+/// While Redis is slow nothing must hold the log's settled edge, or a lock.
+#[test]
+fn no_call_of_the_outbox_leaves_a_transaction_open() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let mut pg = bed.connect().await;
+        let batches = owed(&store, 3).await;
+        let cursor = listed(&store).await[0].cursor;
+        let lease = long();
+        let refused = Refused {
+            cursor,
+            reason: "no".to_owned(),
+        };
+        let idle = [("idle".to_owned(), true)];
+        for call in 0..7 {
+            match call {
+                0 => drop(store.claim_unpublished(lease, 10).await.unwrap()),
+                1 => drop(store.events_of(batches[0], None, 1).await.unwrap()),
+                2 => assert_eq!(store.mark_published(lease.owner, &batches[..1]).await.unwrap(), 1),
+                3 => assert_eq!(store.release(lease.owner, None).await.unwrap(), 2),
+                4 => store.park(std::slice::from_ref(&refused)).await.unwrap(),
+                5 => assert_eq!(store.unpark(&[cursor]).await.unwrap(), 1),
+                _ => drop(store.prune_ledger(0, Duration::ZERO, 1).await.unwrap()),
+            }
+            assert_eq!(relay_states(&mut pg).await, idle, "{call}");
+        }
+    });
+}
+
+/// A stranger's transaction holds the walk back, and not the fan-out.
+#[test]
+fn a_batch_that_is_not_settled_is_claimed_and_read() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let mut writer = Writer::of(&store).await;
+        writer.send(&events("t", "before ", 1)).await;
+        settle(&store).await;
+        let (_, edge) = walked(&store, Cursor::BEGINNING, 10).await;
+        let mut stranger = bed.stranger().await;
+        let batch = writer.send_owed(&events("t", "behind ", 2)).await;
+        assert_eq!(walked(&store, edge, 10).await.0, []);
+        assert_eq!(store.claim_unpublished(long(), 10).await.unwrap(), [batch]);
+        let portion = store.events_of(batch, None, usize::MAX).await.unwrap();
+        assert_eq!(portion.events, listed(&store).await[1..]);
+        stranger.execute("rollback").await.unwrap();
+    });
+}
+
+/// What the relay's statements run with when they end, written down by themselves: after `park` nobody else owes the event.
+#[test]
+fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
+    on_postgres(async |bed| {
+        migrated(bed).await;
+        bed.execute(
+            "create table seen (number bigint generated always as identity, what text, setting text, isolation text);
+             create function see() returns trigger language plpgsql as $$ begin
+                 insert into seen (what, setting, isolation) select tg_op || ' ' || tg_table_name,
+                     current_setting('synchronous_commit'), current_setting('transaction_isolation');
+                 return null;
+             end $$;
+             create trigger see after update or delete on batches for each statement execute function see();
+             create trigger see after insert or delete on parked for each statement execute function see()",
+        )
+        .await;
+        for (default, durable) in [("off", "on"), ("on", "on"), ("remote_apply", "remote_apply")] {
+            let database = bed.database();
+            bed.execute(&format!(
+                "alter database {database} set synchronous_commit = {default};
+                 alter database {database} set default_transaction_isolation = 'serializable'; truncate seen"
+            ))
+            .await;
+            let store = bed.store();
+            owed(&store, 1).await;
+            let cursor = listed(&store).await[0].cursor;
+            let reason = "no".to_owned();
+            store.park(&[Refused { cursor, reason }]).await.unwrap();
+            let lease = long();
+            store.claim_unpublished(lease, 1).await.unwrap();
+            store.unpark(&[cursor]).await.unwrap();
+            store.release(lease.owner, None).await.unwrap();
+            store.prune_ledger(0, Duration::ZERO, 1).await.unwrap();
+            let seen: Vec<(String, String, String)> =
+                sqlx::query_as("select what, setting, isolation from seen order by number")
+                    .fetch_all(&mut bed.connect().await)
+                    .await
+                    .unwrap();
+            let expected = [
+                ("INSERT parked", durable),
+                ("UPDATE batches", "off"),
+                ("DELETE parked", durable),
+                ("UPDATE batches", "off"),
+                ("DELETE batches", "off"),
+            ];
+            let expected =
+                expected.map(|(what, setting)| (what.to_owned(), setting.to_owned(), "read committed".to_owned()));
+            assert_eq!(seen, expected);
+        }
+    });
+}
+
+#[test]
+fn a_relay_whose_connection_died_goes_on_with_a_new_one() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        let batches = owed(&store, 1).await;
+        assert_eq!(store.claim_unpublished(long(), 0).await.unwrap(), [0; 0]);
+        let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+                   where datname = current_database() and application_name = 'eventsieve relay'";
+        bed.execute(sql).await;
+        let error = store.claim_unpublished(long(), 1).await.unwrap_err();
+        assert!(error.class.breaks_connection(), "{}", error.line());
+        assert_eq!(store.claim_unpublished(long(), 1).await.unwrap(), batches);
+    });
+}
+
+/// The ledger of an idle log is empty, and the cluster is another one whose transaction ids start low.
+#[test]
+fn a_batch_that_was_pruned_from_the_ledger_never_comes_again() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        Writer::of(&store).await.send(&[]).await;
+        bed.execute("update batches set batch = batch + 1000000000").await;
+        age(bed, "true").await;
+        let pruned = store.prune_ledger(0, Duration::from_secs(3600), 10).await.unwrap();
+        assert_eq!(pruned.removed, 1);
+        let batch = Writer::of(&bed.store())
+            .await
+            .send(&[event("t", "1", "{}")])
+            .await
+            .batch;
+        assert!(batch > 1_000_000_000, "{batch}");
+        assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    });
+}
+
+/// An event that is being pruned at this moment is waited for, and then left out.
+#[test]
+fn an_event_that_is_pruned_meanwhile_is_not_parked() {
+    on_postgres(async |bed| {
+        let store = migrated(bed).await;
+        Writer::of(&store).await.send(&events("t", "", 2)).await;
+        let all = listed(&store).await;
+        let mut pruner = bed.connect().await;
+        pruner
+            .execute("begin; delete from events where event_id = '0'")
+            .await
+            .unwrap();
+        let refused: Vec<_> = all
+            .iter()
+            .map(|stored| Refused {
+                cursor: stored.cursor,
+                reason: "no".to_owned(),
+            })
+            .collect();
+        let end = async {
+            let sql =
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            let mut pg = bed.connect().await;
+            eventually("parking waits, or has ended", async || {
+                sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut pg).await.unwrap() == 1
+            })
+            .await;
+            pruner.execute("commit").await.unwrap();
+        };
+        let (parked, ()) = tokio::join!(store.park(&refused), end);
+        parked.unwrap();
+        let parked = store.parked(Cursor::BEGINNING, 10).await.unwrap();
+        assert_eq!(parked.len(), 1);
+        assert_eq!(store.stats().await.unwrap().parked, 1);
+    });
+}
+
+/// What a plan may never do is to read the whole log or the whole ledger for a claim or a portion.
+#[test]
+fn the_outbox_finds_its_rows_by_an_index() {
+    on_postgres(async |bed: &Server| {
+        let store = migrated(bed).await;
+        let mut writer = Writer::of(&store).await;
+        writer.send(&events("t", "", 3000)).await;
+        bed.execute(
+            "insert into batches (batch, flush_id, received_at, published_at)
+             select -g, gen_random_uuid(), now() - interval '1 day', now() - interval '1 day' from generate_series(1, 20000) g;
+             analyze",
+        )
+        .await;
+        let batch = writer.send_owed(&events("u", "", 2)).await;
+        let scans = "select relname::text, seq_scan, seq_tup_read from pg_stat_user_tables where relname in ('batches', 'events') and seq_scan > 0";
+        bed.execute("select pg_stat_reset()").await;
+        let other = bed.store();
+        let lease = long();
+        // More often than the planner makes plans of its own for each call's values.
+        for _ in 0..8 {
+            assert_eq!(other.claim_unpublished(lease, 100).await.unwrap(), [batch]);
+            assert_eq!(other.events_of(batch, None, 1 << 20).await.unwrap().events.len(), 2);
+            assert_eq!(other.release(lease.owner, Some(&[batch])).await.unwrap(), 1);
+            assert_eq!(other.claim_unpublished(lease, 100).await.unwrap(), [batch]);
+            assert_eq!(other.release(lease.owner, None).await.unwrap(), 1);
+            assert_eq!(other.mark_published(lease.owner, &[batch]).await.unwrap(), 0);
+            other
+                .prune_ledger(-1000, Duration::from_secs(1_000_000), 10)
+                .await
+                .unwrap();
+        }
+        // A session that ends has reported all that it counted.
+        other.close().await;
+        let mut pg = bed.connect().await;
+        eventually("the relay is gone", async || relay_states(&mut pg).await.is_empty()).await;
+        let read: Vec<(String, i64, i64)> = sqlx::query_as(scans).fetch_all(&mut pg).await.unwrap();
+        assert_eq!(read, []);
+    });
+}
