@@ -35,6 +35,11 @@ fn told() -> Vec<String> {
     TOLD.with_borrow(|told| told.iter().map(word).collect())
 }
 
+/// In the tests' own time, in which nothing takes long: what would never end fails.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(600), future).await.expect("an end in time")
+}
+
 fn cursor(number: u64) -> String {
     format!("{number:024}")
 }
@@ -144,7 +149,7 @@ impl Fake {
     async fn follow(&self, after: Option<&str>, limit: u64) -> Vec<String> {
         let mut printed = Vec::new();
         let mut output = Output::new(&mut printed, NonZeroU64::new(limit));
-        let end = stream::follow(self.wanted(after), &mut output).await;
+        let end = soon(stream::follow(self.wanted(after), &mut output)).await;
         assert!(matches!(end, Err(End::Done)), "{end:?}");
         String::from_utf8(printed)
             .unwrap()
@@ -242,22 +247,23 @@ async fn retry_after_is_waited_out_and_an_outage_is_told_once() {
     assert_eq!(told(), ["away", "back"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_service_refuses_ends_it_with_the_services_words() {
     let refusal = r#"{"detail":[{"type":"cursor_invalid","loc":["query","after"],"msg":"Input should be a cursor"}]}"#;
     let fake = Fake::start(|_| Answer::Whole(422, refusal.to_owned())).await;
     let mut output = Output::new(Vec::new(), None);
-    let Err(End::Failed(error)) = stream::follow(fake.wanted(Some("x")), &mut output).await else {
+    let Err(End::Failed(error)) = soon(stream::follow(fake.wanted(Some("x")), &mut output)).await else {
         panic!("it should fail");
     };
     let words = "refused with status 422: query.after: Input should be a cursor";
     assert_eq!(error.to_string(), words);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_no_stream_of_events_is_found_out() {
     let fake = Fake::start(|_| Answer::Whole(200, "<html>".to_owned())).await;
-    let end = stream::follow(fake.wanted(Some("")), &mut Output::new(Vec::new(), None)).await;
+    let mut output = Output::new(Vec::new(), None);
+    let end = soon(stream::follow(fake.wanted(Some("")), &mut output)).await;
     assert!(matches!(end, Err(End::Failed(_))), "{end:?}");
 }
 
@@ -329,9 +335,7 @@ impl Hand {
     }
 
     async fn line(&mut self) -> String {
-        // Of the tests' own time, in which nothing takes long.
-        let line = timeout(Duration::from_secs(600), self.lines.next_line()).await;
-        line.expect("a line in time").unwrap().unwrap()
+        soon(self.lines.next_line()).await.unwrap().unwrap()
     }
 
     async fn expect(&mut self, numbers: impl IntoIterator<Item = u64>) {
@@ -491,11 +495,11 @@ async fn what_is_too_much_to_hold_back_is_walked() {
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_bad_cursor_ends_it_with_a_channel_too() {
     let world = World::with(1..=3, 3).await;
     let wanted = world.fake.wanted(Some("x"));
-    let end = world.run(wanted, async |_| std::future::pending().await).await;
+    let end = soon(world.run(wanted, async |_| std::future::pending().await)).await;
     let Err(End::Failed(error)) = end else {
         panic!("it should fail: {end:?}");
     };
@@ -551,7 +555,7 @@ async fn a_subscription_that_is_cut_or_falls_silent_is_made_again() {
         }
     });
     let news = Channel::new(&url, "events").unwrap().news();
-    let heard: Vec<News> = news.take(7).collect().await;
+    let heard: Vec<News> = soon(news.take(7).collect()).await;
     let message = |text: &str| News::Message(text.to_owned());
     let away = |reason: &str| News::Away(reason.to_owned());
     let expected = [
