@@ -288,13 +288,25 @@ async fn a_stream_that_is_silent_for_45_seconds_is_opened_again_and_a_comment_is
 struct Log {
     events: Vec<u64>,
     settled: u64,
-    is_down: bool,
+    /// How many requests are answered before it is down, if it is.
+    answers_left: Option<u32>,
 }
 
 impl Log {
-    fn answer(&self, target: &str) -> Answer {
-        if self.is_down {
-            return Answer::Whole(503, String::new());
+    fn settled(last: u64) -> Self {
+        Self {
+            events: (1..=last).collect(),
+            settled: last,
+            answers_left: None,
+        }
+    }
+
+    fn answer(&mut self, target: &str) -> Answer {
+        if let Some(left) = &mut self.answers_left {
+            if *left == 0 {
+                return Answer::Whole(503, String::new());
+            }
+            *left -= 1;
         }
         let Some((_, query)) = target.split_once("after=") else {
             return page(self.events.iter().max().copied(), self.settled);
@@ -350,7 +362,7 @@ impl World {
         let log = Arc::new(Mutex::new(Log {
             events: events.into_iter().collect(),
             settled,
-            is_down: false,
+            answers_left: None,
         }));
         let answering = Arc::clone(&log);
         let fake = Fake::start(move |target| answering.lock().unwrap().answer(target)).await;
@@ -449,24 +461,20 @@ async fn while_redis_is_away_the_walk_goes_on_and_when_it_is_back_nothing_was_mi
             for reason in ["closed", "refused", "refused"] {
                 hand.news.send(News::Away(reason.to_owned())).await.unwrap();
             }
-            *hand.log.lock().unwrap() = Log {
-                events: (1..=6).collect(),
-                settled: 6,
-                is_down: false,
-            };
+            *hand.log.lock().unwrap() = Log::settled(6);
             hand.expect([5, 6]).await;
-            // 7 is stored, and published to nobody.
-            {
-                let mut log = hand.log.lock().unwrap();
-                log.events.push(7);
-                log.settled = 7;
-                log.is_down = true;
-            }
+            *hand.log.lock().unwrap() = Log::settled(7);
+            hand.expect([7]).await;
+            // 8 is published to nobody.
+            *hand.log.lock().unwrap() = Log {
+                answers_left: Some(0),
+                ..Log::settled(8)
+            };
             hand.news.send(News::Here).await.unwrap();
-            hand.publish(8).await;
+            hand.publish(9).await;
             sleep(Duration::from_secs(20)).await;
-            hand.log.lock().unwrap().is_down = false;
-            hand.expect([7, 8]).await;
+            hand.log.lock().unwrap().answers_left = None;
+            hand.expect([8, 9]).await;
             assert_eq!(told(), ["away", "back", "away", "back"]);
         })
         .await;
@@ -477,17 +485,15 @@ async fn what_is_too_much_to_hold_back_is_walked() {
     let world = World::with(1..=500, 500).await;
     world
         .follow(Some(""), async |hand| {
-            hand.log.lock().unwrap().is_down = true;
+            // It tells where the lap ends, and then nothing for a while.
+            hand.log.lock().unwrap().answers_left = Some(1);
             hand.news.send(News::Here).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
             for number in 501..=3000 {
                 hand.publish(number).await;
             }
             sleep(Duration::from_secs(1)).await;
-            *hand.log.lock().unwrap() = Log {
-                events: (1..=3000).collect(),
-                settled: 3000,
-                is_down: false,
-            };
+            *hand.log.lock().unwrap() = Log::settled(3000);
             hand.expect(1..=3000).await;
             hand.publish(3001).await;
             hand.expect([3001]).await;
