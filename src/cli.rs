@@ -13,6 +13,7 @@ pub mod prune;
 pub mod publish;
 pub mod serve;
 pub mod stats;
+pub mod tail;
 pub mod target;
 pub mod verify;
 
@@ -37,6 +38,7 @@ enum Command {
     Serve(Box<serve::Args>),
     Demo(demo::Args),
     Publish(publish::Args),
+    Tail(tail::Args),
     Stats(stats::Args),
     Verify(verify::Args),
     Outbox(outbox::Args),
@@ -78,6 +80,7 @@ impl Cli {
             Command::Serve(args) => args.run().await,
             Command::Demo(args) => args.run().await,
             Command::Publish(args) => args.run().await,
+            Command::Tail(args) => args.run().await,
             Command::Stats(args) => args.run().await,
             Command::Verify(args) => args.run().await,
             Command::Outbox(args) => args.run().await,

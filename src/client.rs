@@ -1,9 +1,10 @@
 //! The typed HTTP client that the commands use to talk to a running service.
 //!
-//! Every call ends within a time-out, follows no redirect and uses no proxy, so that an answer is always the service's own. The client
+//! Every call but a stream of events ends within a time-out, and a stream when it falls silent. A call follows no redirect and uses no proxy, so that an answer is always the service's own. The client
 //! never sends a request twice: whether to try again is the caller's decision, and [`ClientError`] says what it needs to
 //! know for that.
 
+pub mod events;
 mod explain;
 pub mod stats;
 pub mod target;
@@ -12,13 +13,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    Response, StatusCode, Url,
+    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER},
     redirect,
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use self::{
+    events::{Edge, EventStream, Page, PageAnswer},
     explain::{explain, one_line, root_cause},
     stats::Stats,
     target::Target,
@@ -32,6 +35,12 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read: far above that of a batch of 10 000 events.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The events of a page of a walk: as many as the service gives.
+const WALK_LIMIT: &str = "1000";
+
+/// The header of the specification of Server-Sent Events, which the crate `http` has no name for.
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// What is known of a failed request's effect on the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +84,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    fn no_answer() -> Self {
+        Self::Retryable {
+            reason: explain::NO_ANSWER.to_owned(),
+            retry_after: None,
+            effect: Effect::Unknown,
+        }
+    }
+
     fn transport(error: reqwest::Error) -> Self {
         // A connection that was never opened carried nothing; of everything later the service may have seen all.
         let effect = if error.is_connect() {
@@ -106,6 +123,7 @@ pub struct PublishAnswer {
 pub struct Client {
     http: reqwest::Client,
     target: Target,
+    call_timeout: Duration,
 }
 
 impl Client {
@@ -118,7 +136,6 @@ impl Client {
         drop(rustls::crypto::ring::default_provider().install_default());
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(call_timeout)
             .redirect(redirect::Policy::none())
             .no_proxy()
             .user_agent(concat!("eventsieve/", env!("CARGO_PKG_VERSION")));
@@ -129,7 +146,11 @@ impl Client {
         let http = builder
             .build()
             .map_err(|error| ClientError::Setup(one_line(&root_cause(error))))?;
-        Ok(Self { http, target })
+        Ok(Self {
+            http,
+            target,
+            call_timeout,
+        })
     }
 
     /// The service that this client talks to.
@@ -147,6 +168,7 @@ impl Client {
         let request = self
             .http
             .post(self.target.route("publish"))
+            .timeout(self.call_timeout)
             .header(CONTENT_TYPE, content_type)
             .body(body);
         let response = request.send().await.map_err(ClientError::transport)?;
@@ -180,8 +202,78 @@ impl Client {
         }
     }
 
+    /// Asks how far the log reaches.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn edge(&self) -> Result<Edge, ClientError> {
+        let newest = [("order", "desc"), ("limit", "1")];
+        self.page(&newest).await.map(Edge::of)
+    }
+
+    /// Walks one page on, from `after` (empty: from the beginning), through the events of `topic` alone if one is given.
+    ///
+    /// # Errors
+    /// As [`Client::publish`]; [`ClientError::Refused`] when `after` is no cursor.
+    pub async fn walk(&self, after: &str, topic: Option<&str>) -> Result<Page, ClientError> {
+        let topic = topic.map(|topic| ("topic", topic));
+        let query: Vec<_> = [("after", after), ("limit", WALK_LIMIT)]
+            .into_iter()
+            .chain(topic)
+            .collect();
+        self.page(&query).await
+    }
+
+    /// Opens the stream of events behind `after` (empty: from the beginning), of `topic` alone if one is given. Whoever opens it
+    /// again gives the cursor of the last event it has as `last_event_id`, which then counts in the place of `after`.
+    ///
+    /// # Errors
+    /// As [`Client::walk`].
+    pub async fn stream(
+        &self,
+        after: &str,
+        topic: Option<&str>,
+        last_event_id: Option<&str>,
+    ) -> Result<EventStream, ClientError> {
+        let topic = topic.map(|topic| ("topic", topic));
+        let query: Vec<_> = [("after", after)].into_iter().chain(topic).collect();
+        let url = self.url("events/stream", &query);
+        let mut request = self.http.get(url).header(ACCEPT, "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header(LAST_EVENT_ID, id);
+        }
+        // Only the beginning of the answer must come in time: the answer itself has no end.
+        let response = timeout(self.call_timeout, request.send())
+            .await
+            .map_err(|_| ClientError::no_answer())?
+            .map_err(ClientError::transport)?;
+        match response.status() {
+            StatusCode::OK => EventStream::of(response),
+            _ => Err(failure(response).await),
+        }
+    }
+
+    async fn page(&self, query: &[(&str, &str)]) -> Result<Page, ClientError> {
+        let request = self.http.get(self.url("events", query)).timeout(self.call_timeout);
+        let response = request.send().await.map_err(ClientError::transport)?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(failure(response).await);
+        }
+        let answer: PageAnswer = read_json(response).await?;
+        answer.page().ok_or(ClientError::Foreign {
+            status: status.as_u16(),
+        })
+    }
+
+    fn url(&self, path: &str, query: &[(&str, &str)]) -> Url {
+        let mut url = self.target.route(path);
+        url.query_pairs_mut().extend_pairs(query);
+        url
+    }
+
     async fn get(&self, path: &str) -> Result<Response, ClientError> {
-        let request = self.http.get(self.target.route(path));
+        let request = self.http.get(self.target.route(path)).timeout(self.call_timeout);
         request.send().await.map_err(ClientError::transport)
     }
 }

@@ -7,6 +7,9 @@ use serde::Deserialize;
 /// How many characters of an explanation are shown.
 const EXPLANATION_CHARS_MAX: usize = 300;
 
+/// What is said of a call that took too long.
+pub const NO_ANSWER: &str = "no answer in time";
+
 /// The two forms of an error that the service knows: a problem, whose `detail` is a text, and a 422, whose `detail` lists faults.
 #[derive(Deserialize)]
 struct Explanation {
@@ -59,7 +62,7 @@ fn explain_faults(faults: &[Fault]) -> String {
 pub fn root_cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+        return NO_ANSWER.to_owned();
     }
     let mut cause: &dyn Error = &error;
     while let Some(source) = cause.source() {

@@ -1,0 +1,149 @@
+//! A Redis channel, as long as it is there: what it brings, and when it was away and may have forgotten something.
+
+use std::{fmt, time::Duration};
+
+use futures_util::stream::{Stream, StreamExt, unfold};
+use redis::aio::{PubSubSink, PubSubStream};
+use tokio::{
+    select,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::store::backoff::Backoff;
+
+/// How long Redis may take to open a connection, or to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the channel may be silent before Redis is asked whether it is still there: a network that drops packets closes nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Where Redis is. It may hold a password, and is never shown.
+#[derive(Clone)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// Whether nothing was given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<String> for RedisUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What is heard of the channel.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// From here on every message is heard. What was published before may have been missed.
+    Here,
+    /// What was published, or nothing if it was no text.
+    Message(String),
+    /// Messages may be missed from here on, for this reason.
+    Away(String),
+}
+
+/// A channel of a Redis.
+#[derive(Debug)]
+pub struct Channel {
+    client: redis::Client,
+    name: String,
+}
+
+/// Where the connection is in its life.
+enum State {
+    Away(Option<Instant>),
+    Here(Subscription),
+}
+
+struct Subscription {
+    sink: PubSubSink,
+    messages: PubSubStream,
+}
+
+impl Channel {
+    /// The channel `name` at `url`, or nothing if that is no URL of a Redis. It opens no connection yet.
+    #[must_use]
+    pub fn new(url: &RedisUrl, name: &str) -> Option<Self> {
+        let client = redis::Client::open(url.0.as_str()).ok()?;
+        Some(Self {
+            client,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Subscribes, again and again whenever the connection is lost, and tells what is heard. It has no end.
+    pub fn news(self) -> impl Stream<Item = News> + Send + Unpin {
+        let begin = (self, State::Away(None), Backoff::default());
+        unfold(begin, async |(channel, state, mut backoff)| {
+            let (news, state) = match state {
+                State::Here(mut subscription) => match subscription.next().await {
+                    Ok(message) => {
+                        backoff.reset();
+                        (News::Message(message), State::Here(subscription))
+                    }
+                    Err(reason) => (
+                        News::Away(reason),
+                        State::Away(Some(Instant::now() + backoff.next_wait())),
+                    ),
+                },
+                State::Away(try_at) => {
+                    if let Some(try_at) = try_at {
+                        sleep_until(try_at).await;
+                    }
+                    match channel.subscribe().await {
+                        Ok(subscription) => (News::Here, State::Here(subscription)),
+                        Err(reason) => (
+                            News::Away(reason),
+                            State::Away(Some(Instant::now() + backoff.next_wait())),
+                        ),
+                    }
+                }
+            };
+            Some((news, (channel, state, backoff)))
+        })
+        .boxed()
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, String> {
+        let subscribed = async {
+            let (mut sink, messages) = self.client.get_async_pubsub().await?.split();
+            sink.subscribe(&self.name).await?;
+            Ok(Subscription { sink, messages })
+        };
+        answer(subscribed).await
+    }
+}
+
+impl Subscription {
+    /// The next message.
+    async fn next(&mut self) -> Result<String, String> {
+        loop {
+            select! {
+                biased;
+                message = self.messages.next() => {
+                    let message = message.ok_or("the connection was closed")?;
+                    return Ok(String::from_utf8(message.get_payload_bytes().to_vec()).unwrap_or_default());
+                }
+                () = sleep(SILENCE_MAX) => answer(self.sink.ping::<redis::Value>()).await.map(drop)?,
+            }
+        }
+    }
+}
+
+/// What Redis answers in time. Its errors name no URL.
+async fn answer<T>(call: impl Future<Output = redis::RedisResult<T>>) -> Result<T, String> {
+    match timeout(ANSWER_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| error.to_string().replace(char::is_control, " ")),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
