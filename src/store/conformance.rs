@@ -372,6 +372,7 @@ conformance! {
             what_is_released_can_be_claimed_at_once
             claimers_at_the_same_moment_never_claim_the_same
             the_events_of_a_batch_come_in_its_order
+            the_events_of_several_batches_come_in_log_order_without_what_lies_between
             a_portion_ends_before_it_has_too_many_bytes
             a_batch_of_many_events_is_read_in_portions
             parked_events_are_listed_in_log_order

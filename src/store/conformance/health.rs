@@ -130,7 +130,7 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
         store.check_schema().await.err(),
         store.appender(0).await.err(),
         store.claim_unpublished(lease, 1).await.err(),
-        store.events_of(1, None, 1).await.err(),
+        store.events_of(&[1], None, 1).await.err(),
         store.mark_published(lease.owner, &[1]).await.err(),
         store.release(lease.owner, None).await.err(),
         store.park(&[]).await.err(),

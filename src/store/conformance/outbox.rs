@@ -254,7 +254,7 @@ pub(super) async fn claimers_at_the_same_moment_never_claim_the_same(bed: &dyn B
 async fn portions(store: &Arc<dyn Store>, batch: i64, bytes_max: usize) -> Vec<Vec<StoredEvent>> {
     let (mut portions, mut after) = (Vec::new(), None);
     loop {
-        let portion = store.events_of(batch, after, bytes_max).await.unwrap();
+        let portion = store.events_of(&[batch], after, bytes_max).await.unwrap();
         let bytes: usize = portion
             .events
             .iter()
@@ -268,6 +268,40 @@ async fn portions(store: &Arc<dyn Store>, batch: i64, bytes_max: usize) -> Vec<V
             return portions;
         }
     }
+}
+
+pub(super) async fn the_events_of_several_batches_come_in_log_order_without_what_lies_between(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    let mut batches = Vec::new();
+    for number in 0..4 {
+        batches.push(writer.send_owed(&events("t", &format!("{number}-"), 3)).await);
+    }
+    let all = listed(&store).await;
+    let wanted = [batches[3], batches[0], batches[2]];
+    let expected: Vec<_> = all
+        .iter()
+        .filter(|event| wanted.contains(&event.cursor.batch()))
+        .cloned()
+        .collect();
+    let portion = store.events_of(&wanted, None, usize::MAX).await.unwrap();
+    assert_eq!((portion.events, portion.is_last), (expected.clone(), true));
+    for (place, event) in expected.iter().enumerate() {
+        let portion = store.events_of(&wanted, Some(event.cursor), usize::MAX).await.unwrap();
+        assert_eq!((&portion.events[..], portion.is_last), (&expected[place + 1..], true));
+    }
+    // In portions of one event.
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let portion = store.events_of(&wanted, after, 0).await.unwrap();
+        assert_eq!(portion.events.len(), 1);
+        after = portion.events.last().map(|event| event.cursor);
+        seen.extend(portion.events);
+        if portion.is_last {
+            break;
+        }
+    }
+    assert_eq!(seen, expected);
 }
 
 pub(super) async fn the_events_of_a_batch_come_in_its_order(bed: &dyn Bed) {
@@ -290,10 +324,10 @@ pub(super) async fn the_events_of_a_batch_come_in_its_order(bed: &dyn Bed) {
         is_last: true,
     };
     assert_eq!(all[3].event.event_id.as_str(), "9");
-    assert_eq!(store.events_of(batch, None, usize::MAX).await.unwrap(), whole);
+    assert_eq!(store.events_of(&[batch], None, usize::MAX).await.unwrap(), whole);
     for (place, rest) in [(2, 3..6), (3, 4..6), (4, 5..6), (5, 6..6), (6, 6..6)] {
         let portion = store
-            .events_of(batch, Some(all[place].cursor), usize::MAX)
+            .events_of(&[batch], Some(all[place].cursor), usize::MAX)
             .await
             .unwrap();
         assert_eq!(
@@ -309,7 +343,7 @@ pub(super) async fn the_events_of_a_batch_come_in_its_order(bed: &dyn Bed) {
         events: vec![],
         is_last: true,
     };
-    assert_eq!(store.events_of(i64::MAX, None, usize::MAX).await.unwrap(), nothing);
+    assert_eq!(store.events_of(&[i64::MAX], None, usize::MAX).await.unwrap(), nothing);
 }
 
 /// Sizes are those of the texts as they were sent, however the store keeps them: one can be compressed, one cannot.

@@ -80,7 +80,7 @@ fn no_call_of_the_outbox_leaves_a_transaction_open() {
         for call in 0..7 {
             match call {
                 0 => drop(store.claim_unpublished(lease, 10).await.unwrap()),
-                1 => drop(store.events_of(batches[0], None, 1).await.unwrap()),
+                1 => drop(store.events_of(&batches[..1], None, 1).await.unwrap()),
                 2 => assert_eq!(store.mark_published(lease.owner, &batches[..1]).await.unwrap(), 1),
                 3 => assert_eq!(store.release(lease.owner, None).await.unwrap(), 2),
                 4 => store.park(std::slice::from_ref(&refused)).await.unwrap(),
@@ -105,7 +105,7 @@ fn a_batch_that_is_not_settled_is_claimed_and_read() {
         let batch = writer.send_owed(&events("t", "behind ", 2)).await;
         assert_eq!(walked(&store, edge, 10).await.0, []);
         assert_eq!(store.claim_unpublished(long(), 10).await.unwrap(), [batch]);
-        let portion = store.events_of(batch, None, usize::MAX).await.unwrap();
+        let portion = store.events_of(&[batch], None, usize::MAX).await.unwrap();
         assert_eq!(portion.events, listed(&store).await[1..]);
         stranger.execute("rollback").await.unwrap();
     });
@@ -256,7 +256,7 @@ fn the_outbox_finds_its_rows_by_an_index() {
         // More often than the planner makes plans of its own for each call's values.
         for _ in 0..8 {
             assert_eq!(other.claim_unpublished(lease, 100).await.unwrap(), [batch]);
-            assert_eq!(other.events_of(batch, None, 1 << 20).await.unwrap().events.len(), 2);
+            assert_eq!(other.events_of(&[batch], None, 1 << 20).await.unwrap().events.len(), 2);
             assert_eq!(other.release(lease.owner, Some(&[batch])).await.unwrap(), 1);
             assert_eq!(other.claim_unpublished(lease, 100).await.unwrap(), [batch]);
             assert_eq!(other.release(lease.owner, None).await.unwrap(), 1);
