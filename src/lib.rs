@@ -16,7 +16,7 @@
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/culprits.rs` (what the store refuses of a request) |
-//! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
+//! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `outbox.rs` (what is owed to the fan-out), `error.rs` (what a failure means); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, the outbox, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
 //! | 1 | [`telemetry`] | logs |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
 //! | 0 | [`config`] | flags and environment |
