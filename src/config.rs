@@ -11,7 +11,7 @@ use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches};
 
 use self::fanout::FanoutOptions;
-pub use self::fanout::{FanoutConfig, RedisConfig, RedisOptions, RedisUrl};
+pub use self::fanout::{ChannelOptions, FanoutConfig, RedisConfig, RedisOptions, RedisUrl};
 pub use self::store::{DatabaseUrl, StoreOptions};
 
 /// Variables that have no flag, and what they mean.
@@ -206,6 +206,10 @@ impl ServeOptions {
     /// # Errors
     /// [`ConfigError`] with every problem found.
     pub fn check(&self) -> Result<Config, ConfigError> {
+        self.check_with(fanout::url_file())
+    }
+
+    fn check_with(&self, redis_url_file: Option<PathBuf>) -> Result<Config, ConfigError> {
         let mut problems = Problems::default();
         let (http, ingest, life) = (&self.http, &self.ingest, &self.life);
         let database_url = self.store.check().map_err(|error| problems.0.extend(error.0));
@@ -227,7 +231,7 @@ impl ServeOptions {
             queue_bytes_max: problems.size("EVENTSIEVE_QUEUE_BYTES", &ingest.queue_bytes),
             batch_events_max: BATCH_EVENTS.max(http.events_max),
         };
-        let fanout = self.fanout.check(&mut problems);
+        let fanout = self.fanout.check(&mut problems, redis_url_file);
         let life = LifeConfig {
             drain_delay: problems.time("EVENTSIEVE_DRAIN_DELAY", &life.drain_delay),
             grace_period: problems.time("EVENTSIEVE_GRACE_PERIOD", &life.grace_period),
@@ -235,14 +239,14 @@ impl ServeOptions {
         };
         problems.relations(&http, &ingest, &life);
         match database_url {
-            Ok(database_url) if problems.0.is_empty() => Ok(Config {
+            Ok(database_url) => problems.or(Config {
                 database_url,
                 http,
                 ingest,
                 fanout,
                 life,
             }),
-            _ => Err(ConfigError(problems.0)),
+            Err(()) => Err(ConfigError(problems.0)),
         }
     }
 }
@@ -263,7 +267,7 @@ impl Config {
             .try_get_matches_from(flags)
             .and_then(|matches| ServeOptions::from_arg_matches(&matches))
             .map_err(|error| ConfigError(vec![error.kind().to_string()]))?
-            .check()
+            .check_with(None)
     }
 }
 
@@ -279,6 +283,15 @@ pub const EVENT_BYTES: usize = 256;
 struct Problems(Vec<String>);
 
 impl Problems {
+    /// What was read, if nothing was wrong.
+    fn or<T>(self, read: T) -> Result<T, ConfigError> {
+        if self.0.is_empty() {
+            Ok(read)
+        } else {
+            Err(ConfigError(self.0))
+        }
+    }
+
     fn number<N: TryFrom<u64> + Default>(&mut self, name: &str, text: &str, range: std::ops::RangeInclusive<u64>) -> N {
         let number = text
             .parse()
@@ -375,7 +388,7 @@ mod tests {
     fn what_is_not_given_has_the_default_of_its_flag() {
         let config = Config::with_defaults("postgres://h/d", "::1", 9000).unwrap();
         assert_eq!((config.http.host.as_str(), config.http.port), ("::1", 9000));
-        let by_flags = check("--database-url postgres://h/d --host ::1 --port 9000").unwrap();
+        let by_flags = check("--database-url postgres://h/d --host ::1 --port 9000 --redis-url=").unwrap();
         assert_eq!(format!("{config:?}"), format!("{by_flags:?}"));
         assert!(Config::with_defaults("mysql://h/d", "::1", 9000).is_err());
     }

@@ -6,11 +6,11 @@
 //!   or that nobody knows what became of them. What was taken may be forgotten by those who do not listen at that moment.
 //! - It is called again for events that it may have taken already: whoever listens drops them by their cursor.
 //!
-//! It does **not** remember, retry or wait: that is the relay's ([`crate::outbox`]), which alone calls it, beside the command
-//! `outbox`. It knows nothing of requests, and of the store only what a stored event is.
+//! It does **not** remember, retry or wait: that is the relay's (the room `outbox`), which alone calls it, beside the command of
+//! that name. It knows nothing of requests, and of the store only what a stored event is.
 //!
 //! Without a fan-out to somewhere else events are told of inside the process alone: [`Handover`] announces each commit to
-//! the followers of this process ([`crate::follow`]).
+//! the followers of this process (the room `follow`).
 
 mod handover;
 mod redis;

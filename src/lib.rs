@@ -16,10 +16,10 @@
 //! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `listener.rs` (connections and their time-outs) |
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `events.rs` (pages and the stream), `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
-//! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/culprits.rs` (what the store refuses of a request) |
-//! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); `outbox.rs` (what was published); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, the outbox, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
+//! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/doubt.rs` (what is known of a flush without an answer), `writer/culprits.rs` (what the store refuses of a request) |
 //! | 2 | [`outbox`] | the relay: publishes what was committed, and repairs what was not published; `ledger.rs` keeps the ledger small |
 //! | 2 | [`follow`] | the fan-out inside the process: the watcher of the settled edge, the shared tail (`tail.rs`), followers |
+//! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); `outbox.rs` (what is owed to the fan-out); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, the outbox, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
 //! | 1 | [`fanout`] | the contract of a fan-out; `redis.rs` (channels and stream); `handover.rs` (where writers leave what the relay takes) |
 //! | 1 | [`telemetry`] | logs |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |

@@ -17,13 +17,11 @@ use anyhow::Context;
 use clap::builder::FalseyValueParser;
 use tokio::{fs::File, select};
 
-use self::{
-    channel::{Channel, RedisUrl},
-    output::Output,
-};
+use self::{channel::Channel, output::Output};
 use crate::{
     cli::{UsageError, target::TargetArgs},
     client::{self, Client, ClientError},
+    config::ChannelOptions,
     lifecycle::Signals,
 };
 
@@ -50,12 +48,8 @@ pub struct Args {
     /// Take the events from Redis; only what Redis does not bring is asked of the service
     #[arg(long, env = "EVENTSIEVE_TAIL_REDIS", value_parser = FalseyValueParser::new())]
     redis: bool,
-    /// Where Redis is, for --redis: redis://:PASSWORD@HOST:PORT
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
-    redis_url: Option<RedisUrl>,
-    /// The channel that the service publishes events on, for --redis
-    #[arg(long, env = "REDIS_CHANNEL", value_name = "NAME", default_value = "events")]
-    redis_channel: String,
+    #[command(flatten)]
+    channel: ChannelOptions,
 }
 
 /// Which events to follow, and whom to tell of outages.
@@ -119,10 +113,9 @@ impl Args {
     }
 
     fn channel(&self) -> Result<Channel, UsageError> {
-        // An empty variable counts as unset.
-        let url = self.redis_url.as_ref().filter(|url| !url.is_empty());
-        let url = url.ok_or_else(|| UsageError("--redis needs --redis-url (or REDIS_URL)".to_owned()))?;
-        Channel::new(url, &self.redis_channel)
+        let found = self.channel.check().map_err(|error| UsageError(error.to_string()))?;
+        let (url, name) = found.ok_or_else(|| UsageError("--redis needs --redis-url (or REDIS_URL)".to_owned()))?;
+        Channel::new(&url, &name)
             .ok_or_else(|| UsageError("REDIS_URL must be like redis://:PASSWORD@HOST:PORT".to_owned()))
     }
 }

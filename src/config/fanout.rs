@@ -41,16 +41,24 @@ impl From<String> for RedisUrl {
     }
 }
 
-/// How stored events reach Redis: the flags of every command that publishes there.
+/// The channel of all events, and where it is: the flags of every command that publishes on it or follows it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Fan-out")]
-pub struct RedisOptions {
-    /// Publish every stored event to this Redis: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// over TLS
+pub struct ChannelOptions {
+    /// The Redis that stored events are published to: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// over TLS
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     redis_url: Option<RedisUrl>,
     /// The channel that every stored event is published on
     #[arg(long, env = "REDIS_CHANNEL", default_value = "events", value_name = "CHANNEL")]
     redis_channel: String,
+}
+
+/// How stored events reach Redis: the flags of every command that publishes there.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Fan-out")]
+pub struct RedisOptions {
+    #[command(flatten)]
+    channel: ChannelOptions,
     /// Publish each event on CHANNEL:TOPIC as well
     #[arg(long, env = "REDIS_TOPIC_CHANNELS", value_parser = FalseyValueParser::new())]
     redis_topic_channels: bool,
@@ -112,60 +120,29 @@ pub struct RedisConfig {
     pub timeout: Duration,
 }
 
-impl RedisOptions {
-    /// Checks the section. Nothing when no Redis is named.
+impl ChannelOptions {
+    /// Checks the section: where Redis is, and the channel's name. Nothing when no Redis is named.
     ///
     /// # Errors
-    /// [`ConfigError`] with every problem found.
-    pub fn check(&self) -> Result<Option<RedisConfig>, ConfigError> {
+    /// [`ConfigError`] with what is wrong.
+    pub fn check(&self) -> Result<Option<(RedisUrl, String)>, ConfigError> {
         let mut problems = Problems::default();
-        let config = self.check_into(&mut problems);
-        if problems.0.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(problems.0))
-        }
+        let found = self.check_into(&mut problems, url_file());
+        problems.or(found)
     }
 
-    fn check_into(&self, problems: &mut Problems) -> Option<RedisConfig> {
-        for (name, key) in [
-            ("REDIS_CHANNEL", Some(&self.redis_channel)),
-            ("REDIS_STREAM", self.redis_stream.as_ref()),
-        ] {
-            if key.is_some_and(|key| key.chars().any(char::is_control))
-                || (name == "REDIS_CHANNEL" && key.is_some_and(String::is_empty))
-            {
-                problems
-                    .0
-                    .push(format!("{name} must be a name without control characters"));
-            }
-        }
-        let stream_length_max = problems.number("REDIS_STREAM_MAXLEN", &self.redis_stream_maxlen, 1..=u64::MAX);
-        let timeout = problems.time("EVENTSIEVE_REDIS_TIMEOUT", &self.redis_timeout);
-        if timeout < Duration::from_millis(1) {
+    /// The flag, else the variable, else what is in `file`. An empty variable counts as unset.
+    fn check_into(&self, problems: &mut Problems, file: Option<PathBuf>) -> Option<(RedisUrl, String)> {
+        if self.redis_channel.is_empty() || self.redis_channel.chars().any(char::is_control) {
             problems
                 .0
-                .push("EVENTSIEVE_REDIS_TIMEOUT must be above zero".to_owned());
+                .push("REDIS_CHANNEL must be a name without control characters".to_owned());
         }
-        let url = self.url().map_err(|problem| problems.0.push(problem)).ok().flatten()?;
-        Some(RedisConfig {
-            url,
-            channel: self.redis_channel.clone(),
-            has_topic_channels: self.redis_topic_channels,
-            stream: self.redis_stream.clone().filter(|name| !name.is_empty()),
-            stream_length_max,
-            timeout,
-        })
+        let url = self.url(file).map_err(|problem| problems.0.push(problem));
+        url.ok().flatten().map(|url| (url, self.redis_channel.clone()))
     }
 
-    /// The flag, else the variable, else what is in the file that `REDIS_URL_FILE` names. An empty variable counts as unset.
-    fn url(&self) -> Result<Option<RedisUrl>, String> {
-        #[expect(clippy::disallowed_methods, reason = "this is config, where the environment is read")]
-        let file = std::env::var_os("REDIS_URL_FILE").filter(|file| !file.is_empty());
-        self.url_with(file.map(PathBuf::from))
-    }
-
-    fn url_with(&self, file: Option<PathBuf>) -> Result<Option<RedisUrl>, String> {
+    fn url(&self, file: Option<PathBuf>) -> Result<Option<RedisUrl>, String> {
         let (url, source) = match (&self.redis_url, file) {
             (Some(url), _) if !url.0.is_empty() => (url.0.clone(), "REDIS_URL"),
             (_, Some(file)) => {
@@ -182,11 +159,57 @@ impl RedisOptions {
     }
 }
 
+/// The file that holds the URL of Redis, where no flag and no variable does.
+pub(super) fn url_file() -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "this is config, where the environment is read")]
+    let file = std::env::var_os("REDIS_URL_FILE");
+    file.filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
+impl RedisOptions {
+    /// Checks the section. Nothing when no Redis is named.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem found.
+    pub fn check(&self) -> Result<Option<RedisConfig>, ConfigError> {
+        let mut problems = Problems::default();
+        let config = self.check_into(&mut problems, url_file());
+        problems.or(config)
+    }
+
+    fn check_into(&self, problems: &mut Problems, file: Option<PathBuf>) -> Option<RedisConfig> {
+        let stream = self.redis_stream.clone().filter(|name| !name.is_empty());
+        if stream.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
+            problems
+                .0
+                .push("REDIS_STREAM must be a name without control characters".to_owned());
+        }
+        let stream_length_max = problems.number("REDIS_STREAM_MAXLEN", &self.redis_stream_maxlen, 1..=u64::MAX);
+        let known = problems.0.len();
+        let timeout = problems.time("EVENTSIEVE_REDIS_TIMEOUT", &self.redis_timeout);
+        if problems.0.len() == known && timeout < Duration::from_millis(1) {
+            problems
+                .0
+                .push("EVENTSIEVE_REDIS_TIMEOUT must be above zero".to_owned());
+        }
+        let (url, channel) = self.channel.check_into(problems, file)?;
+        Some(RedisConfig {
+            url,
+            channel,
+            has_topic_channels: self.redis_topic_channels,
+            stream,
+            stream_length_max,
+            timeout,
+        })
+    }
+}
+
 impl FanoutOptions {
-    pub(super) fn check(&self, problems: &mut Problems) -> FanoutConfig {
+    /// Checks the section; `url_file` may hold the URL of Redis.
+    pub(super) fn check(&self, problems: &mut Problems, url_file: Option<PathBuf>) -> FanoutConfig {
         let known = problems.0.len();
         let config = FanoutConfig {
-            redis: self.redis.check_into(problems),
+            redis: self.redis.check_into(problems, url_file),
             lease: problems.time("EVENTSIEVE_OUTBOX_LEASE", &self.outbox_lease),
             followers_max: problems.number("EVENTSIEVE_MAX_FOLLOWERS", &self.max_followers, 0..=1_000_000),
         };
@@ -202,7 +225,7 @@ impl FanoutOptions {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     use super::*;
 
@@ -214,18 +237,18 @@ mod tests {
 
     fn check(arguments: &str) -> Result<FanoutConfig, Vec<String>> {
         let mut problems = Problems::default();
-        let arguments = std::iter::once("serve").chain(arguments.split_whitespace());
-        let config = Serve::parse_from(arguments).fanout.check(&mut problems);
-        if problems.0.is_empty() {
-            Ok(config)
-        } else {
-            Err(problems.0)
-        }
+        // What the environment of the tests says does not count: a flag wins, and of two the last does.
+        let arguments = ["serve", "--redis-url="]
+            .into_iter()
+            .chain(arguments.split_whitespace());
+        let matches = Serve::command().args_override_self(true).get_matches_from(arguments);
+        let serve = Serve::from_arg_matches(&matches).unwrap();
+        let config = serve.fanout.check(&mut problems, None);
+        problems.or(config).map_err(|error| error.0)
     }
 
     #[test]
     fn without_a_url_the_fan_out_stays_inside() {
-        assert!(check("").unwrap().redis.is_none());
         assert!(check("--redis-url=").unwrap().redis.is_none());
     }
 
@@ -248,8 +271,8 @@ mod tests {
         let file = folder.path().join("url");
         std::fs::write(&file, "redis://from/file\n").unwrap();
         let url = |flag: &str, file: &std::path::Path| {
-            let options = Serve::parse_from(["serve", flag]).fanout.redis;
-            options.url_with(Some(file.to_owned())).map(|url| url.unwrap().0)
+            let options = Serve::parse_from(["serve", flag]).fanout.redis.channel;
+            options.url(Some(file.to_owned())).map(|url| url.unwrap().0)
         };
         assert_eq!(url("--redis-url=", &file).unwrap(), "redis://from/file");
         assert_eq!(url("--redis-url=redis://flag", &file).unwrap(), "redis://flag");

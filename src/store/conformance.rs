@@ -379,6 +379,7 @@ conformance! {
             an_event_that_is_parked_again_has_the_new_reason_and_the_old_time
             what_the_fan_out_has_taken_is_parked_no_longer
             the_ledger_is_pruned_in_steps_up_to_what_is_young
+            a_step_of_the_ledger_ends_at_the_first_young_row
             what_is_unpublished_or_was_published_lately_stays_in_the_ledger
             numbers_never_come_again_when_the_ledger_is_empty
         }

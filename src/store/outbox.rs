@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Lease, StoreError};
 use crate::event::{Cursor, StoredEvent, Timestamp};
 
-/// The part of a store that knows what was published. [`crate::outbox`] and the command `outbox` call it.
+/// The part of a store that knows what was published. The relay and the command `outbox` call it.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
     /// Claims batches that are unpublished and under no lease that lasts, the oldest first, at most `limit`, and answers with

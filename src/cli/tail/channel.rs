@@ -1,6 +1,6 @@
 //! A Redis channel, as long as it is there: what it brings, and when it was away and may have forgotten something.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use futures_util::stream::{Stream, StreamExt, unfold};
 use redis::aio::{PubSubSink, PubSubStream};
@@ -9,6 +9,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+use crate::config::RedisUrl;
 use crate::store::backoff::Backoff;
 
 /// How long Redis may take to open a connection, or to answer.
@@ -16,30 +17,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the channel may be silent before Redis is asked whether it is still there: a network that drops packets closes nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-
-/// Where Redis is. It may hold a password, and is never shown.
-#[derive(Clone)]
-pub struct RedisUrl(String);
-
-impl RedisUrl {
-    /// Whether nothing was given.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<String> for RedisUrl {
-    fn from(url: String) -> Self {
-        Self(url)
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
 
 /// What is heard of the channel.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +51,7 @@ impl Channel {
     /// The channel `name` at `url`, or nothing if that is no URL of a Redis. It opens no connection yet.
     #[must_use]
     pub fn new(url: &RedisUrl, name: &str) -> Option<Self> {
-        let client = redis::Client::open(url.0.as_str()).ok()?;
+        let client = redis::Client::open(url.expose()).ok()?;
         Some(Self {
             client,
             name: name.to_owned(),

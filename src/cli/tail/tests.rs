@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{channel::News, *};
+use crate::config::RedisUrl;
 
 thread_local! {
     /// What the follower of this test, which has one thread, told.
@@ -579,9 +580,9 @@ async fn a_subscription_that_is_cut_or_falls_silent_is_made_again() {
 #[tokio::test]
 async fn redis_without_a_usable_url_is_a_usage_error_that_shows_no_password() {
     for (arguments, word) in [
-        (&["--redis"][..], "--redis-url"),
         (&["--redis", "--redis-url", ""], "--redis-url"),
-        (&["--redis", "--redis-url", "http://:secret@host"], "must be like"),
+        (&["--redis", "--redis-url", "http://:secret@host"], "must begin with"),
+        (&["--redis", "--redis-url", "redis://:secret@"], "must be like"),
     ] {
         let arguments = ["eventsieve", "tail"].iter().chain(arguments);
         let cli = crate::cli::Cli::read(arguments.map(Into::into)).unwrap();

@@ -538,6 +538,20 @@ pub(super) async fn the_ledger_is_pruned_in_steps_up_to_what_is_young(bed: &dyn 
     assert!(!is_in_ledger(&store, flushes[4]).await);
 }
 
+/// A step reads no further than it must: what lies behind a young row, such as after a clock was set back, waits.
+pub(super) async fn a_step_of_the_ledger_ends_at_the_first_young_row(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    let mut batches = Vec::new();
+    for _ in 0..4 {
+        batches.push(writer.send(&[]).await.batch);
+    }
+    age(bed, &format!("batch <> {}", batches[1])).await;
+    assert_eq!(ledger_pruned(&store, 0, 10).await, (1, None));
+    assert_eq!(ledger_pruned(&store, 0, 2).await, (0, None));
+    assert_eq!(ledger_pruned(&store, batches[1], 1).await, (1, Some(batches[2])));
+}
+
 /// What is old in the log may have been published a moment ago: a flush that is sent again must still find it.
 pub(super) async fn what_is_unpublished_or_was_published_lately_stays_in_the_ledger(bed: &dyn Bed) {
     let store = migrated(bed).await;
