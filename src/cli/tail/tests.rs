@@ -481,6 +481,22 @@ async fn while_redis_is_away_the_walk_goes_on_and_when_it_is_back_nothing_was_mi
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lap_that_began_before_the_channel_came_does_not_count_as_its_own() {
+    let world = World::with(1..=100, 100).await;
+    world
+        .follow(Some(""), async |hand| {
+            // It tells where the lap ends, and then nothing for a while.
+            hand.log.lock().unwrap().answers_left = Some(1);
+            sleep(Duration::from_secs(1)).await;
+            hand.news.send(News::Here).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            *hand.log.lock().unwrap() = Log::settled(300);
+            hand.expect(1..=300).await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_much_to_hold_back_is_walked() {
     let world = World::with(1..=500, 500).await;
     world
