@@ -70,7 +70,8 @@ pub async fn follow<W: AsyncWrite + Unpin>(
                 };
                 step = merge.step(&client, Instant::now() + wait);
             }
-            Some(news) = news.next() => {
+            // Not before there is a position: what is published to a subscriber comes behind it.
+            Some(news) = news.next(), if merge.seen.is_some() => {
                 let calls_for_lap = match news {
                     News::Message(text) => merge.message(&text).await?,
                     News::Here => {

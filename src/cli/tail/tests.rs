@@ -430,6 +430,22 @@ async fn without_a_position_it_begins_with_what_comes_next_and_keeps_to_its_topi
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_subscribed_before_there_is_a_position_for_what_is_published_then_must_be_printed() {
+    let world = World::with(1..=9, 9).await;
+    world
+        .follow(None, async |hand| {
+            hand.log.lock().unwrap().answers_left = Some(0);
+            hand.news.send(News::Here).await.unwrap();
+            sleep(Duration::from_secs(10)).await;
+            assert_eq!(hand.news.capacity(), hand.news.max_capacity() - 1);
+            hand.log.lock().unwrap().answers_left = None;
+            hand.publish(10).await;
+            hand.expect([10]).await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_published_before_the_channel_came_and_is_settled_only_later_is_printed() {
     // 6 to 8 are committed and published, and something older still runs.
     let world = World::with(1..=8, 5).await;
@@ -477,6 +493,22 @@ async fn while_redis_is_away_the_walk_goes_on_and_when_it_is_back_nothing_was_mi
             hand.log.lock().unwrap().answers_left = None;
             hand.expect([8, 9]).await;
             assert_eq!(told(), ["away", "back", "away", "back"]);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lap_that_began_before_the_channel_came_does_not_count_as_its_own() {
+    let world = World::with(1..=100, 100).await;
+    world
+        .follow(Some(""), async |hand| {
+            // It tells where the lap ends, and then nothing for a while.
+            hand.log.lock().unwrap().answers_left = Some(1);
+            sleep(Duration::from_secs(1)).await;
+            hand.news.send(News::Here).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            *hand.log.lock().unwrap() = Log::settled(300);
+            hand.expect(1..=300).await;
         })
         .await;
 }
