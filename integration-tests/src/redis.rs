@@ -279,7 +279,7 @@ impl Outlet {
     }
 
     /// How many entries the stream has.
-    pub async fn len(&self) -> usize {
+    pub async fn length(&self) -> usize {
         command(&self.url, &["XLEN", &self.stream]).await
     }
 

@@ -200,9 +200,9 @@ async fn a_subscriber_and_a_stream_keep_all_in_order_and_tests_do_not_meet() {
     assert_eq!(ids, expected);
     assert_eq!(text(&entries[3].json(), "cursor"), "cursor of evt-3");
     assert_eq!(messages[5].event, entries[5].event);
-    assert_eq!((stranger.count(), other.len().await), (0, 0));
+    assert_eq!((stranger.count(), other.length().await), (0, 0));
     outlet.clean_up().await;
-    assert_eq!(outlet.len().await, 0);
+    assert_eq!(outlet.length().await, 0);
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn a_redis_of_the_tests_own_is_absent_started_killed_and_frozen() {
     server.kill();
     connect().await.expect("refused at once").expect_err("nobody listens");
     server.start().await;
-    assert_eq!(outlet.len().await, 1, "it was told to keep what it has");
+    assert_eq!(outlet.length().await, 1, "it was told to keep what it has");
 
     server.freeze();
     let deaf = timeout(DEAF, publish_by_hand(&outlet, "evt-2")).await;
@@ -239,7 +239,7 @@ async fn a_redis_of_the_tests_own_is_absent_started_killed_and_frozen() {
     server.thaw();
     publish_by_hand(&outlet, "evt-3").await;
     assert_eq!(
-        outlet.len().await,
+        outlet.length().await,
         2,
         "who was not let in while it was frozen has sent nothing"
     );
@@ -280,7 +280,7 @@ async fn a_redis_follows_another_and_is_read_only_until_it_leads() {
     publish_by_hand(&outlet, "evt-1").await;
     other.follow(&one).await;
     let copy = outlet.by(&other.url());
-    assert_eq!(copy.len().await, 1);
+    assert_eq!(copy.length().await, 1);
     let refused: redis::RedisResult<i64> = redis::cmd("DEL")
         .arg(copy.stream())
         .query_async(
@@ -295,7 +295,7 @@ async fn a_redis_follows_another_and_is_read_only_until_it_leads() {
     assert_eq!(other.errors("READONLY").await, 1);
     other.lead().await;
     publish_by_hand(&copy, "evt-2").await;
-    assert_eq!((outlet.len().await, copy.len().await), (1, 2));
+    assert_eq!((outlet.length().await, copy.length().await), (1, 2));
 }
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn the_proxy_stands_before_a_redis_too_and_can_lead_to_another() {
     let (outlet, behind) = (Outlet::on(&one), Outlet::on(&one).through(&proxy));
     assert!(behind.url().ends_with("/0"), "{}", behind.url());
     publish_by_hand(&behind, "evt-1").await;
-    assert_eq!(behind.by(&one.url()).len().await, 1);
+    assert_eq!(behind.by(&one.url()).length().await, 1);
     let subscriber = behind.subscribe().await;
     proxy.set(Network::Slow(Duration::from_millis(300)));
     let begun = Instant::now();
@@ -319,9 +319,9 @@ async fn the_proxy_stands_before_a_redis_too_and_can_lead_to_another() {
     proxy.set(Network::Pass);
     proxy.lead_to(&other.url());
     publish_by_hand(&behind, "evt-4").await;
-    assert_eq!(behind.by(&other.url()).len().await, 1);
-    assert_eq!(behind.by(&one.url()).len().await, 2);
-    assert_eq!(outlet.len().await, 0, "another test's stream");
+    assert_eq!(behind.by(&other.url()).length().await, 1);
+    assert_eq!(behind.by(&one.url()).length().await, 2);
+    assert_eq!(outlet.length().await, 0, "another test's stream");
 }
 
 #[tokio::test]
