@@ -258,7 +258,7 @@ async fn a_follower_of_a_topic_gets_that_topic_alone(world: World) {
         assert_eq!(ids(&frames), expected);
         assert!(frames.iter().all(|frame| frame.json()["topic"] == "orders"));
     }
-    world.check(54).await;
+    world.check(56).await;
 }
 
 async fn a_long_log_is_caught_up_with_while_it_grows(world: World) {
