@@ -11,20 +11,12 @@ use integration_tests::http::ask;
 use integration_tests::on_both_stores;
 use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, text};
 use integration_tests::redis::{Message, Outlet, RedisServer, Subscriber};
-use integration_tests::service::{Finished, Service, Settings};
+use integration_tests::service::{Service, Settings};
 use integration_tests::world::World;
 use serde_json::Value;
 
 /// How long the main job and its fan-out may take, on a busy machine.
 const MINUTE: Duration = Duration::from_secs(60);
-
-async fn publisher(world: &World, service: &Service, arguments: &[&str]) -> Finished {
-    let ended = world
-        .run(&[&["publish", "--url", service.url()], arguments].concat())
-        .await;
-    ended.ended_with(0);
-    ended
-}
 
 async fn publish_one(service: &Service, topic: &str, event_id: &str) {
     let answer = service.publish(&event(topic, event_id)).await;
@@ -67,7 +59,7 @@ async fn the_main_job_reaches_the_channel_the_stream_and_a_follower_exactly_once
     let subscriber = outlet.subscribe().await;
     let mut follower = Follower::open(&service, "", None).await;
     let job = ["--events", "20000", "--duplicate-rate", "0.3"];
-    let (publisher, frames) = join(publisher(&world, &service, &job), follower.collect(UNIQUE, MINUTE)).await;
+    let (publisher, frames) = join(world.load(service.url(), &job), follower.collect(UNIQUE, MINUTE)).await;
     assert_eq!(
         publisher.figure("resent"),
         0,
@@ -120,7 +112,7 @@ async fn what_was_published_after_an_acknowledgement_comes_after_it_under_load(w
         }
     };
     let load = ["--events", "8000", "--batch-size", "20", "--concurrency", "4"];
-    join(publisher(&world, &service, &load), pairs).await;
+    join(world.load(service.url(), &load), pairs).await;
 
     let told: Vec<String> = all_before_a_last_one(&service, &subscriber)
         .await
@@ -362,9 +354,9 @@ async fn three_replicas_publish_what_each_of_them_stored() {
     let [first, second, third] = &services;
     let part = ["--events", "3000", "--duplicate-rate", "0.3"];
     join3(
-        publisher(&world, first, &part),
-        publisher(&world, second, &part),
-        publisher(&world, third, &part),
+        world.load(first.url(), &part),
+        world.load(second.url(), &part),
+        world.load(third.url(), &part),
     )
     .await;
     let messages = subscriber.wait_for(6300, SOON).await;

@@ -10,7 +10,7 @@ use integration_tests::http::ask;
 use integration_tests::on_both_stores;
 use integration_tests::postgres::free_port;
 use integration_tests::proxy::{Network, Proxy};
-use integration_tests::publish::{Publish, Walk, event, events, text, verdicts};
+use integration_tests::publish::{Publish, Walk, event, events, publish_batch, text};
 use integration_tests::redis::{Entry, Outlet, RedisServer, Subscriber};
 use integration_tests::service::{Finished, Service, Settings, Signal};
 use integration_tests::world::World;
@@ -30,24 +30,6 @@ fn brisk(settings: Settings) -> Settings {
     SHORT_LEASE
         .iter()
         .fold(settings, |settings, (variable, value)| settings.with(variable, value))
-}
-
-/// Publishes made-up events as fast as the arguments say, and asserts that all are answered.
-async fn publisher(world: &World, service_url: &str, arguments: &[&str]) -> Finished {
-    let ended = world
-        .run(&[&["publish", "--url", service_url], arguments].concat())
-        .await;
-    ended.ended_with(0);
-    ended
-}
-
-/// Publishes a batch of new events, and gives back their cursors.
-async fn publish_batch(service: &Service, batch: Vec<Value>) -> Vec<String> {
-    let answer = service
-        .publish_preferring("return=representation", &Value::from(batch))
-        .await;
-    assert_eq!(answer.status, 201, "{}", answer.text());
-    verdicts(&answer).into_iter().map(|verdict| verdict.cursor).collect()
 }
 
 /// Waits until the store has received this many events.
@@ -164,7 +146,7 @@ async fn a_service_killed_again_and_again_between_commit_and_publish_leaves_noth
             proxy.set(Network::Pass);
         }
     };
-    let (publisher, ()) = join(publisher(&world, &url, &load), killing).await;
+    let (publisher, ()) = join(world.load(&url, &load), killing).await;
     assert_eq!(publisher.figure("unique"), 8400);
     service.ready().await;
     assert_complete(&world, &service, &outlet).await;
@@ -206,8 +188,8 @@ async fn redis_killed_under_full_load_costs_publishing_nothing_and_misses_nothin
     let outlet = Outlet::on(&redis);
     let world = World::new().await;
     let service = world.serve_with(world.settings().with_redis(&outlet)).await;
-    publisher(&world, service.url(), &["--events", "2000"]).await;
-    let before = publisher(&world, service.url(), &["--events", "8000"]).await;
+    world.load(service.url(), &["--events", "2000"]).await;
+    let before = world.load(service.url(), &["--events", "8000"]).await;
     let killing = async {
         for kill in 0..2 {
             received(&world, 10_000 + kill * 8000 + 2000).await;
@@ -217,7 +199,7 @@ async fn redis_killed_under_full_load_costs_publishing_nothing_and_misses_nothin
         }
     };
     let load = ["--events", "18000"];
-    let (during, ()) = join(publisher(&world, service.url(), &load), killing).await;
+    let (during, ()) = join(world.load(service.url(), &load), killing).await;
     let (before, during) = (before.milliseconds("latency p99"), during.milliseconds("latency p99"));
     assert!(
         during <= before * 3.0 + 100.0,
@@ -234,10 +216,14 @@ async fn redis_frozen_for_ten_seconds_costs_publishing_nothing_and_repeats_littl
     let world = World::new().await;
     let service = world.serve_with(brisk(world.settings().with_redis(&outlet))).await;
     let paced = ["--rate", "500", "--batch-size", "10"];
-    let before = publisher(&world, service.url(), &[&paced[..], &["--events", "1000"]].concat()).await;
+    let before = world
+        .load(service.url(), &[&paced[..], &["--events", "1000"]].concat())
+        .await;
     redis.freeze();
     // It is the load that lasts for ten seconds.
-    let during = publisher(&world, service.url(), &[&paced[..], &["--events", "5000"]].concat()).await;
+    let during = world
+        .load(service.url(), &[&paced[..], &["--events", "5000"]].concat())
+        .await;
     health_becomes(&service, "degraded", "down").await;
     redis.thaw();
     let (before, during) = (before.milliseconds("latency p99"), during.milliseconds("latency p99"));
@@ -482,9 +468,13 @@ async fn a_backlog_without_redis_costs_neither_processor_nor_memory(world: World
     let outlet = Outlet::on(&redis);
     let service = world.serve_with(world.settings().with_redis(&outlet)).await;
     let load = ["--batch-size", "200", "--duplicate-rate", "0"];
-    publisher(&world, service.url(), &[&load[..], &["--events", "10000"]].concat()).await;
+    world
+        .load(service.url(), &[&load[..], &["--events", "10000"]].concat())
+        .await;
     let before = service.resident_bytes();
-    publisher(&world, service.url(), &[&load[..], &["--events", "50000"]].concat()).await;
+    world
+        .load(service.url(), &[&load[..], &["--events", "50000"]].concat())
+        .await;
     let after = service.resident_bytes();
     assert!(
         after < before + 20 * MIB,

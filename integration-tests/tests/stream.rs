@@ -11,9 +11,9 @@ use integration_tests::follower::{Follower, Frame, StalledFollower};
 use integration_tests::http::{Answer, ask, client, encoded};
 use integration_tests::on_both_stores;
 use integration_tests::postgres::PostgresServer;
-use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, shuffled, text, verdicts};
+use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, publish_batch, shuffled, text};
 use integration_tests::redis::Outlet;
-use integration_tests::service::{Finished, Service, Signal};
+use integration_tests::service::{Service, Signal};
 use integration_tests::world::{Replicas, World};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -21,23 +21,6 @@ use tokio::time::timeout;
 
 /// More memory than a service may need, whatever its followers do.
 const MEMORY: u64 = 150 << 20;
-
-async fn publisher(world: &World, service: &Service, arguments: &[&str]) -> Finished {
-    let ended = world
-        .run(&[&["publish", "--url", service.url()], arguments].concat())
-        .await;
-    ended.ended_with(0);
-    ended
-}
-
-/// Publishes a batch of new events, and gives back their cursors.
-async fn publish_batch(service: &Service, batch: Vec<Value>) -> Vec<String> {
-    let answer = service
-        .publish_preferring("return=representation", &Value::from(batch))
-        .await;
-    assert_eq!(answer.status, 201, "{}", answer.text());
-    verdicts(&answer).into_iter().map(|verdict| verdict.cursor).collect()
-}
 
 /// Asserts that these are all events of the store, in the order of a walk and as a walk shows them.
 async fn assert_whole_log(service: &Service, frames: &[Frame]) {
@@ -91,8 +74,8 @@ async fn follow_in_pieces_while_both_publish(world: &World, replicas: &Replicas)
         "10",
     ];
     let (_, _, frames) = join3(
-        publisher(world, one, &load),
-        publisher(world, other, &load),
+        world.load(one.url(), &load),
+        world.load(other.url(), &load),
         follow_in_pieces(replicas, 2800),
     )
     .await;
@@ -130,7 +113,7 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
         "--batch-size",
         "10",
     ];
-    let alone = publisher(&world, &service, &load).await.figure("events/s");
+    let alone = world.load(service.url(), &load).await.figure("events/s");
     let followers: Vec<Follower> = stream::iter(0..FOLLOWERS)
         .map(|_| Follower::open(&service, "", None))
         .buffer_unordered(16)
@@ -144,7 +127,7 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
             (cursors, follower)
         });
     }
-    let followed = publisher(&world, &service, &load).await.figure("events/s");
+    let followed = world.load(service.url(), &load).await.figure("events/s");
     let followers = following.join_all().await;
     assert!(
         followed * 10 >= alone * 9,
@@ -264,12 +247,12 @@ async fn a_follower_of_a_topic_gets_that_topic_alone(world: World) {
 async fn a_long_log_is_caught_up_with_while_it_grows(world: World) {
     let service = world.serve().await;
     let load = ["--events", "6000", "--duplicate-rate", "0", "--batch-size", "200"];
-    publisher(&world, &service, &load).await;
+    world.load(service.url(), &load).await;
     let mut follower = Follower::open(&service, "after=", None).await;
     let more = ["--events", "2000", "--duplicate-rate", "0", "--batch-size", "10"];
     let (frames, _) = join(
         follower.collect(8000, Duration::from_secs(60)),
-        publisher(&world, &service, &more),
+        world.load(service.url(), &more),
     )
     .await;
     assert_whole_log(&service, &frames).await;
@@ -355,7 +338,7 @@ async fn a_stream_ends_when_its_replica_stops_and_goes_on_at_another_without_a_h
         frames.extend(resumed.collect(1500 - frames.len(), SOON).await);
         frames
     };
-    let (frames, _) = join(following, publisher(&world, &other, &load)).await;
+    let (frames, _) = join(following, world.load(other.url(), &load)).await;
     assert_whole_log(&other, &frames).await;
     world.check(1500).await;
 }

@@ -9,7 +9,7 @@ use integration_tests::eventually::{SOON, eventually};
 use integration_tests::on_both_stores;
 use integration_tests::postgres::free_port;
 use integration_tests::program::Program;
-use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, text, verdicts};
+use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, publish_batch, text};
 use integration_tests::redis::{Outlet, RedisServer};
 use integration_tests::service::{Service, Settings, Signal};
 use integration_tests::world::World;
@@ -71,19 +71,6 @@ async fn tells(tail: &Program, count: usize) -> Vec<Value> {
     .await
 }
 
-async fn publish_batch(service: &Service, batch: Vec<Value>) -> Vec<String> {
-    let answer = service
-        .publish_preferring("return=representation", &Value::from(batch))
-        .await;
-    assert_eq!(answer.status, 201, "{}", answer.text());
-    verdicts(&answer).into_iter().map(|verdict| verdict.cursor).collect()
-}
-
-async fn publisher(world: &World, url: &str, arguments: &[&str]) {
-    let ended = world.run(&[&["publish", "--url", url], arguments].concat()).await;
-    ended.ended_with(0);
-}
-
 /// Waits until the store has this many events.
 async fn stored(world: &World, count: i64) {
     eventually(SOON, async || {
@@ -131,7 +118,7 @@ async fn tail_goes_on_by_itself_when_the_service_is_killed_and_stopped(world: Wo
             }
         }
     };
-    join(publisher(&world, &url, &load), killing).await;
+    join(world.load(&url, &load), killing).await;
     service.ready().await;
     tells(&following, 4000).await;
     let ended = following.ended().await;
@@ -172,7 +159,7 @@ async fn tail_of_redis_fills_the_gap_when_redis_was_away(world: World) {
             redis.start().await;
         }
     };
-    join(publisher(&world, service.url(), &load), killing).await;
+    join(world.load(service.url(), &load), killing).await;
     world.fanned_out(CATCH_UP).await;
     tells(&following, 4000).await;
     // What is told twice would come before this, or instead of it.
