@@ -1,5 +1,5 @@
-//! Black-box tests of eventsieve: the real binary on a real PostgreSQL, with a fault proxy between the two, and on the
-//! embedded store. The library `eventsieve` is never used here, so that a test can only rely on what a client, an operator or
+//! Black-box tests of eventsieve: the real binary on a real PostgreSQL and a real Redis, with a fault proxy between
+//! them, and on the embedded store. The library `eventsieve` is never used here, so that a test can only rely on what a client, an operator or
 //! the database sees.
 //!
 //! # How to write a test
@@ -27,23 +27,28 @@
 //!    The process is killed when its [`service::Service`] is dropped, and a test that fails shows its log.
 //! 4. Nothing sleeps. What takes time is waited for by [`eventually::eventually`], with a condition.
 //! 5. Faults come from [`proxy::Proxy`] (the network), from [`service::Service::kill`], from a
-//!    [`postgres::PostgresServer`] of the test's own (the database server), from a [`disk::Disk`] that fills up, or from a
-//!    lock that the test holds ([`world::World::hold_writers`]).
-//! 6. A test ends with [`world::World::check`]: rows, counters and `eventsieve verify` agree.
+//!    [`postgres::PostgresServer`] or a [`redis::RedisServer`] of the test's own (the servers), from a [`disk::Disk`] that
+//!    fills up, or from a lock that the test holds ([`world::World::hold_writers`]).
+//! 6. A [`redis::Outlet`] is a channel and a stream of the test's own; a [`redis::Subscriber`] and a [`follower::Follower`]
+//!    tell what came out.
+//! 7. A test ends with [`world::World::check`]: rows, counters and `eventsieve verify` agree. Where events go to a Redis, with
+//!    [`world::World::check_fanned_out`]: nothing is owed to it either.
 //!
 //! # What it needs
 //!
-//! `make test` provides all of it: `DATABASE_URL` (a superuser of a throwaway PostgreSQL), `EVENTSIEVE_TEST_PG_BIN` and
+//! `make test` provides all of it: `DATABASE_URL` (a superuser of a throwaway PostgreSQL), `REDIS_URL`, `EVENTSIEVE_TEST_PG_BIN` and
 //! `EVENTSIEVE_TEST_PG_USER` (for servers of a test's own), and the built binary, or `EVENTSIEVE_BIN`. Something missing
 //! fails the test with a line that says what; nothing is ever skipped.
 
 pub mod disk;
 pub mod eventually;
+pub mod follower;
 pub mod http;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod publish;
+pub mod redis;
 pub mod service;
 pub mod world;
 

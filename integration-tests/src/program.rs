@@ -44,6 +44,17 @@ impl Program {
         self.written("stdout")
     }
 
+    /// What it has written to its standard error.
+    pub fn stderr(&self) -> String {
+        self.written("stderr")
+    }
+
+    /// Asserts that it still runs.
+    pub fn runs(&mut self) {
+        let ended = self.child.try_wait().expect("a process of our own can be asked");
+        assert!(ended.is_none(), "it ended: {ended:?}: {}", self.stderr());
+    }
+
     fn written(&self, name: &str) -> String {
         let text = fs::read(self.folder.path().join(name)).expect("the file that the process writes");
         String::from_utf8_lossy(&text).into_owned()

@@ -1,8 +1,8 @@
-//! The fault proxy: a TCP proxy between the service and PostgreSQL that a test can make slow, deaf, absent, or lossy at
-//! exactly the wrong moment.
+//! The fault proxy: a TCP proxy between the service and its PostgreSQL or its Redis, that a test can make slow, deaf, absent,
+//! or lossy at exactly the wrong moment.
 //!
 //! It knows just enough of PostgreSQL's protocol to see a *flush* go by: the execution of a prepared statement whose SQL
-//! contains `append_v1`. It speaks no TLS; the URL of [`Proxy::through`] says so.
+//! contains `append_v1`. Of Redis it knows nothing but the port. It speaks no TLS; the URL of [`Proxy::through`] says so.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -57,8 +57,33 @@ struct State {
     cuts: u64,
 }
 
+/// Whose protocol goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Postgres,
+    Redis,
+}
+
+impl Protocol {
+    fn of(url: &Url) -> Self {
+        match url.scheme() {
+            "redis" => Protocol::Redis,
+            _ => Protocol::Postgres,
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Protocol::Postgres => 5432,
+            Protocol::Redis => 6379,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Control {
+    protocol: Protocol,
+    upstream: Mutex<(String, u16)>,
     state: watch::Sender<State>,
     faults: Mutex<VecDeque<FlushFault>>,
     flushes: AtomicUsize,
@@ -82,6 +107,14 @@ impl Control {
         self.faults().pop_front()
     }
 
+    fn upstream(&self) -> (String, u16) {
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lead_to(&self, upstream: (String, u16)) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
+    }
+
     fn faults(&self) -> MutexGuard<'_, VecDeque<FlushFault>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,18 +129,18 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to the server of a database URL, that passes everything on.
-    pub async fn to(database_url: &str) -> Self {
-        Self::with(database_url, Network::Pass).await
+    /// A proxy to the server of a database's or a Redis's URL, that passes everything on.
+    pub async fn to(url: &str) -> Self {
+        Self::with(url, Network::Pass).await
     }
 
-    /// A proxy to the server of a database URL, in this state from the start.
-    pub async fn with(database_url: &str, network: Network) -> Self {
-        let url = Url::parse(database_url).expect("DATABASE_URL is a URL");
-        let host = url.host_str().expect("DATABASE_URL names a host").to_owned();
-        let upstream = (host, url.port().unwrap_or(5432));
+    /// A proxy to the server of a database's or a Redis's URL, in this state from the start.
+    pub async fn with(url: &str, network: Network) -> Self {
+        let (protocol, upstream) = server_of(url);
         let port = free_port();
         let control = Arc::new(Control {
+            protocol,
+            upstream: Mutex::new(upstream),
             state: watch::Sender::new(State { network, cuts: 0 }),
             faults: Mutex::default(),
             flushes: AtomicUsize::new(0),
@@ -119,7 +152,7 @@ impl Proxy {
             Network::Refuse => None,
             _ => Some(bind(port).await),
         };
-        tasks.spawn(accept(port, listener, upstream, Arc::clone(&control)));
+        tasks.spawn(accept(port, listener, Arc::clone(&control)));
         Proxy {
             port,
             control,
@@ -127,13 +160,22 @@ impl Proxy {
         }
     }
 
-    /// The same database URL, by way of this proxy.
-    pub fn through(&self, database_url: &str) -> String {
-        let mut url = Url::parse(database_url).expect("DATABASE_URL is a URL");
+    /// The same URL, by way of this proxy.
+    pub fn through(&self, url: &str) -> String {
+        let mut url = Url::parse(url).expect("a server has a URL");
         url.set_host(Some("127.0.0.1")).expect("an address is a host");
         url.set_port(Some(self.port)).expect("this kind of URL has a port");
-        url.set_query(Some("sslmode=disable"));
+        if self.control.protocol == Protocol::Postgres {
+            url.set_query(Some("sslmode=disable"));
+        }
         url.into()
+    }
+
+    /// Leads new connections to the server of this URL. Those that exist are not touched.
+    pub fn lead_to(&self, url: &str) {
+        let (protocol, upstream) = server_of(url);
+        assert_eq!(protocol, self.control.protocol, "a server of another kind");
+        self.control.lead_to(upstream);
     }
 
     /// Changes what the network does, for new connections and (but for [`Network::Refuse`]) for those that exist.
@@ -162,6 +204,13 @@ impl Proxy {
     }
 }
 
+fn server_of(url: &str) -> (Protocol, (String, u16)) {
+    let url = Url::parse(url).expect("a server has a URL");
+    let protocol = Protocol::of(&url);
+    let host = url.host_str().expect("the URL of a server names its host").to_owned();
+    (protocol, (host, url.port().unwrap_or(protocol.default_port())))
+}
+
 async fn bind(port: u16) -> TcpListener {
     TcpListener::bind(("127.0.0.1", port))
         .await
@@ -169,7 +218,7 @@ async fn bind(port: u16) -> TcpListener {
 }
 
 /// Accepts for ever, and listens only while the network lets it.
-async fn accept(port: u16, mut listener: Option<TcpListener>, upstream: (String, u16), control: Arc<Control>) {
+async fn accept(port: u16, mut listener: Option<TcpListener>, control: Arc<Control>) {
     let mut connections = JoinSet::new();
     let mut state = control.state.subscribe();
     loop {
@@ -189,7 +238,7 @@ async fn accept(port: u16, mut listener: Option<TcpListener>, upstream: (String,
                 let now = *state.borrow();
                 // Who had knocked before the listener was gone is not let in any more.
                 if now.network != Network::Refuse {
-                    connections.spawn(connect(client, upstream.clone(), Arc::clone(&control), now.cuts));
+                    connections.spawn(connect(client, Arc::clone(&control), now.cuts));
                 }
             }
             Ok(()) = state.changed() => {}
@@ -199,9 +248,9 @@ async fn accept(port: u16, mut listener: Option<TcpListener>, upstream: (String,
 }
 
 /// Serves one connection, accepted after so many `cuts`, until one side closes it or it is cut.
-async fn connect(mut client: TcpStream, upstream: (String, u16), control: Arc<Control>, cuts: u64) {
+async fn connect(mut client: TcpStream, control: Arc<Control>, cuts: u64) {
     let mut state = control.state.subscribe();
-    let Ok(mut server) = TcpStream::connect(upstream).await else {
+    let Ok(mut server) = TcpStream::connect(control.upstream()).await else {
         return;
     };
     let connection = Connection {
@@ -253,7 +302,10 @@ impl Connection<'_> {
             if let Network::Slow(delay) = self.control.network() {
                 sleep(delay).await;
             }
-            let seen = requests.read(&buffer[..length]);
+            let seen = match self.control.protocol {
+                Protocol::Postgres => requests.read(&buffer[..length]),
+                Protocol::Redis => Seen::default(),
+            };
             for _ in 0..seen.flushes {
                 self.control.flushes.fetch_add(1, Ordering::SeqCst);
                 fault = fault.or_else(|| self.control.next_fault());

@@ -125,6 +125,15 @@ impl Publish for Service {
     }
 }
 
+/// Publishes a batch of new events, and gives back their cursors.
+pub async fn publish_batch(service: &Service, batch: Vec<Value>) -> Vec<String> {
+    let answer = service
+        .publish_preferring("return=representation", &Value::from(batch))
+        .await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    verdicts(&answer).into_iter().map(|verdict| verdict.cursor).collect()
+}
+
 /// One page of a walk or a list.
 #[derive(Debug)]
 pub struct Page {

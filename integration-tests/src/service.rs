@@ -24,6 +24,9 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 /// How much of a log is shown when a test fails: enough for its last troubles.
 const LOG_LINES_SHOWN: usize = 60;
 
+/// What Linux counts the processor's time in, on every machine that Rust runs on.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// What a process of the binary is started with. It inherits nothing else from the environment of the tests.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -161,6 +164,23 @@ impl Finished {
             .unwrap_or_else(|| panic!("no figure for {words}:\n{}{}", self.stdout, self.stderr));
         let numbers: Vec<i64> = numbers(rest).collect();
         (numbers[0], numbers[numbers.len() - 1])
+    }
+
+    /// The milliseconds in the line of the load generator's table that begins with these words.
+    #[track_caller]
+    pub fn milliseconds(&self, words: &str) -> f64 {
+        self.stdout
+            .lines()
+            .find_map(|line| {
+                line.trim()
+                    .strip_prefix(words)?
+                    .trim()
+                    .strip_suffix("ms")?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+            .unwrap_or_else(|| panic!("no milliseconds for {words}:\n{}{}", self.stdout, self.stderr))
     }
 }
 
@@ -367,6 +387,20 @@ impl Service {
             .and_then(|number| number.parse().ok())
             .expect("Linux tells the resident memory in kB");
         kilobytes * 1024
+    }
+
+    /// How long the processor has worked for it so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process runs");
+        // The name of the program, in parentheses, may hold blanks; the fields are counted from behind it.
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().expect("utime and stime are numbers"))
+            .sum();
+        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
     }
 
     /// How many file descriptors it has open.

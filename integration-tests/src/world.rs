@@ -4,8 +4,10 @@
 pub mod database;
 pub mod file;
 
+use std::time::Duration;
+
 use anyhow::ensure;
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use sqlx::{Executor, PgConnection};
 
 use self::database::Database;
@@ -112,24 +114,43 @@ impl World {
 
     /// Starts two services and waits until they are ready; on the embedded store, which only one may serve, one.
     pub async fn serve_replicas(&self) -> Replicas {
+        self.serve_replicas_with(self.settings()).await
+    }
+
+    /// The same with these settings.
+    pub async fn serve_replicas_with(&self, settings: Settings) -> Replicas {
         match self.store {
             Store::Postgres(_) => {
-                let (one, other) = join(self.serve(), self.serve()).await;
+                let (one, other) = join(self.serve_with(settings.clone()), self.serve_with(settings)).await;
                 Replicas {
                     one,
                     other: Some(other),
                 }
             }
             Store::Sqlite(_) => Replicas {
-                one: self.serve().await,
+                one: self.serve_with(settings).await,
                 other: None,
             },
         }
     }
 
+    /// Starts a service with each of these settings on one database, and waits until all are ready.
+    pub async fn serve_all<const COUNT: usize>(&self, settings: [Settings; COUNT]) -> [Service; COUNT] {
+        let services = join_all(settings.map(|settings| self.serve_with(settings))).await;
+        services.try_into().expect("one for each")
+    }
+
     /// Runs a command of the binary on this store to its end.
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         self.settings().arguments(arguments).run().await
+    }
+
+    /// Publishes made-up events to a service by the load generator, with these arguments, and asserts that its sums are right.
+    pub async fn load(&self, service_url: &str, arguments: &[&str]) -> Finished {
+        let arguments = [&["publish", "--url", service_url], arguments].concat();
+        let publisher = self.run(&arguments).await;
+        publisher.ended_with(0);
+        publisher
     }
 
     /// Executes statements on the store by hand.
@@ -189,6 +210,40 @@ impl World {
         assert_eq!(self.number(TOPICS_OFF).await, 0, "topics whose counter is off");
         self.run(&["verify"]).await.ended_with(0);
         totals
+    }
+
+    /// How many batches the fan-out does not have yet.
+    pub async fn unpublished(&self) -> i64 {
+        self.number("select count(*) from batches where published_at is null")
+            .await
+    }
+
+    /// How many of those are under a lease that lasts.
+    pub async fn leased(&self) -> i64 {
+        let lasts = match self.store {
+            Store::Postgres(_) => "lease_until > now()",
+            Store::Sqlite(_) => "lease_until > unixepoch() * 1000000",
+        };
+        self.number(&format!(
+            "select count(*) from batches where published_at is null and {lasts}"
+        ))
+        .await
+    }
+
+    /// Waits until the fan-out has everything: batches are marked a little later than they are published.
+    pub async fn fanned_out(&self, deadline: Duration) {
+        eventually(deadline, async || {
+            let unpublished = self.unpublished().await;
+            ensure!(unpublished == 0, "{unpublished} batches are not published");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Checks the world of services with a fan-out: as [`Self::check`] does, and nothing is owed to the fan-out any more.
+    pub async fn check_fanned_out(&self, rows: i64) -> Totals {
+        self.fanned_out(SOON).await;
+        self.check(rows).await
     }
 
     /// Makes the store refuse events with the id `poison`: a rule that the service cannot know.

@@ -5,12 +5,16 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream;
 use integration_tests::disk::Disk;
 use integration_tests::eventually::{SOON, eventually};
+use integration_tests::follower::Follower;
 use integration_tests::http::ask;
 use integration_tests::postgres::PostgresServer;
 use integration_tests::proxy::{FlushFault, Network, Proxy};
-use integration_tests::publish::{Publish, event, shuffled};
+use integration_tests::publish::{Publish, event, shuffled, text};
+use integration_tests::redis::{Outlet, RedisServer, Subscriber, command};
 use integration_tests::service::Settings;
 use integration_tests::world::World;
 use sqlx::{Connection, Executor, PgConnection};
@@ -164,6 +168,228 @@ async fn a_server_of_the_tests_own_is_killed_and_recovers() {
             .await,
         1
     );
+}
+
+/// Appends an event to the stream and publishes it, as a service does.
+async fn publish_by_hand(outlet: &Outlet, event_id: &str) {
+    let told = format!(r#"{{"event_id":"{event_id}","cursor":"cursor of {event_id}"}}"#);
+    let fields = [
+        "topic", "orders", "event_id", event_id, "cursor", event_id, "event", &told,
+    ];
+    let append = [&["XADD", outlet.stream(), "*"][..], &fields].concat();
+    command::<String>(outlet.url(), &append).await;
+    command::<i64>(outlet.url(), &["PUBLISH", outlet.channel(), &told]).await;
+}
+
+#[tokio::test]
+async fn a_subscriber_and_a_stream_keep_all_in_order_and_tests_do_not_meet() {
+    let (outlet, other) = (Outlet::shared(), Outlet::shared());
+    let (subscriber, stranger) = (outlet.subscribe().await, other.subscribe().await);
+    assert_eq!(outlet.subscribers().await, 1);
+    assert!(outlet.entries().await.is_empty());
+    for number in 0..20 {
+        publish_by_hand(&outlet, &format!("evt-{number}")).await;
+    }
+    let messages = subscriber.wait_for_event("evt-19", WELL).await;
+    assert_eq!(messages.len(), 20);
+    let expected: Vec<String> = (0..20).map(|number| format!("evt-{number}")).collect();
+    assert_eq!(subscriber.event_ids(), expected);
+    assert_eq!(subscriber.cursors()[7], "cursor of evt-7");
+    let entries = outlet.entries().await;
+    let ids: Vec<String> = entries.iter().map(|entry| entry.event_id.clone()).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(text(&entries[3].json(), "cursor"), "cursor of evt-3");
+    assert_eq!(messages[5].event, entries[5].event);
+    assert_eq!((stranger.count(), other.length().await), (0, 0));
+    outlet.clean_up().await;
+    assert_eq!(outlet.length().await, 0);
+}
+
+#[tokio::test]
+async fn a_stream_is_read_whole_however_long_it_is() {
+    let server = RedisServer::new().await;
+    let outlet = Outlet::on(&server);
+    let script = "for i = 1, 5000 do
+        redis.call('XADD', KEYS[1], '*', 'topic', 't', 'event_id', i, 'cursor', i, 'event', '{}') end";
+    command::<()>(outlet.url(), &["EVAL", script, "1", outlet.stream()]).await;
+    let cursors: Vec<String> = outlet.entries().await.into_iter().map(|entry| entry.cursor).collect();
+    let expected: Vec<String> = (1..=5000).map(|number| number.to_string()).collect();
+    assert_eq!(cursors, expected);
+}
+
+#[tokio::test]
+async fn a_redis_of_the_tests_own_is_absent_started_killed_and_frozen() {
+    let mut server = RedisServer::absent(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let outlet = Outlet::on(&server);
+    let connect = async || {
+        let client = redis::Client::open(outlet.url()).expect("a Redis URL");
+        timeout(DEAF, client.get_multiplexed_async_connection()).await
+    };
+    connect().await.expect("refused at once").expect_err("nobody listens");
+    server.start().await;
+    publish_by_hand(&outlet, "evt-1").await;
+    server.kill();
+    connect().await.expect("refused at once").expect_err("nobody listens");
+    server.start().await;
+    assert_eq!(outlet.length().await, 1, "it was told to keep what it has");
+
+    server.freeze();
+    let deaf = timeout(DEAF, publish_by_hand(&outlet, "evt-2")).await;
+    deaf.expect_err("nothing is answered");
+    server.thaw();
+    publish_by_hand(&outlet, "evt-3").await;
+    assert_eq!(
+        outlet.length().await,
+        2,
+        "who was not let in while it was frozen has sent nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_a_transaction_as_a_whole_and_counts_that() {
+    let server = RedisServer::new().await;
+    let outlet = Outlet::on(&server);
+    let subscriber = outlet.subscribe().await;
+    let both = async || {
+        let client = redis::Client::open(outlet.url()).expect("a Redis URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+        let mut transaction = redis::pipe();
+        transaction.atomic();
+        transaction.cmd("XADD").arg(outlet.stream()).arg("*").arg("a").arg("b");
+        transaction.cmd("PUBLISH").arg(outlet.channel()).arg("{}");
+        transaction.query_async::<(String, i64)>(&mut connection).await
+    };
+    both().await.expect("there is room");
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for _ in 0..3 {
+        both().await.expect_err("it is full");
+    }
+    assert!(server.errors("OOM").await >= 3);
+    assert_eq!(server.errors("READONLY").await, 0);
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    both().await.expect("there is room again");
+    assert_eq!(subscriber.wait_for(2, WELL).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_redis_follows_another_and_is_read_only_until_it_leads() {
+    const BRISK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
+
+    let (one, other) = (RedisServer::with(&BRISK).await, RedisServer::with(&BRISK).await);
+    let outlet = Outlet::on(&one);
+    publish_by_hand(&outlet, "evt-1").await;
+    other.follow(&one).await;
+    let copy = outlet.by(&other.url());
+    assert_eq!(copy.length().await, 1);
+    let refused: redis::RedisResult<i64> = redis::cmd("DEL")
+        .arg(copy.stream())
+        .query_async(
+            &mut redis::Client::open(other.url())
+                .expect("a Redis URL")
+                .get_multiplexed_async_connection()
+                .await
+                .expect("it answers"),
+        )
+        .await;
+    assert_eq!(refused.expect_err("it is a replica").code(), Some("READONLY"));
+    assert_eq!(other.errors("READONLY").await, 1);
+    other.lead().await;
+    publish_by_hand(&copy, "evt-2").await;
+    assert_eq!((outlet.length().await, copy.length().await), (1, 2));
+}
+
+#[tokio::test]
+async fn the_proxy_stands_before_a_redis_too_and_can_lead_to_another() {
+    let (one, other) = (RedisServer::new().await, RedisServer::new().await);
+    let proxy = Proxy::to(&one.url()).await;
+    let (outlet, behind) = (Outlet::on(&one), Outlet::on(&one).through(&proxy));
+    assert!(behind.url().ends_with("/0"), "{}", behind.url());
+    publish_by_hand(&behind, "evt-1").await;
+    assert_eq!(behind.by(&one.url()).length().await, 1);
+    let subscriber = behind.subscribe().await;
+    proxy.set(Network::Slow(Duration::from_millis(300)));
+    let begun = Instant::now();
+    publish_by_hand(&behind, "evt-2").await;
+    assert!(begun.elapsed() >= Duration::from_millis(600), "{:?}", begun.elapsed());
+    subscriber.wait_for_event("evt-2", WELL).await;
+    proxy.set(Network::BlackHole);
+    timeout(DEAF, publish_by_hand(&behind, "evt-3"))
+        .await
+        .expect_err("nothing is answered");
+    proxy.set(Network::Pass);
+    proxy.lead_to(&other.url());
+    publish_by_hand(&behind, "evt-4").await;
+    assert_eq!(behind.by(&other.url()).length().await, 1);
+    assert_eq!(behind.by(&one.url()).length().await, 2);
+    assert_eq!(outlet.length().await, 0, "another test's stream");
+}
+
+#[tokio::test]
+async fn a_user_of_redis_is_let_to_channels_by_their_names() {
+    let server = RedisServer::new().await;
+    let user = [
+        "ACL",
+        "SETUSER",
+        "service",
+        "on",
+        ">secret",
+        "~*",
+        "+@all",
+        "resetchannels",
+        "&a",
+        "&a:ok*",
+    ];
+    server.command::<()>(&user).await;
+    let url = server.url_for("service", "secret");
+    let client = redis::Client::open(url.as_str()).expect("a Redis URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+    for (channel, is_let) in [("a", true), ("a:ok-1", true), ("a:bad", false), ("b", false)] {
+        let answer: redis::RedisResult<i64> = redis::cmd("PUBLISH")
+            .arg(channel)
+            .arg("{}")
+            .query_async(&mut connection)
+            .await;
+        match answer {
+            Ok(_) => assert!(is_let, "{channel}"),
+            Err(error) => assert!(!is_let && error.code() == Some("NOPERM"), "{channel}: {error}"),
+        }
+    }
+    let with_password = RedisServer::with(&["--requirepass", "secret"]).await;
+    let subscriber = Subscriber::to(&with_password.url_for("", "secret"), &["a"]).await;
+    assert_eq!(subscriber.count(), 0);
+}
+
+fn body_of(pieces: &[&'static str]) -> Follower {
+    let pieces: Vec<_> = pieces
+        .iter()
+        .map(|piece| Ok(Bytes::from_static(piece.as_bytes())))
+        .collect();
+    Follower::of(stream::iter(pieces))
+}
+
+#[tokio::test]
+async fn a_follower_reads_whole_frames_and_knows_the_end_of_a_stream_from_a_break() {
+    let mut follower = body_of(&[
+        ": hello\n\nid: 1\nevent: event\nda",
+        "ta: {\"a\":1}\n\n:\n\nid: 2\nevent: event\ndata: {}\n\nid: 3\nevent: ev",
+    ]);
+    assert_eq!(follower.last(), None);
+    let frames = follower.collect(1, WELL).await;
+    assert_eq!((frames[0].id.as_str(), frames[0].data.as_str()), ("1", r#"{"a":1}"#));
+    assert_eq!(follower.last(), Some("1"));
+    let rest = follower.rest().await;
+    assert_eq!(rest.len(), 1, "half a frame is none");
+    assert_eq!(follower.last(), Some("2"));
+
+    for bad in [
+        "event: event\ndata: {}\n\n",
+        "id: 1\nevent: other\ndata: {}\n\n",
+        "id: 1\nevent: event\ndata: {\ndata: }\n\n",
+    ] {
+        body_of(&[bad]).next().await.expect_err("no frame of an event");
+    }
+    let broken = stream::iter([Ok(Bytes::from_static(b"id: 1\n")), Err(anyhow::anyhow!("reset"))]);
+    Follower::of(broken).next().await.expect_err("the connection broke");
 }
 
 #[tokio::test]

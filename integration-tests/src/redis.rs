@@ -1,0 +1,465 @@
+//! Redis: servers of a test's own, that it kills, freezes and fills, and what a subscriber and a stream get to see.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::ensure;
+use futures_util::StreamExt;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Value};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::environment;
+use crate::eventually::{SOON, eventually};
+use crate::postgres::free_port;
+use crate::proxy::Proxy;
+use crate::publish::text;
+use crate::service::{Settings, Signal, send};
+
+/// How many entries of a stream are read at once.
+const PAGE: usize = 2000;
+
+/// A server that keeps nothing on disk unless it is told to, in a temporary folder. It is killed and removed when this is
+/// dropped.
+#[derive(Debug)]
+pub struct RedisServer {
+    folder: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    /// Makes a server, and waits until it answers.
+    pub async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Makes a server with these arguments more, such as `--appendonly yes`, and waits until it answers.
+    pub async fn with(arguments: &[&str]) -> Self {
+        let mut server = Self::absent(arguments);
+        server.start().await;
+        server
+    }
+
+    /// A server that is not there yet: [`Self::start`] starts it.
+    pub fn absent(arguments: &[&str]) -> Self {
+        RedisServer {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port: free_port(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            process: None,
+        }
+    }
+
+    /// Starts the server, also after [`Self::kill`], on the same port and with what it has written to its folder, and waits
+    /// until it answers.
+    pub async fn start(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .expect("a file in a folder of our own");
+        let both = log.try_clone().expect("a descriptor more");
+        let process = Command::new("redis-server")
+            .args(["--port", &self.port.to_string()])
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(self.folder.path())
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(both)
+            .spawn()
+            .expect("redis-server is installed: deploy/test-services.sh installs it");
+        self.process = Some(process);
+        eventually(SOON, async || {
+            let answer: redis::RedisResult<String> = redis::cmd("PING").query_async(&mut self.connect().await?).await;
+            match answer {
+                // A server that wants a password, or is still reading its file, tells us so.
+                Err(error) if error.code() == Some("NOAUTH") => Ok(()),
+                other => Ok(other.map(drop)?),
+            }
+        })
+        .await;
+    }
+
+    /// Kills the server as `kill -9` does, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        process.kill().expect("a process of our own can be killed");
+        process.wait().expect("a process of our own can be waited for");
+    }
+
+    /// Freezes the server: its connections stay open, and nothing is answered.
+    pub fn freeze(&self) {
+        send(Signal::Stop, self.pid());
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        send(Signal::Continue, self.pid());
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
+    }
+
+    /// Its URL, for whoever needs no password.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Its URL for a user with a password.
+    pub fn url_for(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}/0", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What the server answers to a command, on a connection that is opened for it.
+    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        command(&self.url(), words).await
+    }
+
+    /// Makes the server a replica of another one, and waits until it has all of its data.
+    pub async fn follow(&self, other: &RedisServer) {
+        self.command::<()>(&["REPLICAOF", "127.0.0.1", &other.port.to_string()])
+            .await;
+        eventually(SOON, async || {
+            let info: String = self.command(&["INFO", "replication"]).await;
+            ensure!(info.contains("master_link_status:up"), "{info}");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Makes the server a master again.
+    pub async fn lead(&self) {
+        self.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    }
+
+    /// How many answers of the server were this error, such as `OOM`, since it was started.
+    pub async fn errors(&self, code: &str) -> u64 {
+        let info: String = self.command(&["INFO", "errorstats"]).await;
+        let counted = format!("errorstat_{code}:count=");
+        info.lines()
+            .find_map(|line| line.strip_prefix(counted.as_str()))
+            .map_or(0, |count| count.trim().parse().expect("Redis counts in numbers"))
+    }
+
+    async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
+        connect(&self.url()).await
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.path().join("log"));
+            eprintln!("--- the log of Redis:\n{}", log.unwrap_or_default());
+        }
+        if let Some(mut process) = self.process.take() {
+            // It can only be gone already.
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+}
+
+/// A connection that waits for its answers as long as a busy machine may need.
+async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(SOON))
+        .set_response_timeout(Some(SOON));
+    Ok(Client::open(url)?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?)
+}
+
+/// What the server of a URL answers to a command, on a connection that is opened for it.
+pub async fn command<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(word);
+    }
+    let answer = async { Ok::<T, anyhow::Error>(command.query_async(&mut connect(url).await?).await?) };
+    answer
+        .await
+        .unwrap_or_else(|error| panic!("Redis refuses {words:?}: {error:#}"))
+}
+
+/// Where the services of a test publish: a channel and a stream of its own on some Redis.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    url: String,
+    channel: String,
+    stream: String,
+}
+
+impl Outlet {
+    /// On the Redis that `REDIS_URL` names.
+    pub fn shared() -> Self {
+        let url = environment("REDIS_URL")
+            .expect("REDIS_URL is not set: it names a throwaway Redis, and `make test` starts one");
+        Self::at(&url)
+    }
+
+    /// On a server of the test's own.
+    pub fn on(server: &RedisServer) -> Self {
+        Self::at(&server.url())
+    }
+
+    /// On the Redis with this URL.
+    pub fn at(url: &str) -> Self {
+        let name = Uuid::new_v4().simple();
+        Outlet {
+            url: url.to_owned(),
+            channel: format!("channel-{name}"),
+            stream: format!("stream-{name}"),
+        }
+    }
+
+    /// The same channel and stream by way of another URL.
+    #[must_use]
+    pub fn by(&self, url: &str) -> Self {
+        Outlet {
+            url: url.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The same by way of a proxy.
+    #[must_use]
+    pub fn through(&self, proxy: &Proxy) -> Self {
+        self.by(&proxy.through(&self.url))
+    }
+
+    /// The URL of the Redis.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// The channel of a topic.
+    pub fn channel_of(&self, topic: &str) -> String {
+        format!("{}:{topic}", self.channel)
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Subscribes to the channel.
+    pub async fn subscribe(&self) -> Subscriber {
+        Subscriber::to(&self.url, &[&self.channel]).await
+    }
+
+    /// How many are subscribed to the channel.
+    pub async fn subscribers(&self) -> i64 {
+        let (_, count): (String, i64) = command(&self.url, &["PUBSUB", "NUMSUB", &self.channel]).await;
+        count
+    }
+
+    /// All entries of the stream, in its order.
+    pub async fn entries(&self) -> Vec<Entry> {
+        stream(&self.url, &self.stream).await
+    }
+
+    /// How many entries the stream has.
+    pub async fn length(&self) -> usize {
+        command(&self.url, &["XLEN", &self.stream]).await
+    }
+
+    /// Removes the stream, where the Redis is one that others use as well.
+    pub async fn clean_up(&self) {
+        command::<i64>(&self.url, &["DEL", &self.stream]).await;
+    }
+}
+
+impl Settings {
+    /// The same with a fan-out to this channel and this stream.
+    #[must_use]
+    pub fn with_redis(self, outlet: &Outlet) -> Self {
+        self.with("REDIS_URL", &outlet.url)
+            .with("REDIS_CHANNEL", &outlet.channel)
+            .with("REDIS_STREAM", &outlet.stream)
+    }
+}
+
+/// An entry of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The field `topic`.
+    pub topic: String,
+    /// The field `event_id`.
+    pub event_id: String,
+    /// The field `cursor`.
+    pub cursor: String,
+    /// The field `event`, byte for byte.
+    pub event: String,
+}
+
+impl Entry {
+    fn new(fields: Vec<(String, String)>) -> Self {
+        let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["topic", "event_id", "cursor", "event"],
+            "the fields of an entry"
+        );
+        let values: Vec<String> = fields.into_iter().map(|(_, value)| value).collect();
+        let [topic, event_id, cursor, event] = values.try_into().expect("there are four names");
+        Entry {
+            topic,
+            event_id,
+            cursor,
+            event,
+        }
+    }
+
+    /// The event.
+    pub fn json(&self) -> serde_json::Value {
+        parsed(&self.event)
+    }
+}
+
+/// All entries of a stream, in its order.
+pub async fn stream(url: &str, key: &str) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut from = "-".to_owned();
+    loop {
+        let answer: Vec<Value> = command(url, &["XRANGE", key, &from, "+", "COUNT", &PAGE.to_string()]).await;
+        let count = answer.len();
+        for entry in answer {
+            let (id, fields): (String, Vec<(String, String)>) =
+                redis::from_redis_value(entry).expect("an entry is an id and its fields");
+            from = format!("({id}");
+            entries.push(Entry::new(fields));
+        }
+        if count < PAGE {
+            return entries;
+        }
+    }
+}
+
+/// A message as a subscriber got it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The channel that it came on.
+    pub channel: String,
+    /// The message, byte for byte.
+    pub event: String,
+}
+
+impl Message {
+    /// The event.
+    pub fn json(&self) -> serde_json::Value {
+        parsed(&self.event)
+    }
+
+    /// The cursor of the event.
+    pub fn cursor(&self) -> String {
+        text(&self.json(), "cursor")
+    }
+
+    /// The id of the event.
+    pub fn event_id(&self) -> String {
+        text(&self.json(), "event_id")
+    }
+}
+
+fn parsed(event: &str) -> serde_json::Value {
+    serde_json::from_str(event).unwrap_or_else(|error| panic!("no JSON: {error}: {event}"))
+}
+
+/// A subscriber with a connection of its own, that keeps everything it gets. It does not subscribe again when that breaks.
+#[derive(Debug)]
+pub struct Subscriber {
+    messages: Arc<Mutex<Vec<Message>>>,
+    _task: JoinSet<()>,
+}
+
+impl Subscriber {
+    /// Subscribes to channels, and returns once nothing can be missed any more.
+    pub async fn to(url: &str, channels: &[&str]) -> Self {
+        let client = Client::open(url).expect("a Redis URL");
+        let mut connection = client.get_async_pubsub().await.expect("a Redis that answers");
+        connection.subscribe(channels).await.expect("a Redis that answers");
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&messages);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut arriving = connection.into_on_message();
+            while let Some(message) = arriving.next().await {
+                let event = message.get_payload().expect("messages are UTF-8");
+                let channel = message.get_channel_name().to_owned();
+                lock(&kept).push(Message { channel, event });
+            }
+        });
+        Subscriber { messages, _task: task }
+    }
+
+    /// What came so far, in its order.
+    pub fn messages(&self) -> Vec<Message> {
+        lock(&self.messages).clone()
+    }
+
+    /// How many messages came so far.
+    pub fn count(&self) -> usize {
+        lock(&self.messages).len()
+    }
+
+    /// The cursors of what came so far, in its order.
+    pub fn cursors(&self) -> Vec<String> {
+        self.messages().iter().map(Message::cursor).collect()
+    }
+
+    /// The ids of what came so far, in its order.
+    pub fn event_ids(&self) -> Vec<String> {
+        self.messages().iter().map(Message::event_id).collect()
+    }
+
+    /// Waits until `count` messages have come, and gives back all that have.
+    pub async fn wait_for(&self, count: usize, deadline: Duration) -> Vec<Message> {
+        eventually(deadline, async || {
+            ensure!(self.count() >= count, "{} messages of {count}", self.count());
+            Ok(())
+        })
+        .await;
+        self.messages()
+    }
+
+    /// Waits until the event with this id has come, and gives back all that have. What a service published before it is among
+    /// them.
+    pub async fn wait_for_event(&self, event_id: &str, deadline: Duration) -> Vec<Message> {
+        let mut looked_at = 0;
+        eventually(deadline, async || {
+            let messages = lock(&self.messages);
+            let found = messages[looked_at..]
+                .iter()
+                .any(|message| message.event_id() == event_id);
+            looked_at = messages.len();
+            ensure!(found, "{event_id} is not among {looked_at} messages");
+            Ok(())
+        })
+        .await;
+        self.messages()
+    }
+}
+
+fn lock(messages: &Mutex<Vec<Message>>) -> MutexGuard<'_, Vec<Message>> {
+    messages.lock().unwrap_or_else(PoisonError::into_inner)
+}
