@@ -22,6 +22,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::ConfigError;
+
 /// `EX_USAGE` of BSD's `sysexits.h`.
 const EXIT_USAGE: u8 = 64;
 
@@ -115,7 +117,7 @@ pub struct UsageError(pub String);
 /// The exit code that tells of `error`.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<UsageError>() {
+    if error.is::<UsageError>() || error.is::<ConfigError>() {
         ExitCode::from(EXIT_USAGE)
     } else {
         ExitCode::FAILURE

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 
 pub use self::handover::{Committed, Debt, Handover};
 pub use self::redis::Redis;
-use crate::config::RedisConfig;
+use crate::config::{ConfigError, RedisConfig};
 use crate::event::StoredEvent;
 
 /// Somewhere that stored events go.
@@ -104,7 +104,7 @@ impl FanoutError {
 /// The fan-out to a Redis. Nothing is connected yet.
 ///
 /// # Errors
-/// [`Trouble::Forbidden`] when its URL is not understood.
-pub fn open(config: RedisConfig) -> Result<Arc<dyn Fanout>, FanoutError> {
+/// [`ConfigError`] when its URL is not understood.
+pub fn open(config: RedisConfig) -> Result<Arc<dyn Fanout>, ConfigError> {
     Ok(Arc::new(Redis::open(config)?))
 }

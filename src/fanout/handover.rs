@@ -253,7 +253,7 @@ mod tests {
         let mut flushed = Box::pin(handover.flushed());
         assert!(flushed.as_mut().now_or_never().is_none());
         handover.push(committed(2, 1));
-        handover.take();
+        assert!(handover.take().is_some());
         handover.done(1);
         flushed.await;
         // What is left to the outbox is not waited for.

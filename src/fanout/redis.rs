@@ -20,7 +20,7 @@ use deadpool_redis::{Connection, Manager, Pool};
 use tokio::sync::Mutex;
 
 use super::{Fanout, FanoutError, Refusal, Trouble};
-use crate::config::RedisConfig;
+use crate::config::{ConfigError, RedisConfig};
 use crate::event::{Form, StoredEvent};
 
 /// How long opening a connection may take, at most: less than an answer where that may take long.
@@ -49,11 +49,10 @@ impl Redis {
     /// Understands the configuration; connects to nothing yet.
     ///
     /// # Errors
-    /// [`Trouble::Forbidden`] when the URL is not understood. It is not shown: it may hold a password.
-    pub fn open(config: RedisConfig) -> Result<Self, FanoutError> {
-        let misunderstood = |error: &dyn std::fmt::Display| {
-            FanoutError::new(Trouble::Forbidden, format!("REDIS_URL is not understood: {error}"))
-        };
+    /// [`ConfigError`] when the URL is not understood. It is not shown: it may hold a password.
+    pub fn open(config: RedisConfig) -> Result<Self, ConfigError> {
+        let misunderstood =
+            |error: &dyn std::fmt::Display| ConfigError(vec![format!("REDIS_URL is not understood: {error}")]);
         let info = config
             .url
             .expose()

@@ -5,7 +5,10 @@
 //! - a time-out for an idle connection (hyper's own timer, which runs from the end of one request to the head of the next),
 //! - a time-out for a reader that does not read what it is sent.
 //!
-//! HTTP/1.1 only. The body's time-out is the handler's.
+//! HTTP/1.1 only. The body's time-out is the handler's. A handler whose answer has no end can ask whether its client is still
+//! there ([`Client`]).
+
+mod socket;
 
 use std::future::Future;
 use std::io;
@@ -28,6 +31,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::socket::Client;
+use self::socket::Socket;
 use crate::config::HttpConfig;
 
 /// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head.
@@ -110,10 +115,13 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
         return;
     }
     let requests = Arc::new(Requests::default());
-    let mut stream = TimeoutStream::new(stream);
+    let socket = Socket(Arc::new(stream));
+    let client = Client(socket.0.clone());
+    let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(config.idle_timeout));
     let stream = HeadTimeout::new(Box::pin(stream), config.header_timeout, requests.clone());
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(client.clone());
         let under_way = requests.clone().begin();
         let answer = hyper::service::Service::call(&TowerToHyperService::new(app.clone()), request);
         async move {

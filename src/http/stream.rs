@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use super::AppState;
 use super::error::Failure;
 use super::events::parameters::Parameters;
+use super::listener::Client;
 use crate::event::{Cursor, Loc};
 use crate::follow::Follower;
 
@@ -33,6 +34,7 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 /// Streams what comes next, or what lies behind `Last-Event-ID` or `after=`.
 pub async fn follow(
     State(state): State<AppState>,
+    Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -48,7 +50,7 @@ pub async fn follow(
         )
     })?;
     let follower = place.follow(after, topic).await?;
-    let frames = stream::unfold(follower, next);
+    let frames = stream::unfold((follower, client), next);
     let body = stream::iter([OPENING])
         .chain(frames)
         .map(Ok::<_, std::convert::Infallible>);
@@ -60,13 +62,17 @@ pub async fn follow(
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
-/// The next frames, or a comment when there were none for a while.
-async fn next(mut follower: Follower) -> Option<(Bytes, Follower)> {
-    let frames = match tokio::time::timeout(HEARTBEAT, follower.next()).await {
+/// The next frames, or a comment when there were none for a while. The end comes with the service's, or the client's.
+async fn next((mut follower, client): (Follower, Client)) -> Option<(Bytes, (Follower, Client))> {
+    let frames = tokio::select! {
+        frames = tokio::time::timeout(HEARTBEAT, follower.next()) => frames,
+        () = client.gone() => return None,
+    };
+    let frames = match frames {
         Ok(frames) => frames?,
         Err(_) => NOTHING,
     };
-    Some((frames, follower))
+    Some((frames, (follower, client)))
 }
 
 /// The place that a client says it has come to. An empty header is none: so a browser says that it has seen nothing.
