@@ -41,7 +41,7 @@ const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
 const CLAIM_BATCHES: u32 = 256;
 /// A pass that finds fewer than this shows that the backlog is gone.
 const BACKLOG_BATCHES: usize = 8;
-/// How many bytes of payload are read back at a time.
+/// How many bytes of payload are read back, and go into one pipeline, at a time.
 const PORTION_BYTES: usize = 2 << 20;
 
 /// How long a stopping relay goes on publishing before it leaves the rest to others.
@@ -158,7 +158,7 @@ impl Relay {
                     self.handover.close();
                     return Wait::Not;
                 }
-                Ok(_) => {}
+                Ok(_) => self.handover.caught_up(),
                 Err(stopped) => return self.step_aside(stopped).await,
             }
         }
@@ -222,7 +222,7 @@ impl Relay {
             self.orphans.push(batch);
             Ok(())
         } else {
-            let published = self.publish(&events).await;
+            let published = self.publish_in_portions(&events).await;
             match &published {
                 Ok(()) => self.note_published(batch),
                 Err(_) => self.orphans.push(batch),
@@ -231,6 +231,28 @@ impl Relay {
         };
         self.handover.done(bytes);
         published
+    }
+
+    /// Publishes the events of a batch, mostly in one pipeline: of large ones a pipeline holds several copies.
+    async fn publish_in_portions(&mut self, events: &[StoredEvent]) -> Result<(), Stopped> {
+        let mut rest = events;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |event: &&StoredEvent| {
+                bytes += event.event.payload.as_str().len();
+                bytes <= PORTION_BYTES
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (portion, left) = rest.split_at(count);
+            self.publish(portion).await?;
+            rest = left;
+            if !rest.is_empty() {
+                self.reached = portion.last().map(|event| event.cursor);
+            }
+        }
+        let last = events.last().map(|event| event.cursor.batch());
+        self.reached = self.reached.filter(|reached| Some(reached.batch()) != last);
+        Ok(())
     }
 
     /// Claims what is unpublished, reads it back and publishes it. Answers with how many batches it has claimed.
@@ -330,7 +352,7 @@ impl Relay {
 
     /// The fan-out has failed, or the store has: from here on nothing is kept in memory.
     async fn step_aside(&mut self, stopped: Stopped) -> Wait {
-        self.handover.close();
+        self.handover.give_up();
         while let Some(committed) = self.handover.take() {
             self.handover.done(committed.bytes);
             self.orphans.push(committed.batch);

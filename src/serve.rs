@@ -144,7 +144,7 @@ impl Service {
             .run(app, running.tasks.stop().clone(), running.connections.clone());
         running.tasks.spawn("listener", listening);
         tokio::select! {
-            opened = open(&*running.store, self.life.migrates) => opened?,
+            opened = open(&*running.store, self.life.migrates, self.relay.is_some()) => opened?,
             () = stop.cancelled() => {
                 tracing::info!("stopped before the store was open");
                 return Ok(());
@@ -264,7 +264,7 @@ impl Running {
 }
 
 /// Waits for the store, for ever, and brings or finds its schema as this program needs it. What waiting cannot mend ends it.
-async fn open(store: &dyn Store, migrates: bool) -> Result<()> {
+async fn open(store: &dyn Store, migrates: bool, has_relay: bool) -> Result<()> {
     let mut backoff = Backoff::default();
     loop {
         let opened = if migrates {
@@ -285,6 +285,15 @@ async fn open(store: &dyn Store, migrates: bool) -> Result<()> {
     match store.warnings().await {
         Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
         Err(error) => tracing::warn!("the store's settings could not be read: {}", error.line()),
+    }
+    if !has_relay
+        && let Ok(stats) = store.stats().await
+        && stats.outbox_batches > 0
+    {
+        tracing::warn!(
+            outbox.batches = stats.outbox_batches,
+            "batches of an earlier time wait for a Redis, and REDIS_URL is not set"
+        );
     }
     Ok(())
 }

@@ -59,6 +59,10 @@ pub struct Handover {
 #[derive(Debug, Default)]
 struct Queue {
     is_open: bool,
+    /// Whether the relay knows of nothing older in the outbox than what is in the queue.
+    is_caught_up: bool,
+    /// Whether the fan-out is away, so that nobody waits for it.
+    is_away: bool,
     batches: VecDeque<Committed>,
     bytes: usize,
     /// Not taken into the queue: the relay gives back the leases on them and looks into the outbox.
@@ -115,7 +119,7 @@ impl Handover {
                 queue.batches.push_back(committed);
             } else {
                 // Those that come after it would overtake it: from here on all go the same way.
-                queue.is_open = false;
+                queue.close();
                 queue.left_out.push(committed.batch);
             }
         }
@@ -146,13 +150,31 @@ impl Handover {
 
     /// Takes batches from now on.
     pub fn open(&self) {
-        self.lock().is_open = true;
+        let mut queue = self.lock();
+        queue.is_open = true;
+        queue.is_away = false;
     }
 
-    /// Takes no more batches. What is in the queue stays.
+    /// The relay has looked into the outbox since the last call of [`Handover::left_out`], and published all that it found.
+    pub fn caught_up(&self) {
+        let mut queue = self.lock();
+        queue.is_caught_up = queue.is_open;
+        drop(queue);
+        self.progress.send_modify(|_| {});
+    }
+
+    /// Takes no more batches: the relay is behind, and looks into the outbox. What is in the queue stays.
     pub fn close(&self) {
-        self.lock().is_open = false;
-        // Who waits for the queue to be published waits no longer: it may be left to the outbox.
+        self.lock().close();
+    }
+
+    /// Takes no more batches, and nobody waits for what is in the outbox: the fan-out is away.
+    pub fn give_up(&self) {
+        {
+            let mut queue = self.lock();
+            queue.close();
+            queue.is_away = true;
+        }
         self.progress.send_modify(|_| {});
     }
 
@@ -182,6 +204,13 @@ impl Handover {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.queue.lock().expect("nothing panics while it holds the queue")
+    }
+}
+
+impl Queue {
+    fn close(&mut self) {
+        self.is_open = false;
+        self.is_caught_up = false;
     }
 }
 
@@ -245,10 +274,17 @@ mod tests {
         assert_eq!(handover.take().unwrap().batch, 3);
     }
 
+    /// Whether a flush that is asked for now is over at once.
+    fn is_flushed(handover: &Handover) -> bool {
+        Box::pin(handover.flushed()).now_or_never().is_some()
+    }
+
     #[tokio::test]
     async fn a_flush_waits_for_what_was_handed_over_before_it_and_no_longer() {
         let handover = Handover::new(Some(DEBT));
         handover.open();
+        handover.caught_up();
+        assert!(is_flushed(&handover));
         handover.push(committed(1, 1));
         let mut flushed = Box::pin(handover.flushed());
         assert!(flushed.as_mut().now_or_never().is_none());
@@ -256,10 +292,30 @@ mod tests {
         assert!(handover.take().is_some());
         handover.done(1);
         flushed.await;
-        // What is left to the outbox is not waited for.
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_what_is_in_the_outbox_unless_the_fan_out_is_away() {
+        let handover = Handover::new(Some(DEBT));
+        assert!(!is_flushed(&handover), "nobody has looked yet");
+        handover.open();
+        handover.caught_up();
+        handover.push(Committed {
+            is_leased: false,
+            ..committed(1, 1)
+        });
+        assert!(!is_flushed(&handover));
+        assert_eq!(handover.left_out(), [1]);
+        assert!(!is_flushed(&handover), "it is about to be published");
+        handover.caught_up();
+        assert!(is_flushed(&handover));
+        handover.push(committed(2, BYTES_MAX + 1));
+        assert_eq!(handover.left_out(), [2]);
+        handover.caught_up();
+        assert!(!is_flushed(&handover), "it is behind");
         let mut flushed = Box::pin(handover.flushed());
         assert!(flushed.as_mut().now_or_never().is_none());
-        handover.close();
+        handover.give_up();
         flushed.await;
     }
 
