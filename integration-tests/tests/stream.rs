@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::future::{join, join3};
-use futures_util::{StreamExt, stream};
+
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::follower::{Follower, Frame, StalledFollower};
 use integration_tests::http::{Answer, ask, encoded};
@@ -16,7 +16,7 @@ use integration_tests::redis::Outlet;
 use integration_tests::service::{Service, Signal};
 use integration_tests::world::{Replicas, World};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+
 use tokio::time::timeout;
 
 /// More memory than a service may need, whatever its followers do.
@@ -94,60 +94,6 @@ async fn so_it_does_with_a_fan_out_to_redis(world: World) {
     follow_in_pieces_while_both_publish(&world, &replicas).await;
     world.check_fanned_out(2800).await;
     outlet.clean_up().await;
-}
-
-#[tokio::test]
-async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
-    const FOLLOWERS: usize = 500;
-    const EVENTS: usize = 400;
-
-    let world = World::new().await;
-    let service = world.serve().await;
-    let load = [
-        "--events",
-        "400",
-        "--duplicate-rate",
-        "0",
-        "--rate",
-        "100",
-        "--batch-size",
-        "10",
-    ];
-    let alone = world.load(service.url(), &load).await.figure("events/s");
-    let followers: Vec<Follower> = stream::iter(0..FOLLOWERS)
-        .map(|_| Follower::open(&service, "", None))
-        .buffer_unordered(16)
-        .collect()
-        .await;
-    let mut following = JoinSet::new();
-    for mut follower in followers {
-        following.spawn(async move {
-            let frames = follower.collect(EVENTS, SOON).await;
-            let cursors: Vec<String> = frames.into_iter().map(|frame| frame.id).collect();
-            (cursors, follower)
-        });
-    }
-    let followed = world.load(service.url(), &load).await.figure("events/s");
-    let followers = following.join_all().await;
-    assert!(
-        followed * 10 >= alone * 9,
-        "{alone} events/s alone, {followed} with {FOLLOWERS} followers"
-    );
-    assert!(service.resident_bytes() < MEMORY, "{} bytes", service.resident_bytes());
-    let expected = &followers[0].0;
-    assert!(
-        expected.is_sorted_by(|one, next| one < next),
-        "in the order of the log, once"
-    );
-    assert!(followers.iter().all(|(cursors, _)| cursors == expected));
-    let mut walk = Walk::default();
-    walk.until(&service, "", 2 * EVENTS, SOON).await;
-    let stored: Vec<String> = walk.events[EVENTS..]
-        .iter()
-        .map(|event| text(event, "cursor"))
-        .collect();
-    assert_eq!(*expected, stored);
-    world.check(800).await;
 }
 
 async fn followers_that_stop_reading_are_cut_and_cost_the_others_nothing(world: World) {
