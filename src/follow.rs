@@ -8,6 +8,9 @@
 //! The watcher looks at the store often as long as somebody follows, and not at all otherwise. So it hears of other replicas'
 //! events within some hundredths of a second, with or without Redis, and needs no subscription of its own: an empty look
 //! costs the store less than a message for each event would cost this process.
+//!
+//! Publishing comes first. What many followers read costs more than what was published once, so while events wait for their
+//! commit the watcher hands out little at a time and pauses in between: followers then lag, and catch up when there is room.
 
 mod tail;
 
@@ -32,6 +35,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How much the watcher reads at a time.
 const WATCH_EVENTS: u32 = 1000;
 const WATCH_BYTES: usize = 1 << 20;
+/// While publishing waits, the watcher hands out so many bytes at a time to all followers together (each gets a copy), which
+/// takes a core about five milliseconds,
+const BUSY_BYTES: usize = 5 << 20;
+/// and then pauses for twenty times as long.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
 /// How much a follower that is behind the tail reads at a time: many may be, each with as much in memory.
 const CATCH_UP_EVENTS: u32 = 200;
 const CATCH_UP_BYTES: usize = 64 << 10;
@@ -48,9 +57,25 @@ struct Shared {
     changed: watch::Sender<()>,
     places: Arc<Semaphore>,
     places_max: usize,
+    /// Whether events wait for their commit.
+    is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// Says that somebody follows, to the watcher.
     arrived: tokio::sync::Notify,
     stop: CancellationToken,
+}
+
+/// What a live end is made of.
+pub struct Settings {
+    /// Where events are read.
+    pub store: Arc<dyn Store>,
+    /// Where commits are announced.
+    pub handover: Arc<Handover>,
+    /// The most followers at once.
+    pub followers_max: usize,
+    /// Tells whether events wait for their commit.
+    pub is_busy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Ends all followers.
+    pub stop: CancellationToken,
 }
 
 /// There is no place for one more follower.
@@ -59,9 +84,16 @@ struct Shared {
 pub struct Crowded;
 
 impl Live {
-    /// A live end that nobody watches yet. Commits are announced at `handover`; at `stop` all followers end.
+    /// A live end that nobody watches yet.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, handover: Arc<Handover>, followers_max: usize, stop: CancellationToken) -> Self {
+    pub fn new(settings: Settings) -> Self {
+        let Settings {
+            store,
+            handover,
+            followers_max,
+            is_busy,
+            stop,
+        } = settings;
         let places_max = followers_max.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             store,
@@ -70,6 +102,7 @@ impl Live {
             changed: watch::Sender::new(()),
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
+            is_busy,
             arrived: tokio::sync::Notify::new(),
             stop,
         }))
@@ -105,10 +138,14 @@ impl Live {
                 shared.stop.run_until_cancelled(arrived).await;
                 continue;
             }
-            match shared.look().await {
+            let step = self.busy_step();
+            match shared.look(step.unwrap_or(WATCH_BYTES)).await {
                 Ok(is_last) => {
                     backoff.reset();
-                    if is_last {
+                    if step.is_some() {
+                        let pause = tokio::time::sleep(BUSY_PAUSE);
+                        shared.stop.run_until_cancelled(pause).await;
+                    } else if is_last {
                         shared.occasion().await;
                     }
                 }
@@ -127,9 +164,18 @@ impl Live {
     }
 }
 
+impl Live {
+    /// How many bytes to hand out at a time while publishing waits; nothing while it does not, or while so few follow that
+    /// they cost next to nothing.
+    fn busy_step(&self) -> Option<usize> {
+        let bytes = BUSY_BYTES / self.followers().max(1);
+        (bytes < WATCH_BYTES && (self.0.is_busy)()).then_some(bytes)
+    }
+}
+
 impl Shared {
-    /// Reads what has settled since the last look. Answers whether that was all.
-    async fn look(&self) -> Result<bool, StoreError> {
+    /// Reads what has settled since the last look, at most so many bytes. Answers whether that was all.
+    async fn look(&self, bytes_max: usize) -> Result<bool, StoreError> {
         let end = self.tail().end();
         let Some(after) = end else {
             // The tail begins at what is settled now; who wants more than that reads it from the store.
@@ -142,7 +188,7 @@ impl Shared {
             filter: Filter::default(),
             after,
             limit: WATCH_EVENTS,
-            bytes_max: WATCH_BYTES,
+            bytes_max,
         };
         let page = self.store.walk(&walk).await?;
         let is_last = page.is_last;

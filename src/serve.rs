@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::config::{Config, FanoutConfig, LifeConfig};
 use crate::fanout::{self, Debt, Handover};
-use crate::follow::Live;
+use crate::follow::{self, Live};
 use crate::http::listener::Listener;
 use crate::http::{self, AppState, FanoutState, Health, Parts, Phase};
 use crate::ingest::{Ingest, Writer};
@@ -73,13 +73,15 @@ impl Service {
             relay,
             state: fanout,
         } = Outlet::new(&config.fanout, &store)?;
-        let live = Live::new(
-            store.clone(),
-            handover.clone(),
-            config.fanout.followers_max,
-            tasks.stop().clone(),
-        );
-        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handover);
+        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handover.clone());
+        let publishing = ingest.clone();
+        let live = Live::new(follow::Settings {
+            store: store.clone(),
+            handover,
+            followers_max: config.fanout.followers_max,
+            is_busy: Box::new(move || publishing.queued() > 0),
+            stop: tasks.stop().clone(),
+        });
         let (phase, seen_phase) = watch::channel(Phase::Starting);
         let (health, seen_health) = watch::channel(None);
         let asked = format!("{}:{}", config.http.host, config.http.port);
