@@ -4,6 +4,8 @@
 //! Each round runs every side once, each on an empty database, in an order that turns; the ratio of a round is of its own
 //! sides, and the median of the ratios is the figure. `make fanout-cost` runs it on release builds, a throwaway PostgreSQL with
 //! fsync on and a throwaway Redis. `ROUNDS` and `EVENTS` may be set.
+//!
+//! Then the same of followers: a tenth as many events, alone and with 500 of `/events/stream`, each of which must get all.
 
 use std::fs;
 use std::process::Stdio;
@@ -14,7 +16,15 @@ use integration_tests::http::ask;
 use integration_tests::service::Settings;
 use integration_tests::world::World;
 use sqlx::{Connection, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+/// How many follow at once.
+const FOLLOWERS: usize = 500;
+/// What each event brings once.
+const FRAME: &[u8] = b"\nevent: event\n";
 
 /// The clock ticks of a second, in which Linux counts the CPU time of processes.
 const TICKS: f64 = 100.0;
@@ -84,7 +94,84 @@ async fn main() -> Result<()> {
         }
         println!();
     }
+    let (mut alone, mut followed) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        alone.push(follow(0, events / 10).await?);
+        followed.push(follow(FOLLOWERS, events / 10).await?);
+    }
+    let ratio = median(followed.iter().zip(&alone).map(|(followed, alone)| followed / alone));
+    println!();
+    println!("{} events in batches of 1000, {rounds} rounds, medians", events / 10);
+    println!(
+        "{:<20}{:>12.0}{:>9.2}",
+        "nobody follows",
+        median(alone.into_iter()),
+        1.0
+    );
+    println!(
+        "{:<20}{:>12.0}{ratio:>9.2}",
+        format!("{FOLLOWERS} followers"),
+        median(followed.into_iter())
+    );
     Ok(())
+}
+
+/// Publishes while so many follow, until each has got every event; answers with the events published a second.
+async fn follow(followers: usize, events: u32) -> Result<f64> {
+    let world = World::new().await;
+    let service = world.serve_with(world.settings().with("RUST_LOG", "warn")).await;
+    let mut following = JoinSet::new();
+    let unique = events as usize - (f64::from(events) * 0.3).round() as usize;
+    for _ in 0..followers {
+        let mut stream = TcpStream::connect(service.address()).await?;
+        let request = format!("GET /events/stream HTTP/1.1\r\nhost: {}\r\n\r\n", service.address());
+        stream.write_all(request.as_bytes()).await?;
+        // The head comes once its place in the log is fixed.
+        stream.readable().await?;
+        following.spawn(count(stream, unique));
+    }
+    let published = publish(&world, service.url(), events).await;
+    while let Some(counted) = following.join_next().await {
+        counted??;
+    }
+    Ok(published)
+}
+
+/// Reads until so many events have come.
+async fn count(mut stream: TcpStream, events: usize) -> Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    let (mut kept, mut seen) = (0, 0);
+    while seen < events {
+        let read = stream.read(&mut buffer[kept..]).await?;
+        ensure!(read > 0, "cut after {seen} of {events} events");
+        let read = &buffer[..kept + read];
+        seen += read.windows(FRAME.len()).filter(|window| window == &FRAME).count();
+        // A frame's name may come in two pieces.
+        let end = read.len() - (FRAME.len() - 1).min(read.len());
+        kept = read.len() - end;
+        buffer.copy_within(end..end + kept, 0);
+    }
+    Ok(())
+}
+
+/// The load generator's events a second.
+async fn publish(world: &World, url: &str, events: u32) -> f64 {
+    let published = Settings::new(world.database_url())
+        .arguments(&[
+            "publish",
+            "--url",
+            url,
+            "--batch-size",
+            "1000",
+            "--concurrency",
+            "8",
+            "--events",
+            &events.to_string(),
+        ])
+        .run()
+        .await;
+    published.ended_with(0);
+    published.figure("events/s") as f64
 }
 
 fn median(figures: impl Iterator<Item = f64>) -> f64 {
@@ -126,21 +213,7 @@ async fn run(side: Side, redis_url: &str, events: u32) -> Result<Run> {
         subscriber.id().context("the subscriber runs")?,
     ];
     let before = cpu_times(pids)?;
-    let published = Settings::new(world.database_url())
-        .arguments(&[
-            "publish",
-            "--url",
-            service.url(),
-            "--batch-size",
-            "1000",
-            "--concurrency",
-            "8",
-            "--events",
-            &events.to_string(),
-        ])
-        .run()
-        .await;
-    published.ended_with(0);
+    let events_per_second = publish(&world, service.url(), events).await;
     ask(service.post("/_flush")).await;
     eventually(SOON, async || {
         let unpublished = world
@@ -151,7 +224,6 @@ async fn run(side: Side, redis_url: &str, events: u32) -> Result<Run> {
     })
     .await;
     let after = cpu_times(pids)?;
-    let events_per_second = published.figure("events/s") as f64;
     let _: () = ::redis::cmd("DEL").arg(&stream).query_async(&mut redis).await?;
     let mut cpu = after;
     cpu.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
