@@ -39,8 +39,8 @@ const MARKS_KEPT: usize = 100_000;
 const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
 /// How many batches are claimed at once: many where they are small, for each costs a row and not a query.
 const CLAIM_BATCHES: u32 = 256;
-/// A pass that finds fewer than this shows that the backlog is gone.
-const BACKLOG_BATCHES: usize = 8;
+/// A pass that finds fewer than this shows that the backlog is gone: so many may be committed while a pass runs.
+const BACKLOG_BATCHES: usize = 32;
 /// How many bytes of payload are read back, and go into one pipeline, at a time.
 const PORTION_BYTES: usize = 2 << 20;
 
@@ -61,9 +61,12 @@ pub struct Relay {
     unmarked_since: Instant,
     /// Under a lease of ours and not to be published from memory: the leases are to be given back.
     orphans: Vec<i64>,
-    /// How far the batch has come that a pass stopped in.
+    /// How far the last batch has come that was published in part. It stays when that is published: nobody asks again.
     reached: Option<Cursor>,
     repair_at: Instant,
+    /// When the fan-out was last seen to be there.
+    answered_at: Instant,
+    stop: CancellationToken,
 }
 
 /// What the relay waits for before its next step.
@@ -75,6 +78,15 @@ enum Wait {
     Arrival(Instant),
     /// A better time.
     Backoff,
+}
+
+/// What a pass through the outbox has published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Pass {
+    /// All that there was: so many batches.
+    Whole(usize),
+    /// As much as it claims at once, or as its time allowed: there is more.
+    Partial,
 }
 
 /// Why a pass ended early.
@@ -118,12 +130,15 @@ impl Relay {
             orphans: Vec::new(),
             reached: None,
             repair_at: Instant::now(),
+            answered_at: Instant::now(),
+            stop: CancellationToken::new(),
         }
     }
 
     /// Publishes until `stop`, which must come after the last batch was handed over; then makes a last pass and gives all
     /// leases back.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.stop = stop.clone();
         while !stop.is_cancelled() {
             let wait = if self.handover.is_open() {
                 self.keep_up().await
@@ -153,12 +168,19 @@ impl Relay {
         self.orphans.extend(self.handover.left_out());
         if !self.orphans.is_empty() || self.repair_at <= Instant::now() {
             // What was left out is older than what is in the queue, and so comes first.
-            match self.repair().await {
-                Ok(claimed) if claimed >= BACKLOG_BATCHES => {
+            let pass = async {
+                // Where nothing is published, nothing else would show that the fan-out has gone.
+                if self.answered_at.elapsed() >= REPAIR_INTERVAL {
+                    self.connect().await?;
+                }
+                self.repair().await
+            };
+            match pass.await {
+                Ok(Pass::Partial) => {
                     self.handover.close();
                     return Wait::Not;
                 }
-                Ok(_) => self.handover.caught_up(),
+                Ok(Pass::Whole(_)) => self.handover.caught_up(),
                 Err(stopped) => return self.step_aside(stopped).await,
             }
         }
@@ -192,12 +214,12 @@ impl Relay {
         self.orphans.extend(self.handover.left_out());
         let pass = async {
             // Nothing is claimed for a fan-out that is not there.
-            self.fanout.connect().await?;
+            self.connect().await?;
             self.repair().await
         };
         match pass.await {
-            Ok(claimed) => {
-                if claimed < BACKLOG_BATCHES {
+            Ok(pass) => {
+                if pass < Pass::Whole(BACKLOG_BATCHES) {
                     self.handover.open();
                     // Whatever was committed between that pass and this moment is older than what comes to the queue now.
                     self.repair_at = Instant::now();
@@ -217,26 +239,23 @@ impl Relay {
             since,
             ..
         } = committed;
-        let published = if since.elapsed() > self.debt.lease / 2 {
-            // Its lease may end before the mark, and somebody else publish it meanwhile: so let it be from the outbox.
-            self.orphans.push(batch);
-            Ok(())
-        } else {
-            let published = self.publish_in_portions(&events).await;
-            match &published {
-                Ok(()) => self.note_published(batch),
-                Err(_) => self.orphans.push(batch),
-            }
-            published
-        };
+        let published = self.publish_in_portions(&events, since).await;
+        match published {
+            Ok(true) => self.note_published(batch),
+            Ok(false) | Err(_) => self.orphans.push(batch),
+        }
         self.handover.done(bytes);
-        published
+        published.map(drop)
     }
 
-    /// Publishes the events of a batch, mostly in one pipeline: of large ones a pipeline holds several copies.
-    async fn publish_in_portions(&mut self, events: &[StoredEvent]) -> Result<(), Stopped> {
+    /// Publishes the events of a batch, mostly in one pipeline: of large ones a pipeline holds several copies. Answers whether
+    /// that was done as long as the lease lasts surely; else the rest is published from the outbox.
+    async fn publish_in_portions(&mut self, events: &[StoredEvent], since: Instant) -> Result<bool, Stopped> {
         let mut rest = events;
         while !rest.is_empty() {
+            if !self.has_time(since) {
+                return Ok(false);
+            }
             let mut bytes = 0;
             let fits = |event: &&StoredEvent| {
                 bytes += event.event.payload.as_str().len();
@@ -250,29 +269,88 @@ impl Relay {
                 self.reached = portion.last().map(|event| event.cursor);
             }
         }
-        let last = events.last().map(|event| event.cursor.batch());
-        self.reached = self.reached.filter(|reached| Some(reached.batch()) != last);
+        Ok(true)
+    }
+
+    /// Whether there is still time for one more answer under a lease that began at `since`: a new connection and an answer take
+    /// a third of it each, at most.
+    fn has_time(&self, since: Instant) -> bool {
+        since.elapsed() < self.debt.lease / 3 && !self.stop.is_cancelled()
+    }
+
+    /// Sees to it that the fan-out is there.
+    async fn connect(&mut self) -> Result<(), Stopped> {
+        self.fanout.connect().await?;
+        self.answered_at = Instant::now();
         Ok(())
     }
 
-    /// Claims what is unpublished, reads it back and publishes it. Answers with how many batches it has claimed.
-    async fn repair(&mut self) -> Result<usize, Stopped> {
+    /// Claims what is unpublished, reads it back and publishes it.
+    async fn repair(&mut self) -> Result<Pass, Stopped> {
         self.repair_at = Instant::now() + REPAIR_INTERVAL;
         self.settle().await?;
         let begun = Instant::now();
+        let mut claimed = self.claim().await?;
+        loop {
+            // Left out while we claimed, and so maybe older than what we have.
+            let late = self.handover.left_out();
+            if late.is_empty() {
+                break;
+            }
+            self.orphans.extend(late);
+            let more = match self.settle().await {
+                Ok(()) => self.claim().await,
+                Err(error) => Err(error),
+            };
+            match more {
+                Ok(more) => claimed.extend(more),
+                Err(error) => {
+                    self.orphans.extend(claimed);
+                    return Err(error.into());
+                }
+            }
+        }
+        claimed.sort_unstable();
+        let is_whole = claimed.len() < CLAIM_BATCHES as usize;
+        let count = claimed.len();
+        // One of them may have been published in part.
+        let reached = self.reached.filter(|reached| claimed.contains(&reached.batch()));
+        let rest = match reached {
+            Some(reached) => claimed.split_off(claimed.partition_point(|batch| *batch < reached.batch())),
+            None => Vec::new(),
+        };
+        let mut left = self.publish_claimed(claimed, None, begun).await;
+        if matches!(&left, Ok(left) if left.is_empty()) {
+            left = self.publish_claimed(rest, reached, begun).await;
+        } else {
+            self.orphans.extend(rest);
+        }
+        let left = left?;
+        self.mark_if_due(Duration::ZERO).await;
+        self.well();
+        let is_whole = is_whole && left.is_empty();
+        self.orphans.extend(left);
+        Ok(if is_whole { Pass::Whole(count) } else { Pass::Partial })
+    }
+
+    async fn claim(&self) -> Result<Vec<i64>, StoreError> {
         let lease = Lease {
             owner: self.debt.owner,
             length: self.debt.lease,
         };
-        let claimed = self.store.claim_unpublished(lease, CLAIM_BATCHES).await?;
-        let Some(&first) = claimed.first() else {
-            self.well();
-            return Ok(0);
-        };
-        let mut after = self.reached.take().filter(|reached| reached.batch() == first);
-        let mut left: VecDeque<i64> = claimed.iter().copied().collect();
-        // The rest is for the next pass, before the lease ends.
-        while !left.is_empty() && begun.elapsed() < self.debt.lease / 2 {
+        self.store.claim_unpublished(lease, CLAIM_BATCHES).await
+    }
+
+    /// Publishes claimed batches, portion by portion, from the place `after` on. Answers with those that there was no time for;
+    /// when it fails, what is left is to be given back.
+    async fn publish_claimed(
+        &mut self,
+        claimed: Vec<i64>,
+        mut after: Option<Cursor>,
+        begun: Instant,
+    ) -> Result<VecDeque<i64>, Stopped> {
+        let mut left = VecDeque::from(claimed);
+        while !left.is_empty() && self.has_time(begun) {
             let read = self.store.events_of(left.make_contiguous(), after, PORTION_BYTES).await;
             let published = match read {
                 Ok(portion) => self.publish(&portion.events).await.map(|()| portion),
@@ -281,12 +359,12 @@ impl Relay {
             let portion = match published {
                 Ok(portion) => portion,
                 Err(stopped) => {
-                    self.reached = after;
                     self.orphans.extend(left);
                     return Err(stopped);
                 }
             };
             after = portion.events.last().map(|event| event.cursor).or(after);
+            self.reached = after;
             let is_done = |batch: i64| portion.is_last || after.is_some_and(|after| batch < after.batch());
             while left.front().is_some_and(|batch| is_done(*batch)) {
                 left.pop_front()
@@ -295,17 +373,11 @@ impl Relay {
             }
             self.mark_if_due(MARK_INTERVAL).await;
         }
-        if !left.is_empty() {
-            self.reached = after;
-            self.orphans.extend(left);
-        }
-        self.mark_if_due(Duration::ZERO).await;
-        self.well();
-        Ok(claimed.len())
+        Ok(left)
     }
 
     /// Publishes events, and parks those that the fan-out refuses for themselves.
-    async fn publish(&self, events: &[StoredEvent]) -> Result<(), Stopped> {
+    async fn publish(&mut self, events: &[StoredEvent]) -> Result<(), Stopped> {
         if events.is_empty() {
             return Ok(());
         }
@@ -320,6 +392,7 @@ impl Relay {
             Err(error) if error.trouble == Trouble::Odd && events.len() > 1 => self.one_by_one(events, &error).await?,
             Err(error) => return Err(error.into()),
         };
+        self.answered_at = Instant::now();
         if !refused.is_empty() {
             self.store.park(&refused).await?;
             for Refused { cursor, reason } in &refused {
@@ -334,6 +407,9 @@ impl Relay {
     async fn one_by_one(&self, events: &[StoredEvent], error: &FanoutError) -> Result<Vec<Refused>, FanoutError> {
         let mut refused = Vec::new();
         for event in events {
+            if self.stop.is_cancelled() {
+                return Err(error.clone());
+            }
             let reason = match self.fanout.publish(std::slice::from_ref(event)).await {
                 Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
                 Err(error) if error.trouble == Trouble::Odd => Some(error.to_string()),
@@ -440,6 +516,8 @@ impl Relay {
     /// Publishes what is in the queue while there is time, and leaves nothing that a lease makes others wait for.
     async fn end(mut self) {
         let begun = Instant::now();
+        // A pass that has begun hears of the stop; this is what comes after it.
+        self.stop = CancellationToken::new();
         if self.handover.is_open() {
             while begun.elapsed() < LAST_PASS
                 && let Some(committed) = self.handover.take()

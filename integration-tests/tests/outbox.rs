@@ -155,6 +155,18 @@ async fn a_service_killed_again_and_again_between_commit_and_publish_leaves_noth
     outlet.clean_up().await;
 }
 
+async fn a_redis_that_goes_while_nothing_is_published_is_noticed(world: World) {
+    let mut redis = RedisServer::new().await;
+    let outlet = Outlet::on(&redis);
+    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    health_becomes(&service, "healthy", "up").await;
+    redis.kill();
+    health_becomes(&service, "degraded", "down").await;
+    redis.start().await;
+    health_becomes(&service, "healthy", "up").await;
+    world.check(0).await;
+}
+
 async fn a_service_that_starts_before_its_redis_is_ready_and_catches_up_by_itself(world: World) {
     let mut redis = RedisServer::absent(&[]);
     let outlet = Outlet::on(&redis);
@@ -663,6 +675,7 @@ async fn a_redis_url_that_is_none_is_refused_at_the_start_without_showing_it() {
 
 on_both_stores! {
     a_service_killed_again_and_again_between_commit_and_publish_leaves_nothing_unpublished
+    a_redis_that_goes_while_nothing_is_published_is_noticed
     a_service_that_starts_before_its_redis_is_ready_and_catches_up_by_itself
     a_replica_that_is_stopped_leaves_nothing_unpublished
     a_replica_that_is_stopped_while_redis_is_away_leaves_no_lease_behind

@@ -289,6 +289,16 @@ async fn a_stream_ends_when_its_replica_stops_and_goes_on_at_another_without_a_h
     world.check(1500).await;
 }
 
+/// Publishes events that are too large for one request.
+async fn publish_bytes_in_parts(service: &Service, events: &[String]) {
+    for part in events.chunks(20) {
+        let answer = service
+            .publish_bytes("application/json", format!("[{}]", part.join(",")))
+            .await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+}
+
 async fn a_service_with_followers_stops_as_soon_as_one_without(world: World) {
     let mut service = world.serve().await;
     let mut followers = Vec::new();
@@ -299,11 +309,34 @@ async fn a_service_with_followers_stops_as_soon_as_one_without(world: World) {
     let asked = Instant::now();
     service.stop().await;
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    let all: Vec<String> = (0..5).map(|number| format!("evt-{number}")).collect();
     for follower in &mut followers {
-        let rest = follower.rest().await;
-        assert_eq!(ids(&rest), ids(&rest)[..rest.len().min(5)]);
+        let rest = ids(&follower.rest().await);
+        assert_eq!(rest, all[..rest.len()]);
     }
     world.check(5).await;
+}
+
+async fn a_follower_that_does_not_read_does_not_hold_up_a_stop(world: World) {
+    let mut service = world.serve().await;
+    let long = "x".repeat(200_000);
+    let large = |number: usize| event_with_payload("large", &number.to_string(), &format!(r#"{{"text":"{long}"}}"#));
+    let large: Vec<String> = (0..40).map(large).collect();
+    publish_bytes_in_parts(&service, &large).await;
+    let stalled = StalledFollower::open(&service, "after=").await;
+    let begun = service.processor_time();
+    // It has been sent as much as the sockets hold once nothing moves any more; a look at another request shows that.
+    eventually(SOON, async || {
+        service.fetch("/livez").await;
+        ensure!(service.processor_time() > begun, "nothing was sent yet");
+        Ok(())
+    })
+    .await;
+    let asked = Instant::now();
+    service.stop().await;
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    drop(stalled);
+    world.check(40).await;
 }
 
 async fn a_line_break_in_a_payload_does_not_break_the_frame(world: World) {
@@ -345,7 +378,11 @@ async fn more_followers_than_the_limit_are_sent_away_until_one_leaves(world: Wor
         assert_eq!(ids(&follower.collect(2, SOON).await), ["evt-0", "evt-1"]);
     }
     followers.pop();
-    let mut late = eventually(SOON, async || Follower::try_open(&service, "after=", None).await).await;
+    // Sooner than the next comment, which would find out, too.
+    let mut late = eventually(Duration::from_secs(5), async || {
+        Follower::try_open(&service, "after=", None).await
+    })
+    .await;
     assert_eq!(late.collect(2, SOON).await.len(), 2);
     world.check(2).await;
 }
@@ -409,6 +446,7 @@ on_both_stores! {
     a_place_that_is_none_is_refused_with_its_name
     a_follower_hears_a_comment_while_nothing_happens
     a_service_with_followers_stops_as_soon_as_one_without
+    a_follower_that_does_not_read_does_not_hold_up_a_stop
     a_line_break_in_a_payload_does_not_break_the_frame
     more_followers_than_the_limit_are_sent_away_until_one_leaves
     other_methods_than_get_are_refused

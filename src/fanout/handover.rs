@@ -59,20 +59,22 @@ pub struct Handover {
 #[derive(Debug, Default)]
 struct Queue {
     is_open: bool,
-    /// Whether the relay knows of nothing older in the outbox than what is in the queue.
-    is_caught_up: bool,
-    /// Whether the fan-out is away, so that nobody waits for it.
-    is_away: bool,
     batches: VecDeque<Committed>,
     bytes: usize,
     /// Not taken into the queue: the relay gives back the leases on them and looks into the outbox.
     left_out: Vec<i64>,
 }
 
+/// What somebody who waits for the queue looks at. It is changed while the queue is locked, and looked at while it is not: so
+/// it holds all that is needed, and nobody ever waits for both locks at once.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
     handed_over: u64,
     done: u64,
+    /// The relay knows of nothing older in the outbox than what is in the queue.
+    is_caught_up: bool,
+    /// The fan-out is away: what is in the outbox is not waited for.
+    is_away: bool,
 }
 
 impl Handover {
@@ -108,19 +110,17 @@ impl Handover {
         }
         {
             let mut queue = self.lock();
-            if !committed.is_leased {
-                // Anybody may have claimed it by now. If the relay is not looking at the outbox anyway, it shall.
-                if queue.is_open {
-                    queue.left_out.push(committed.batch);
-                }
-            } else if queue.is_open && queue.bytes + committed.bytes <= BYTES_MAX {
+            let is_open = queue.is_open;
+            if is_open && committed.is_leased && queue.bytes + committed.bytes <= BYTES_MAX {
                 self.progress.send_modify(|progress| progress.handed_over += 1);
                 queue.bytes += committed.bytes;
                 queue.batches.push_back(committed);
-            } else {
-                // Those that come after it would overtake it: from here on all go the same way.
-                queue.close();
+            } else if is_open || committed.is_leased {
+                // One without a lease may have been claimed by anybody, and closed the relay looks into the outbox anyway. One
+                // that does not fit closes the queue, for those that come after it would overtake it.
+                queue.is_open = is_open && !committed.is_leased;
                 queue.left_out.push(committed.batch);
+                self.progress.send_modify(|progress| progress.is_caught_up = false);
             }
         }
         self.arrived.notify_one();
@@ -136,10 +136,15 @@ impl Handover {
         self.arrived.notified().await;
     }
 
-    /// The next batch of the queue. Its memory counts until [`Handover::done`].
+    /// The next batch of the queue, unless something was left out meanwhile: that is older, and comes first. Its memory counts
+    /// until [`Handover::done`].
     #[must_use]
     pub fn take(&self) -> Option<Committed> {
-        self.lock().batches.pop_front()
+        let mut queue = self.lock();
+        if queue.is_open && !queue.left_out.is_empty() {
+            return None;
+        }
+        queue.batches.pop_front()
     }
 
     /// A batch that was taken is settled with: it was published, or is left to the outbox.
@@ -150,32 +155,28 @@ impl Handover {
 
     /// Takes batches from now on.
     pub fn open(&self) {
-        let mut queue = self.lock();
-        queue.is_open = true;
-        queue.is_away = false;
+        self.lock().is_open = true;
+        self.progress.send_modify(|progress| progress.is_away = false);
     }
 
-    /// The relay has looked into the outbox since the last call of [`Handover::left_out`], and published all that it found.
+    /// The relay has published all that it found in the outbox since the last call of [`Handover::left_out`].
     pub fn caught_up(&self) {
-        let mut queue = self.lock();
-        queue.is_caught_up = queue.is_open;
-        drop(queue);
-        self.progress.send_modify(|_| {});
+        let queue = self.lock();
+        let is_caught_up = queue.is_open && queue.left_out.is_empty();
+        self.progress
+            .send_modify(|progress| progress.is_caught_up = is_caught_up);
     }
 
     /// Takes no more batches: the relay is behind, and looks into the outbox. What is in the queue stays.
     pub fn close(&self) {
-        self.lock().close();
+        self.lock().is_open = false;
+        self.progress.send_modify(|progress| progress.is_caught_up = false);
     }
 
     /// Takes no more batches, and nobody waits for what is in the outbox: the fan-out is away.
     pub fn give_up(&self) {
-        {
-            let mut queue = self.lock();
-            queue.close();
-            queue.is_away = true;
-        }
-        self.progress.send_modify(|_| {});
+        self.close();
+        self.progress.send_modify(|progress| progress.is_away = true);
     }
 
     /// Whether it takes batches.
@@ -191,26 +192,19 @@ impl Handover {
         std::mem::take(&mut self.lock().left_out)
     }
 
-    /// Waits until all that was handed over before the call is published, or is left to the outbox.
+    /// Waits until all that was committed before the call is published, or is left to the outbox because the fan-out is away.
     pub async fn flushed(&self) {
+        if self.debt.is_none() {
+            return;
+        }
         let mut progress = self.progress.subscribe();
         let asked = progress.borrow().handed_over;
-        let flushed = progress
-            .wait_for(|progress| progress.done >= asked || !self.is_open())
-            .await;
-        // The sender lives as long as we do.
-        flushed.map(drop).unwrap_or_default();
+        let flushed = progress.wait_for(|now| now.is_away || (now.is_caught_up && now.done >= asked));
+        flushed.await.map(drop).expect("the sender lives as long as we do");
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.queue.lock().expect("nothing panics while it holds the queue")
-    }
-}
-
-impl Queue {
-    fn close(&mut self) {
-        self.is_open = false;
-        self.is_caught_up = false;
     }
 }
 
@@ -270,6 +264,7 @@ mod tests {
         handover.open();
         handover.push(unleased(2));
         handover.push(committed(3, 1));
+        assert!(handover.take().is_none(), "what was left out is older");
         assert_eq!(handover.left_out(), [2]);
         assert_eq!(handover.take().unwrap().batch, 3);
     }
@@ -317,6 +312,40 @@ mod tests {
         assert!(flushed.as_mut().now_or_never().is_none());
         handover.give_up();
         flushed.await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn who_waits_for_the_queue_and_who_fills_it_never_wait_for_each_other() {
+        const BATCHES: i64 = 20_000;
+        let handover = std::sync::Arc::new(Handover::new(Some(DEBT)));
+        handover.open();
+        handover.caught_up();
+        let pushing = handover.clone();
+        let pushing = tokio::spawn(async move {
+            for batch in 0..BATCHES {
+                pushing.push(committed(batch, 0));
+                tokio::task::yield_now().await;
+            }
+        });
+        let taking = handover.clone();
+        let taking = tokio::spawn(async move {
+            let mut taken = 0;
+            while taken < BATCHES {
+                match taking.take() {
+                    Some(committed) => {
+                        taking.done(committed.bytes);
+                        taken += 1;
+                    }
+                    None => taking.arrived().await,
+                }
+            }
+        });
+        while !pushing.is_finished() {
+            handover.flushed().await;
+        }
+        pushing.await.unwrap();
+        taking.await.unwrap();
+        handover.flushed().await;
     }
 
     #[tokio::test]

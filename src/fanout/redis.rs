@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, RedisError, ServerError, Value, cmd};
 use async_trait::async_trait;
 use deadpool_redis::{Connection, Manager, Pool};
@@ -41,7 +42,7 @@ pub struct Redis {
 }
 
 struct Link {
-    connection: Connection,
+    connection: MultiplexedConnection,
     asks_role: bool,
 }
 
@@ -78,17 +79,14 @@ impl Redis {
     /// A connection that was looked at.
     async fn link(&self) -> Result<Link, FanoutError> {
         let opening = async {
-            let mut connection = self.pool.get().await.map_err(|error| match error {
+            let connection = self.pool.get().await.map_err(|error| match error {
                 deadpool_redis::PoolError::Backend(error) => failure("connecting", &error),
                 error => FanoutError::new(Trouble::Unreachable, format!("connecting to Redis: {error}")),
             })?;
-            match self.look(&mut connection).await {
-                Ok(asks_role) => Ok(Link { connection, asks_role }),
-                Err(error) => {
-                    drop(Connection::take(connection));
-                    Err(error)
-                }
-            }
+            // Out of the pool: what fails, or is given up, must not come back.
+            let mut connection = Connection::take(connection);
+            let asks_role = self.look(&mut connection).await?;
+            Ok(Link { connection, asks_role })
         };
         tokio::time::timeout(self.config.timeout, opening)
             .await
@@ -101,7 +99,7 @@ impl Redis {
     }
 
     /// Looks at a server: whether it takes writes, and whether our stream is one. Answers whether it may be asked for its role.
-    async fn look(&self, connection: &mut Connection) -> Result<bool, FanoutError> {
+    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<bool, FanoutError> {
         let asks_role = match cmd("ROLE").query_async::<Value>(connection).await {
             Ok(role) => {
                 check_role(&role)?;
@@ -211,10 +209,11 @@ impl Fanout for Redis {
     async fn connect(&self) -> Result<(), FanoutError> {
         let mut slot = self.connection.lock().await;
         if let Some(link) = slot.as_mut() {
-            if cmd("PING").query_async::<Value>(&mut link.connection).await.is_ok() {
+            if let Ok(asks_role) = self.look(&mut link.connection).await {
+                link.asks_role = asks_role;
                 return Ok(());
             }
-            discard(&mut slot);
+            *slot = None;
         }
         *slot = Some(self.link().await?);
         Ok(())
@@ -228,16 +227,9 @@ impl Fanout for Redis {
         };
         let sent = self.send(link, events).await;
         if sent.is_err() {
-            discard(&mut slot);
+            *slot = None;
         }
         sent
-    }
-}
-
-/// Closes the connection instead of giving it back to the pool.
-fn discard(slot: &mut Option<Link>) {
-    if let Some(link) = slot.take() {
-        drop(Connection::take(link.connection));
     }
 }
 

@@ -20,6 +20,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Method;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -37,6 +38,9 @@ use crate::config::HttpConfig;
 
 /// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head.
 const CONNECTION_BUFFER: usize = 64 << 10;
+
+/// How long an answer to a GET may still take to be read when the service stops.
+const READ_END: Duration = Duration::from_secs(3);
 
 /// How long the loop waits after a failed accept (out of file handles, most likely) for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -115,6 +119,7 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
         return;
     }
     let requests = Arc::new(Requests::default());
+    let seen = requests.clone();
     let socket = Socket(Arc::new(stream));
     let client = Client(socket.0.clone());
     let mut stream = TimeoutStream::new(socket);
@@ -122,7 +127,7 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
     let stream = HeadTimeout::new(Box::pin(stream), config.header_timeout, requests.clone());
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
-        let under_way = requests.clone().begin();
+        let under_way = requests.clone().begin(request.method() == Method::GET);
         let answer = hyper::service::Service::call(&TowerToHyperService::new(app.clone()), request);
         async move {
             let answer = answer.await;
@@ -142,7 +147,18 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            if seen.is_read.load(Ordering::Relaxed) {
+                // A reader that does not read would keep us for as long as it likes; nothing is lost with it.
+                match tokio::time::timeout(READ_END, connection).await {
+                    Ok(result) => result,
+                    Err(_) => {
+                        tracing::debug!("a reader that does not read was cut at the stop");
+                        return;
+                    }
+                }
+            } else {
+                connection.await
+            }
         }
     };
     if let Err(error) = result {
@@ -155,13 +171,16 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
 struct Requests {
     begun: AtomicU64,
     is_under_way: AtomicBool,
+    /// Whether the last one was a GET.
+    is_read: AtomicBool,
 }
 
 /// A request is under way as long as this lives.
 struct UnderWay(Arc<Requests>);
 
 impl Requests {
-    fn begin(self: Arc<Self>) -> UnderWay {
+    fn begin(self: Arc<Self>, is_read: bool) -> UnderWay {
+        self.is_read.store(is_read, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.is_under_way.store(true, Ordering::Relaxed);
         UnderWay(self)

@@ -37,7 +37,8 @@ pub trait Outbox: Send + Sync + 'static {
     /// As [`StoreError::class`] says.
     async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError>;
 
-    /// Gives back the owner's leases on these batches (`None`: on all) that are not published: anybody may claim them at once.
+    /// Gives back the owner's leases on these batches (`None`: on all that it holds) that are not published: anybody may claim
+    /// them at once. Answers with how many that were.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.

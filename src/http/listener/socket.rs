@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// The socket as hyper has it.
@@ -22,11 +22,13 @@ pub(super) struct Socket(pub(super) Arc<TcpStream>);
 pub struct Client(pub(super) Arc<TcpStream>);
 
 impl Client {
-    /// Waits until the client has closed its side of the connection. For as long as it sends something instead, this waits for
-    /// ever: then the connection's own limits apply.
+    /// Waits until the client has closed its side of the connection. If it sends something instead, this waits for ever: then
+    /// the connection's own limits apply.
     pub async fn gone(&self) {
-        match self.0.ready(Interest::READABLE).await {
-            Ok(ready) if !ready.is_read_closed() => std::future::pending().await,
+        // A look that takes nothing: what was readable may be long read.
+        let mut byte = [0];
+        match self.0.peek(&mut byte).await {
+            Ok(sent) if sent > 0 => std::future::pending().await,
             _ => {}
         }
     }

@@ -76,10 +76,11 @@ const RELEASE: &str = "
     )
     select count(*) from released";
 
+/// A lease that has ended needs no giving back: of a long outage there may be very many.
 const RELEASE_ALL: &str = "
     with released as (
         update batches set owner = null, lease_until = null
-        where owner = $1 and published_at is null
+        where owner = $1 and published_at is null and lease_until > now()
         returning batch
     )
     select count(*) from released";

@@ -37,8 +37,10 @@ const MARK: &str = "update batches set published_at = ?3 where batch = ?1 and ow
 const RELEASE: &str = "
     update batches set owner = null, lease_until = null where batch = ?1 and owner = ?2 and published_at is null";
 
-const RELEASE_ALL: &str =
-    "update batches set owner = null, lease_until = null where owner = ?1 and published_at is null";
+/// A lease that has ended needs no giving back: of a long outage there may be very many.
+const RELEASE_ALL: &str = "
+    update batches set owner = null, lease_until = null
+    where owner = ?1 and published_at is null and lease_until > ?2";
 
 const PARK: &str = "
     insert into parked (batch, position, topic, event_id, parked_at, reason)
@@ -205,7 +207,10 @@ impl Outbox for Sqlite {
                 let mut statement = connection.prepare_cached(RELEASE)?;
                 sum(&batches, |batch| statement.execute(params![batch, owner.as_bytes()]))
             }
-            None => Ok(connection.prepare_cached(RELEASE_ALL)?.execute([owner.as_bytes()])? as u64),
+            None => {
+                let mut statement = connection.prepare_cached(RELEASE_ALL)?;
+                Ok(statement.execute(params![owner.as_bytes(), now().micros()])? as u64)
+            }
         })
         .await
     }
