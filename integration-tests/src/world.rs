@@ -222,7 +222,7 @@ impl World {
     pub async fn leased(&self) -> i64 {
         let lasts = match self.store {
             Store::Postgres(_) => "lease_until > now()",
-            Store::Sqlite(_) => "lease_until > unixepoch() * 1000000",
+            Store::Sqlite(_) => "lease_until > unixepoch('subsec') * 1000000",
         };
         self.number(&format!(
             "select count(*) from batches where published_at is null and {lasts}"

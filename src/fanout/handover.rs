@@ -320,15 +320,16 @@ mod tests {
         let handover = std::sync::Arc::new(Handover::new(Some(DEBT)));
         handover.open();
         handover.caught_up();
+        let mut both = tokio::task::JoinSet::new();
         let pushing = handover.clone();
-        let pushing = tokio::spawn(async move {
+        both.spawn(async move {
             for batch in 0..BATCHES {
                 pushing.push(committed(batch, 0));
                 tokio::task::yield_now().await;
             }
         });
         let taking = handover.clone();
-        let taking = tokio::spawn(async move {
+        both.spawn(async move {
             let mut taken = 0;
             while taken < BATCHES {
                 match taking.take() {
@@ -340,11 +341,11 @@ mod tests {
                 }
             }
         });
-        while !pushing.is_finished() {
+        while both.try_join_next().is_none() {
             handover.flushed().await;
+            tokio::task::yield_now().await;
         }
-        pushing.await.unwrap();
-        taking.await.unwrap();
+        both.join_all().await;
         handover.flushed().await;
     }
 

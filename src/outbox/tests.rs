@@ -182,7 +182,7 @@ struct Bench {
     trouble: watch::Receiver<Option<Trouble>>,
     debt: Debt,
     stop: CancellationToken,
-    relay: tokio::task::JoinHandle<()>,
+    relay: tokio::task::JoinSet<()>,
 }
 
 fn bench() -> Bench {
@@ -199,8 +199,10 @@ fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
     let (trouble, seen) = watch::channel(None);
     let relay = Relay::new(store.clone(), fanout.clone(), handover.clone(), debt, trouble);
     let stop = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(relay.run(stop.clone()));
     Bench {
-        relay: tokio::spawn(relay.run(stop.clone())),
+        relay: running,
         store,
         fanout,
         handover,
@@ -266,6 +268,11 @@ impl Bench {
             self.fanout.published(),
             self.store.unpublished()
         );
+    }
+
+    /// Waits until the relay has ended.
+    async fn ended(&mut self) {
+        self.relay.join_next().await.unwrap().unwrap();
     }
 
     async fn open(&self) {
@@ -455,7 +462,7 @@ async fn a_store_that_takes_no_marks_gets_them_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_stops_publishes_its_queue_and_gives_its_leases_back() {
-    let bench = bench();
+    let mut bench = bench();
     bench.open().await;
     bench.commit(1, &["t"]);
     // A flush whose reply was lost: under our lease, and never handed over.
@@ -466,7 +473,7 @@ async fn a_relay_that_stops_publishes_its_queue_and_gives_its_leases_back() {
         .unwrap()
         .extend([row(2, &["t"], Some((bench.debt.owner, Instant::now() + LEASE)))]);
     bench.stop.cancel();
-    bench.relay.await.unwrap();
+    bench.ended().await;
     assert_eq!(bench.fanout.published(), [(1, 0)]);
     let batches = bench.store.batches.lock().unwrap();
     assert!(batches[&1].is_published);
@@ -475,11 +482,11 @@ async fn a_relay_that_stops_publishes_its_queue_and_gives_its_leases_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_stops_while_the_fan_out_is_away_gives_all_leases_back() {
-    let bench = bench();
+    let mut bench = bench();
     bench.open().await;
     *bench.fanout.outage.lock().unwrap() = Some(Trouble::Unreachable);
     bench.commit(1, &["t"]);
     bench.stop.cancel();
-    bench.relay.await.unwrap();
+    bench.ended().await;
     assert!(bench.store.batches.lock().unwrap()[&1].lease.is_none());
 }

@@ -121,7 +121,8 @@ async fn follow(followers: usize, events: u32) -> Result<f64> {
     let world = World::new().await;
     let service = world.serve_with(world.settings().with("RUST_LOG", "warn")).await;
     let mut following = JoinSet::new();
-    let unique = events as usize - (f64::from(events) * 0.3).round() as usize;
+    // 30 % are duplicates, rounded to the nearest.
+    let unique = (events - (events * 3 + 5) / 10) as usize;
     for _ in 0..followers {
         let mut stream = TcpStream::connect(service.address()).await?;
         let request = format!("GET /events/stream HTTP/1.1\r\nhost: {}\r\n\r\n", service.address());
