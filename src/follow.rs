@@ -9,8 +9,9 @@
 //! events within some hundredths of a second, with or without Redis, and needs no subscription of its own: an empty look
 //! costs the store less than a message for each event would cost this process.
 //!
-//! Publishing comes first. What many followers read costs more than what was published once, so while events wait for their
-//! commit the watcher hands out little at a time and pauses in between: followers then lag, and catch up when there is room.
+//! Publishing comes first. What many followers read costs more than what was published once, so while requests wait for a
+//! writer the watcher hands out little at a time and pauses in between: followers then lag, and catch up when there is room. If
+//! there is none for some seconds they get their share all the same.
 
 mod tail;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::tail::{Look, Tail, frames};
@@ -38,8 +40,10 @@ const WATCH_BYTES: usize = 1 << 20;
 /// While publishing waits, the watcher hands out so many bytes at a time to all followers together (each gets a copy), which
 /// takes a core about five milliseconds,
 const BUSY_BYTES: usize = 5 << 20;
-/// and then pauses for twenty times as long.
+/// and then pauses for twenty times as long;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// but not when it has been behind for longer than this.
+const BUSY_LAG_MAX: Duration = Duration::from_secs(5);
 
 /// How much a follower that is behind the tail reads at a time: many may be, each with as much in memory.
 const CATCH_UP_EVENTS: u32 = 200;
@@ -57,7 +61,7 @@ struct Shared {
     changed: watch::Sender<()>,
     places: Arc<Semaphore>,
     places_max: usize,
-    /// Whether events wait for their commit.
+    /// Whether requests wait for a writer.
     is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// Says that somebody follows, to the watcher.
     arrived: tokio::sync::Notify,
@@ -72,7 +76,7 @@ pub struct Settings {
     pub handover: Arc<Handover>,
     /// The most followers at once.
     pub followers_max: usize,
-    /// Tells whether events wait for their commit.
+    /// Tells whether requests wait for a writer.
     pub is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// Ends all followers.
     pub stop: CancellationToken,
@@ -131,6 +135,8 @@ impl Live {
     pub async fn watch(self) {
         let shared = &*self.0;
         let mut backoff = Backoff::default();
+        // Since when there was more to read than was read.
+        let mut behind_since = None;
         while !shared.stop.is_cancelled() {
             if self.followers() == 0 {
                 *shared.tail() = Tail::default();
@@ -138,10 +144,16 @@ impl Live {
                 shared.stop.run_until_cancelled(arrived).await;
                 continue;
             }
-            let step = self.busy_step();
+            let has_patience = behind_since.is_none_or(|since: Instant| since.elapsed() < BUSY_LAG_MAX);
+            let step = self.busy_step().filter(|_| has_patience);
             match shared.look(step.unwrap_or(WATCH_BYTES)).await {
                 Ok(is_last) => {
                     backoff.reset();
+                    behind_since = if is_last {
+                        None
+                    } else {
+                        behind_since.or(Some(Instant::now()))
+                    };
                     if step.is_some() {
                         let pause = tokio::time::sleep(BUSY_PAUSE);
                         shared.stop.run_until_cancelled(pause).await;

@@ -199,6 +199,12 @@ impl Ingest {
         self.shared.queue.events()
     }
 
+    /// Whether requests wait because all writers are busy.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.shared.queue.is_waiting()
+    }
+
     /// The most events in memory.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -17,7 +17,7 @@
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `events.rs` (pages and the stream), `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/doubt.rs` (what is known of a flush without an answer), `writer/culprits.rs` (what the store refuses of a request) |
-//! | 2 | [`outbox`] | the relay: publishes what was committed, and repairs what was not published; `ledger.rs` keeps the ledger small |
+//! | 2 | [`outbox`] | the relay: publishes what was committed (`publish.rs`), and repairs what was not published (`repair.rs`); `ledger.rs` keeps the ledger small |
 //! | 2 | [`follow`] | the fan-out inside the process: the watcher of the settled edge, the shared tail (`tail.rs`), followers |
 //! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); `outbox.rs` (what is owed to the fan-out); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, the outbox, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
 //! | 1 | [`fanout`] | the contract of a fan-out; `redis.rs` (channels and stream); `handover.rs` (where writers leave what the relay takes) |
@@ -96,6 +96,10 @@
 //!   retry repeats nothing. Without one, `ROLE` goes with each pipeline, for a replica would take `PUBLISH` and tell nobody.
 //! - While the relay is aside, batches are committed under a lease of no length, and what is repaired is read back many batches
 //!   at a time: so it drains faster than small commits come in.
+//! - The channel costs 9 % of the throughput of batches of 1000, channel and stream 14 % (medians of five rounds on two cores,
+//!   everything on them; `make fanout-cost` measures it): 1.1 and 2.3 µs of the service's CPU for each event sent (the JSON, the
+//!   commands, their answers), 0.7 and 2.9 µs of Redis's, and next to nothing of PostgreSQL's. 500 followers at full speed cost
+//!   publishing 8 %, for it comes first ([`follow`]).
 //! - The ledger is pruned by a task of its own, with or without Redis: every flush has a row in it.
 //! - A newer schema is accepted with a warning: migrations only add, so that an older replica can be rolled back to.
 

@@ -11,6 +11,8 @@
 //! same cursors, and never be forgotten. No transaction of the store is open while the fan-out is waited for.
 
 mod ledger;
+mod publish;
+mod repair;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +25,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::ledger::prune_ledger;
-use crate::event::{Cursor, StoredEvent};
-use crate::fanout::{Committed, Debt, Fanout, FanoutError, Handover, Trouble};
+use self::repair::{Pass, REPAIR_INTERVAL};
+use crate::event::Cursor;
+use crate::fanout::{Debt, Fanout, FanoutError, Handover, Trouble};
 use crate::store::backoff::Backoff;
-use crate::store::{Lease, Outbox, Refused, StoreError};
+use crate::store::{Outbox, StoreError};
 
 /// How long a published batch may wait for its mark, so that many are marked together.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
@@ -35,14 +38,8 @@ const MARKS_MAX: usize = 256;
 /// Marks that the store does not take are kept up to this number; the batches of older ones are published once more.
 const MARKS_KEPT: usize = 100_000;
 
-/// How often the outbox is looked at for what others have left.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
-/// How many batches are claimed at once: many where they are small, for each costs a row and not a query.
-const CLAIM_BATCHES: u32 = 256;
 /// A pass that finds fewer than this shows that the backlog is gone: so many may be committed while a pass runs.
 const BACKLOG_BATCHES: usize = 32;
-/// How many bytes of payload are read back, and go into one pipeline, at a time.
-const PORTION_BYTES: usize = 2 << 20;
 
 /// How long a stopping relay goes on publishing before it leaves the rest to others.
 const LAST_PASS: Duration = Duration::from_secs(5);
@@ -78,15 +75,6 @@ enum Wait {
     Arrival(Instant),
     /// A better time.
     Backoff,
-}
-
-/// What a pass through the outbox has published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Pass {
-    /// All that there was: so many batches.
-    Whole(usize),
-    /// As much as it claims at once, or as its time allowed: there is more.
-    Partial,
 }
 
 /// Why a pass ended early.
@@ -230,48 +218,6 @@ impl Relay {
         }
     }
 
-    /// Publishes a batch from memory.
-    async fn publish_committed(&mut self, committed: Committed) -> Result<(), Stopped> {
-        let Committed {
-            batch,
-            events,
-            bytes,
-            since,
-            ..
-        } = committed;
-        let published = self.publish_in_portions(&events, since).await;
-        match published {
-            Ok(true) => self.note_published(batch),
-            Ok(false) | Err(_) => self.orphans.push(batch),
-        }
-        self.handover.done(bytes);
-        published.map(drop)
-    }
-
-    /// Publishes the events of a batch, mostly in one pipeline: of large ones a pipeline holds several copies. Answers whether
-    /// that was done as long as the lease lasts surely; else the rest is published from the outbox.
-    async fn publish_in_portions(&mut self, events: &[StoredEvent], since: Instant) -> Result<bool, Stopped> {
-        let mut rest = events;
-        while !rest.is_empty() {
-            if !self.has_time(since) {
-                return Ok(false);
-            }
-            let mut bytes = 0;
-            let fits = |event: &&StoredEvent| {
-                bytes += event.event.payload.as_str().len();
-                bytes <= PORTION_BYTES
-            };
-            let count = rest.iter().take_while(fits).count().max(1);
-            let (portion, left) = rest.split_at(count);
-            self.publish(portion).await?;
-            rest = left;
-            if !rest.is_empty() {
-                self.reached = portion.last().map(|event| event.cursor);
-            }
-        }
-        Ok(true)
-    }
-
     /// Whether there is still time for one more answer under a lease that began at `since`: a new connection and an answer take
     /// a third of it each, at most.
     fn has_time(&self, since: Instant) -> bool {
@@ -283,147 +229,6 @@ impl Relay {
         self.fanout.connect().await?;
         self.answered_at = Instant::now();
         Ok(())
-    }
-
-    /// Claims what is unpublished, reads it back and publishes it.
-    async fn repair(&mut self) -> Result<Pass, Stopped> {
-        self.repair_at = Instant::now() + REPAIR_INTERVAL;
-        self.settle().await?;
-        let begun = Instant::now();
-        let mut claimed = self.claim().await?;
-        loop {
-            // Left out while we claimed, and so maybe older than what we have.
-            let late = self.handover.left_out();
-            if late.is_empty() {
-                break;
-            }
-            self.orphans.extend(late);
-            let more = match self.settle().await {
-                Ok(()) => self.claim().await,
-                Err(error) => Err(error),
-            };
-            match more {
-                Ok(more) => claimed.extend(more),
-                Err(error) => {
-                    self.orphans.extend(claimed);
-                    return Err(error.into());
-                }
-            }
-        }
-        claimed.sort_unstable();
-        let is_whole = claimed.len() < CLAIM_BATCHES as usize;
-        let count = claimed.len();
-        // One of them may have been published in part.
-        let reached = self.reached.filter(|reached| claimed.contains(&reached.batch()));
-        let rest = match reached {
-            Some(reached) => claimed.split_off(claimed.partition_point(|batch| *batch < reached.batch())),
-            None => Vec::new(),
-        };
-        let mut left = self.publish_claimed(claimed, None, begun).await;
-        if matches!(&left, Ok(left) if left.is_empty()) {
-            left = self.publish_claimed(rest, reached, begun).await;
-        } else {
-            self.orphans.extend(rest);
-        }
-        let left = left?;
-        self.mark_if_due(Duration::ZERO).await;
-        self.well();
-        let is_whole = is_whole && left.is_empty();
-        self.orphans.extend(left);
-        Ok(if is_whole { Pass::Whole(count) } else { Pass::Partial })
-    }
-
-    async fn claim(&self) -> Result<Vec<i64>, StoreError> {
-        let lease = Lease {
-            owner: self.debt.owner,
-            length: self.debt.lease,
-        };
-        self.store.claim_unpublished(lease, CLAIM_BATCHES).await
-    }
-
-    /// Publishes claimed batches, portion by portion, from the place `after` on. Answers with those that there was no time for;
-    /// when it fails, what is left is to be given back.
-    async fn publish_claimed(
-        &mut self,
-        claimed: Vec<i64>,
-        mut after: Option<Cursor>,
-        begun: Instant,
-    ) -> Result<VecDeque<i64>, Stopped> {
-        let mut left = VecDeque::from(claimed);
-        while !left.is_empty() && self.has_time(begun) {
-            let read = self.store.events_of(left.make_contiguous(), after, PORTION_BYTES).await;
-            let published = match read {
-                Ok(portion) => self.publish(&portion.events).await.map(|()| portion),
-                Err(error) => Err(error.into()),
-            };
-            let portion = match published {
-                Ok(portion) => portion,
-                Err(stopped) => {
-                    self.orphans.extend(left);
-                    return Err(stopped);
-                }
-            };
-            after = portion.events.last().map(|event| event.cursor).or(after);
-            self.reached = after;
-            let is_done = |batch: i64| portion.is_last || after.is_some_and(|after| batch < after.batch());
-            while left.front().is_some_and(|batch| is_done(*batch)) {
-                left.pop_front()
-                    .into_iter()
-                    .for_each(|batch| self.note_published(batch));
-            }
-            self.mark_if_due(MARK_INTERVAL).await;
-        }
-        Ok(left)
-    }
-
-    /// Publishes events, and parks those that the fan-out refuses for themselves.
-    async fn publish(&mut self, events: &[StoredEvent]) -> Result<(), Stopped> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        let refused = match self.fanout.publish(events).await {
-            Ok(refusals) => refusals
-                .into_iter()
-                .map(|refusal| Refused {
-                    cursor: events[refusal.index].cursor,
-                    reason: refusal.reason,
-                })
-                .collect(),
-            Err(error) if error.trouble == Trouble::Odd && events.len() > 1 => self.one_by_one(events, &error).await?,
-            Err(error) => return Err(error.into()),
-        };
-        self.answered_at = Instant::now();
-        if !refused.is_empty() {
-            self.store.park(&refused).await?;
-            for Refused { cursor, reason } in &refused {
-                tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
-            }
-        }
-        Ok(())
-    }
-
-    /// Publishes each event alone, where nobody knows what an error was about. If some go well it was about the others; if none
-    /// does it is about the fan-out.
-    async fn one_by_one(&self, events: &[StoredEvent], error: &FanoutError) -> Result<Vec<Refused>, FanoutError> {
-        let mut refused = Vec::new();
-        for event in events {
-            if self.stop.is_cancelled() {
-                return Err(error.clone());
-            }
-            let reason = match self.fanout.publish(std::slice::from_ref(event)).await {
-                Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
-                Err(error) if error.trouble == Trouble::Odd => Some(error.to_string()),
-                Err(error) => return Err(error),
-            };
-            refused.extend(reason.map(|reason| Refused {
-                cursor: event.cursor,
-                reason,
-            }));
-        }
-        if refused.len() == events.len() {
-            return Err(error.clone());
-        }
-        Ok(refused)
     }
 
     /// The fan-out has failed, or the store has: from here on nothing is kept in memory.

@@ -79,7 +79,7 @@ impl Service {
             store: store.clone(),
             handover,
             followers_max: config.fanout.followers_max,
-            is_busy: Box::new(move || publishing.queued() > 0),
+            is_busy: Box::new(move || publishing.is_busy()),
             stop: tasks.stop().clone(),
         });
         let (phase, seen_phase) = watch::channel(Phase::Starting);

@@ -1,8 +1,8 @@
 //! The fan-out to Redis: a Pub/Sub channel, channels of the topics, and a stream. The only file of the service that names the
 //! client libraries.
 //!
-//! Commands go through one connection of a deadpool, in one pipeline for each call. Any failure discards the connection: what
-//! it still has to say could be taken for the answer to what comes next.
+//! Commands go in one pipeline for each call, through one connection that a deadpool opens. It is kept out of the pool: any
+//! failure discards it, for what it still has to say could be taken for the answer to what comes next.
 //!
 //! With a stream, entries and messages go in one `MULTI`/`EXEC`: a Redis that is full or a replica refuses a stream's entry
 //! when it is queued, and with it the whole transaction, so that nothing was published and a channel does not repeat itself

@@ -117,6 +117,11 @@ impl Queue {
         group
     }
 
+    /// Whether requests wait for a writer.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
     /// Wakes another writer: the caller was woken for something that it cannot take now.
     pub(super) fn wake_another(&self) {
         self.arrived.notify_one();

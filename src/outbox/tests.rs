@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::*;
-use crate::event::{Event, EventId, Payload, Source, Timestamp, Topic};
-use crate::fanout::Refusal;
-use crate::store::{ErrorClass, LedgerPruned, Parked, Portion};
+use crate::event::{Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::fanout::{Committed, Refusal};
+use crate::store::{ErrorClass, Lease, LedgerPruned, Parked, Portion, Refused};
 
 const LEASE: Duration = Duration::from_secs(30);
 

@@ -1,0 +1,105 @@
+//! Publishing: a batch from memory, in portions, and what becomes of events that the fan-out refuses.
+
+use tokio::time::Instant;
+
+use super::{Relay, Stopped};
+use crate::event::StoredEvent;
+use crate::fanout::{Committed, FanoutError, Trouble};
+use crate::store::Refused;
+
+/// How many bytes of payload are read back, and go into one pipeline, at a time.
+pub(super) const PORTION_BYTES: usize = 2 << 20;
+
+impl Relay {
+    /// Publishes a batch from memory.
+    pub(super) async fn publish_committed(&mut self, committed: Committed) -> Result<(), Stopped> {
+        let Committed {
+            batch,
+            events,
+            bytes,
+            since,
+            ..
+        } = committed;
+        let published = self.publish_in_portions(&events, since).await;
+        match published {
+            Ok(true) => self.note_published(batch),
+            Ok(false) | Err(_) => self.orphans.push(batch),
+        }
+        self.handover.done(bytes);
+        published.map(drop)
+    }
+
+    /// Publishes the events of a batch, mostly in one pipeline: of large ones a pipeline holds several copies. Answers whether
+    /// that was done as long as the lease lasts surely; else the rest is published from the outbox.
+    async fn publish_in_portions(&mut self, events: &[StoredEvent], since: Instant) -> Result<bool, Stopped> {
+        let mut rest = events;
+        while !rest.is_empty() {
+            if !self.has_time(since) {
+                return Ok(false);
+            }
+            let mut bytes = 0;
+            let fits = |event: &&StoredEvent| {
+                bytes += event.event.payload.as_str().len();
+                bytes <= PORTION_BYTES
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (portion, left) = rest.split_at(count);
+            self.publish(portion).await?;
+            rest = left;
+            if !rest.is_empty() {
+                self.reached = portion.last().map(|event| event.cursor);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Publishes events, and parks those that the fan-out refuses for themselves.
+    pub(super) async fn publish(&mut self, events: &[StoredEvent]) -> Result<(), Stopped> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let refused = match self.fanout.publish(events).await {
+            Ok(refusals) => refusals
+                .into_iter()
+                .map(|refusal| Refused {
+                    cursor: events[refusal.index].cursor,
+                    reason: refusal.reason,
+                })
+                .collect(),
+            Err(error) if error.trouble == Trouble::Odd && events.len() > 1 => self.one_by_one(events, &error).await?,
+            Err(error) => return Err(error.into()),
+        };
+        self.answered_at = Instant::now();
+        if !refused.is_empty() {
+            self.store.park(&refused).await?;
+            for Refused { cursor, reason } in &refused {
+                tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes each event alone, where nobody knows what an error was about. If some go well it was about the others; if none
+    /// does it is about the fan-out.
+    async fn one_by_one(&self, events: &[StoredEvent], error: &FanoutError) -> Result<Vec<Refused>, FanoutError> {
+        let mut refused = Vec::new();
+        for event in events {
+            if self.stop.is_cancelled() {
+                return Err(error.clone());
+            }
+            let reason = match self.fanout.publish(std::slice::from_ref(event)).await {
+                Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
+                Err(error) if error.trouble == Trouble::Odd => Some(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            refused.extend(reason.map(|reason| Refused {
+                cursor: event.cursor,
+                reason,
+            }));
+        }
+        if refused.len() == events.len() {
+            return Err(error.clone());
+        }
+        Ok(refused)
+    }
+}
