@@ -325,3 +325,84 @@ impl Follower {
         shared.store.walk(&walk).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::event::{Event, EventId, Payload, Source, Timestamp};
+    use crate::store::{Batch, Flush};
+
+    /// A live end of an embedded store that has these events, and whether it takes publishing for busy.
+    async fn live(folder: &std::path::Path, events: usize) -> (Live, Arc<AtomicBool>) {
+        let store: Arc<dyn Store> = Arc::new(crate::store::sqlite::Sqlite::open(&folder.join("a.db")).unwrap());
+        store.migrate().await.unwrap();
+        let event = |number: usize| Event {
+            topic: Topic::parse("t").unwrap(),
+            event_id: EventId::parse(number.to_string()).unwrap(),
+            occurred_at: Timestamp::from_micros(0).unwrap(),
+            source: Source::parse("s").unwrap(),
+            payload: Payload::parse(format!(r#"{{"text":"{}"}}"#, "x".repeat(1000))).unwrap(),
+        };
+        let (batch, _) = Batch::new((0..events).map(event).collect());
+        let flush = Flush {
+            id: uuid::Uuid::new_v4(),
+            batch: &batch,
+            lease: None,
+        };
+        let mut appender = store.appender(0).await.unwrap();
+        appender.append(&flush, Duration::from_secs(5)).await.unwrap();
+        let busy = Arc::new(AtomicBool::new(true));
+        let is_busy = busy.clone();
+        let live = Live::new(Settings {
+            store,
+            handover: Arc::new(Handover::new(None)),
+            followers_max: 100,
+            is_busy: Box::new(move || is_busy.load(Ordering::Relaxed)),
+            stop: CancellationToken::new(),
+        });
+        (live, busy)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn while_publishing_waits_many_followers_get_little_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (live, busy) = live(folder.path(), 200).await;
+        live.0.tail().begin(Cursor::BEGINNING);
+        let one = live.enter().unwrap();
+        assert_eq!(live.busy_step(), None, "one follower costs next to nothing");
+        let others: Vec<Place> = (1..100).map(|_| live.enter().unwrap()).collect();
+        assert!(live.enter().is_err());
+        let step = live.busy_step().unwrap();
+        assert!(!live.0.look(step).await.unwrap(), "it is not handed all at once");
+        let handed_out = live.0.tail().end().unwrap().position();
+        assert!((10..100).contains(&handed_out), "{handed_out} of 200 events of 1 KB");
+        busy.store(false, Ordering::Relaxed);
+        assert_eq!(live.busy_step(), None);
+        assert!(live.0.look(WATCH_BYTES).await.unwrap());
+        drop((one, others));
+        assert_eq!(live.followers(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_follower_catches_up_from_the_store_and_goes_on_from_the_tail() {
+        let folder = tempfile::tempdir().unwrap();
+        let (live, _) = live(folder.path(), 500).await;
+        let watching = tokio::task::JoinSet::from_iter([live.clone().watch()]);
+        let mut follower = live
+            .enter()
+            .unwrap()
+            .follow(Some(Cursor::BEGINNING), None)
+            .await
+            .unwrap();
+        let mut text = String::new();
+        while text.matches("event: event\n").count() < 500 {
+            text.push_str(std::str::from_utf8(&follower.next().await.unwrap()).unwrap());
+        }
+        assert_eq!(text.matches("event: event\n").count(), 500);
+        live.0.stop.cancel();
+        assert_eq!(follower.next().await, None);
+        watching.join_all().await;
+    }
+}

@@ -29,6 +29,8 @@ const LAP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many messages are held back at most. When there are more they are forgotten: another lap shows them.
 const HELD_MAX: usize = 1000;
+/// Nor more than so many bytes of them.
+const HELD_BYTES_MAX: usize = 8 << 20;
 
 /// Prints what `news` and walks bring, until there is a reason to end.
 ///
@@ -242,7 +244,8 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
                 _,
             ) => {
                 held.push(event);
-                if held.len() > HELD_MAX {
+                let bytes: usize = held.iter().map(|event| event.line.len()).sum();
+                if held.len() > HELD_MAX || bytes > HELD_BYTES_MAX {
                     held.clear();
                     *is_incomplete = true;
                 }
