@@ -1,6 +1,7 @@
 //! Broken networks, lost replies, vanished clients, spent budgets: nothing is lost, nothing is counted twice, and the
 //! service comes back by itself.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -459,7 +460,12 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
     let failed: Vec<_> = left.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "the service takes every connection: {failed:?}");
 
+    // Some requests may be on their way to the queue still: all have ended when there is nothing in it and nothing more comes.
+    let received_before = Cell::new(-1);
     eventually(SOON, async || {
+        let received = world.totals().await.received;
+        let before = received_before.replace(received);
+        ensure!(received == before, "{received} events, {before} a moment ago");
         let stats = service.json("/stats").await;
         ensure!(stats["queue"]["events"] == 0, "{}", stats["queue"]);
         let (files_now, connections_now) = (service.open_files(), world.service_connections().await);

@@ -18,6 +18,8 @@ const LEASE: Duration = Duration::from_secs(30);
 struct FakeStore {
     batches: Mutex<BTreeMap<i64, Row>>,
     parked: Mutex<Vec<Cursor>>,
+    /// Committed right after the next claim.
+    late: Mutex<Option<(i64, Row)>>,
     is_down: Mutex<bool>,
 }
 
@@ -59,7 +61,9 @@ impl Outbox for FakeStore {
             row.lease = Some((lease.owner, now + lease.length));
             *number
         });
-        Ok(claimed.collect())
+        let claimed = claimed.collect();
+        batches.extend(self.late.lock().unwrap().take());
+        Ok(claimed)
     }
 
     async fn events_of(&self, batches: &[i64], after: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
@@ -382,6 +386,19 @@ async fn what_was_committed_before_the_fast_path_began_is_not_overtaken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_committed_while_the_fast_path_begins_is_not_overtaken() {
+    let store = FakeStore {
+        late: Mutex::new(Some(row(1, &["t"], None))),
+        ..FakeStore::default()
+    };
+    let bench = bench_with(store, FakeFanout::default());
+    bench.open().await;
+    bench.commit(2, &["t"]);
+    bench.settled().await;
+    assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_refused_for_itself_is_parked_and_its_batch_is_marked() {
     let bench = bench();
     bench.open().await;
@@ -395,14 +412,17 @@ async fn an_event_that_is_refused_for_itself_is_parked_and_its_batch_is_marked()
 async fn an_error_that_nobody_knows_parks_the_event_that_it_is_about_once_others_go_well() {
     let bench = bench();
     bench.open().await;
-    bench.commit(1, &["odd"]);
+    bench.commit(1, &["odd", "odd"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(*bench.store.parked.lock().unwrap(), []);
     assert_eq!(*bench.trouble.borrow(), Some(Trouble::Odd));
     bench.commit(2, &["t"]);
     bench.settled().await;
     assert_eq!(bench.fanout.published(), [(2, 0)]);
-    assert_eq!(*bench.store.parked.lock().unwrap(), [Cursor::new(1, 0)]);
+    assert_eq!(
+        *bench.store.parked.lock().unwrap(),
+        [Cursor::new(1, 0), Cursor::new(1, 1)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
