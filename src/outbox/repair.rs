@@ -32,8 +32,9 @@ impl Relay {
         let begun = Instant::now();
         let mut claimed = self.claim().await?;
         loop {
-            // Left out while we claimed, and so maybe older than what we have.
-            let late = self.handover.left_out();
+            // Left out while we claimed, and so maybe older than what we have; or among what we have.
+            let mut late = self.handover.left_out();
+            late.retain(|batch| !claimed.contains(batch));
             if late.is_empty() {
                 break;
             }

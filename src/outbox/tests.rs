@@ -18,8 +18,8 @@ const LEASE: Duration = Duration::from_secs(30);
 struct FakeStore {
     batches: Mutex<BTreeMap<i64, Row>>,
     parked: Mutex<Vec<Cursor>>,
-    /// Committed right after the next claim.
-    late: Mutex<Option<(i64, Row)>>,
+    /// Happens right after the next claim.
+    after_claim: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     is_down: Mutex<bool>,
 }
 
@@ -62,7 +62,10 @@ impl Outbox for FakeStore {
             *number
         });
         let claimed = claimed.collect();
-        batches.extend(self.late.lock().unwrap().take());
+        drop(batches);
+        if let Some(happens) = self.after_claim.lock().unwrap().take() {
+            happens();
+        }
         Ok(claimed)
     }
 
@@ -387,15 +390,35 @@ async fn what_was_committed_before_the_fast_path_began_is_not_overtaken() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_committed_while_the_fast_path_begins_is_not_overtaken() {
-    let store = FakeStore {
-        late: Mutex::new(Some(row(1, &["t"], None))),
-        ..FakeStore::default()
-    };
-    let bench = bench_with(store, FakeFanout::default());
+    let bench = bench();
+    let store = bench.store.clone();
+    let commit = move || store.batches.lock().unwrap().extend([row(1, &["t"], None)]);
+    *bench.store.after_claim.lock().unwrap() = Some(Box::new(commit));
     bench.open().await;
     bench.commit(2, &["t"]);
     bench.settled().await;
     assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_while_it_is_being_claimed_is_published_once() {
+    let bench = bench();
+    bench.open().await;
+    let handover = bench.handover.clone();
+    let push = move || {
+        handover.push(Committed {
+            batch: 1,
+            events: events(1, &["t"]),
+            bytes: 1,
+            since: Instant::now(),
+            is_leased: false,
+        });
+    };
+    *bench.store.after_claim.lock().unwrap() = Some(Box::new(push));
+    bench.store.batches.lock().unwrap().extend([row(1, &["t"], None)]);
+    bench.settled().await;
+    bench.handover.flushed().await;
+    assert_eq!(bench.fanout.published(), [(1, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
