@@ -4,8 +4,8 @@
 //! handed them over, each in one pipeline, and marks them in groups. When the fan-out fails, or falls behind, it steps aside:
 //! the handover is closed, the leases are given back, and nothing piles up in memory. It then claims the oldest unpublished
 //! batches by lease, reads them back in portions, publishes and marks them (the repair path), with growing waits while the
-//! fan-out is away. Once there is next to no backlog left the fast path resumes. On the way it looks each second for batches
-//! that others have left: a replica that died, a writer whose reply was lost.
+//! fan-out is away. Once the fan-out has taken something the fast path resumes, and the rest of the backlog goes beside it, a
+//! little at a time. On the way it looks each second for batches that others have left: a replica that died, a writer whose reply was lost.
 //!
 //! Whatever happens, a batch is marked after the fan-out has acknowledged it: a crash makes it be published again, with the
 //! same cursors, and never be forgotten. No transaction of the store is open while the fan-out is waited for.
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::ledger::prune_ledger;
-use self::repair::{Pass, REPAIR_INTERVAL};
+use self::repair::{CLAIMS_MAX, Pass, REPAIR_INTERVAL};
 use crate::event::Cursor;
 use crate::fanout::{Debt, Fanout, FanoutError, Handover, Trouble};
 use crate::store::backoff::Backoff;
@@ -37,9 +37,6 @@ const MARK_INTERVAL: Duration = Duration::from_millis(100);
 const MARKS_MAX: usize = 256;
 /// Marks that the store does not take are kept up to this number; the batches of older ones are published once more.
 const MARKS_KEPT: usize = 100_000;
-
-/// A pass that finds fewer than this shows that the backlog is gone: so many may be committed while a pass runs.
-const BACKLOG_BATCHES: usize = 32;
 
 /// How long a stopping relay goes on publishing before it leaves the rest to others.
 const LAST_PASS: Duration = Duration::from_secs(5);
@@ -61,6 +58,10 @@ pub struct Relay {
     /// How far the last batch has come that was published in part. It stays when that is published: nobody asks again.
     reached: Option<Cursor>,
     repair_at: Instant,
+    /// Whether the outbox holds more than the last pass has published.
+    is_behind: bool,
+    /// How many batches a pass claims.
+    claims: u32,
     /// When the fan-out was last seen to be there.
     answered_at: Instant,
     stop: CancellationToken,
@@ -118,6 +119,8 @@ impl Relay {
             orphans: Vec::new(),
             reached: None,
             repair_at: Instant::now(),
+            is_behind: false,
+            claims: CLAIMS_MAX,
             answered_at: Instant::now(),
             stop: CancellationToken::new(),
         }
@@ -164,11 +167,11 @@ impl Relay {
                 self.repair().await
             };
             match pass.await {
-                Ok(Pass::Partial) => {
-                    self.handover.close();
-                    return Wait::Not;
+                Ok(Pass::Partial) => self.is_behind = true,
+                Ok(Pass::Whole) => {
+                    self.is_behind = false;
+                    self.handover.caught_up();
                 }
-                Ok(Pass::Whole(_)) => self.handover.caught_up(),
                 Err(stopped) => return self.step_aside(stopped).await,
             }
         }
@@ -177,6 +180,7 @@ impl Relay {
                 Ok(()) => self.mark_if_due(MARK_INTERVAL).await,
                 Err(stopped) => return self.step_aside(stopped).await,
             },
+            None if self.is_behind => self.repair_at = Instant::now(),
             None => {
                 self.mark_if_due(MARK_INTERVAL).await;
                 let mark_at = self.unmarked_since + MARK_INTERVAL;
@@ -191,8 +195,9 @@ impl Relay {
         Wait::Not
     }
 
-    /// One pass of the repair path, after what is still in the queue: that is older. Opens the handover again when there is
-    /// next to no backlog left.
+    /// One pass of the repair path, after what is still in the queue: that is older. If the fan-out takes it, it is there, and
+    /// the handover opens again: what is left of the backlog goes beside the fast path, for while publishing goes on at full
+    /// speed nothing but the fast path keeps up with it.
     async fn catch_up(&mut self) -> Wait {
         while let Some(committed) = self.handover.take() {
             if let Err(stopped) = self.publish_committed(committed).await {
@@ -206,12 +211,10 @@ impl Relay {
             self.repair().await
         };
         match pass.await {
-            Ok(pass) => {
-                if pass < Pass::Whole(BACKLOG_BATCHES) {
-                    self.handover.open();
-                    // Whatever was committed between that pass and this moment is older than what comes to the queue now.
-                    self.repair_at = Instant::now();
-                }
+            Ok(_) => {
+                self.handover.open();
+                // Whatever was committed between that pass and this moment is older than what comes to the queue now.
+                self.repair_at = Instant::now();
                 Wait::Not
             }
             Err(stopped) => self.step_aside(stopped).await,

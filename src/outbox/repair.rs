@@ -12,14 +12,21 @@ use crate::store::{Lease, StoreError};
 
 /// How often the outbox is looked at for what others have left.
 pub(super) const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
-/// How many batches are claimed at once: many where they are small, for each costs a row and not a query.
-const CLAIM_BATCHES: u32 = 256;
+/// How many batches are claimed at once at most: many where they are small, for each costs a row and not a query.
+pub(super) const CLAIMS_MAX: u32 = 256;
+/// And at least.
+const CLAIMS_MIN: u32 = 4;
+
+/// How long a pass goes on before it leaves the rest to the next: what is handed over waits meanwhile.
+const PASS: Duration = Duration::from_millis(50);
+/// When the next one comes while there is always something handed over.
+const PASS_INTERVAL: Duration = Duration::from_millis(150);
 
 /// What a pass through the outbox has published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// All that there was: so many batches.
-    Whole(usize),
+    /// All that there was.
+    Whole,
     /// As much as it claims at once, or as its time allowed: there is more.
     Partial,
 }
@@ -52,8 +59,7 @@ impl Relay {
             }
         }
         claimed.sort_unstable();
-        let is_whole = claimed.len() < CLAIM_BATCHES as usize;
-        let count = claimed.len();
+        let is_whole = claimed.len() < self.claims as usize;
         // One of them may have been published in part.
         let reached = self.reached.filter(|reached| claimed.contains(&reached.batch()));
         let rest = match reached {
@@ -69,9 +75,18 @@ impl Relay {
         let left = left?;
         self.mark_if_due(Duration::ZERO).await;
         self.well();
-        let is_whole = is_whole && left.is_empty();
+        // As many as fit into a pass: what is claimed and not published is claimed again.
+        self.claims = match left.len() {
+            0 => (self.claims * 2).min(CLAIMS_MAX),
+            _ => (self.claims / 2).max(CLAIMS_MIN),
+        };
+        if is_whole && left.is_empty() {
+            return Ok(Pass::Whole);
+        }
         self.orphans.extend(left);
-        Ok(if is_whole { Pass::Whole(count) } else { Pass::Partial })
+        self.settle().await?;
+        self.repair_at = Instant::now() + PASS_INTERVAL;
+        Ok(Pass::Partial)
     }
 
     async fn claim(&self) -> Result<Vec<i64>, StoreError> {
@@ -79,7 +94,7 @@ impl Relay {
             owner: self.debt.owner,
             length: self.debt.lease,
         };
-        self.store.claim_unpublished(lease, CLAIM_BATCHES).await
+        self.store.claim_unpublished(lease, self.claims).await
     }
 
     /// Publishes claimed batches, portion by portion, from the place `after` on. Answers with those that there was no time for;
@@ -90,23 +105,49 @@ impl Relay {
         mut after: Option<Cursor>,
         begun: Instant,
     ) -> Result<VecDeque<i64>, Stopped> {
+        let store = self.store.clone();
+        let read = |batches: Vec<i64>, after| {
+            let store = store.clone();
+            async move { store.events_of(&batches, after, PORTION_BYTES).await }
+        };
         let mut left = VecDeque::from(claimed);
-        while !left.is_empty() && self.has_time(begun) {
-            let read = self.store.events_of(left.make_contiguous(), after, PORTION_BYTES).await;
-            let published = match read {
-                Ok(portion) => self.publish(&portion.events).await.map(|()| portion),
+        let mut next = None;
+        // At least one portion, however slow the store is.
+        let mut is_first = true;
+        while !left.is_empty() && self.has_time(begun) && (is_first || begun.elapsed() < PASS) {
+            is_first = false;
+            let portion = match next.take() {
+                Some(portion) => portion,
+                None => read(left.iter().copied().collect(), after).await,
+            };
+            let published = match portion {
+                Ok(portion) => {
+                    let last = portion.events.last().map(|event| event.cursor).or(after);
+                    // The next one is read while this one is on its way: under full load the backlog must shrink.
+                    let reading = async {
+                        match portion.is_last {
+                            true => None,
+                            false => Some(read(left.iter().copied().collect(), last).await),
+                        }
+                    };
+                    let (published, read) = tokio::join!(self.publish(&portion.events), reading);
+                    next = read;
+                    published.map(|()| (last, portion.is_last))
+                }
                 Err(error) => Err(error.into()),
             };
-            let portion = match published {
-                Ok(portion) => portion,
+            let is_last = match published {
+                Ok((last, is_last)) => {
+                    after = last;
+                    is_last
+                }
                 Err(stopped) => {
                     self.orphans.extend(left);
                     return Err(stopped);
                 }
             };
-            after = portion.events.last().map(|event| event.cursor).or(after);
             self.reached = after;
-            let is_done = |batch: i64| portion.is_last || after.is_some_and(|after| batch < after.batch());
+            let is_done = |batch: i64| is_last || after.is_some_and(|after| batch < after.batch());
             while left.front().is_some_and(|batch| is_done(*batch)) {
                 left.pop_front()
                     .into_iter()

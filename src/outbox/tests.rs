@@ -135,6 +135,8 @@ struct FakeFanout {
     /// The next calls fail like this.
     script: Mutex<VecDeque<Option<Trouble>>>,
     outage: Mutex<Option<Trouble>>,
+    /// How long a call takes.
+    pace: Duration,
     calls: Mutex<usize>,
 }
 
@@ -162,6 +164,7 @@ impl Fanout for FakeFanout {
 
     async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Refusal>, FanoutError> {
         tokio::task::yield_now().await;
+        tokio::time::sleep(self.pace).await;
         *self.calls.lock().unwrap() += 1;
         self.check()?;
         if let Some(Some(trouble)) = self.script.lock().unwrap().pop_front() {
@@ -358,19 +361,30 @@ async fn what_a_dead_replica_has_left_is_taken_over_when_its_lease_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backlog_is_published_before_the_fast_path_begins() {
-    let backlog: BTreeMap<i64, Row> = (1..=600).map(|batch| row(batch, &["t"], None)).collect();
+async fn a_backlog_is_published_beside_the_fast_path() {
+    let backlog: BTreeMap<i64, Row> = (1..=2000).map(|batch| row(batch, &["t"], None)).collect();
     let store = FakeStore {
         batches: Mutex::new(backlog),
         ..FakeStore::default()
     };
-    let bench = bench_with(store, FakeFanout::default());
+    let fanout = FakeFanout {
+        pace: Duration::from_millis(1),
+        ..FakeFanout::default()
+    };
+    let bench = bench_with(store, fanout);
     bench.open().await;
-    assert_eq!(bench.store.unpublished(), [0; 0]);
-    assert_eq!(
-        bench.fanout.published(),
-        (1..=600).map(|batch| (batch, 0)).collect::<Vec<_>>()
-    );
+    assert!(bench.store.unpublished().len() > 1000, "a backlog is left");
+    bench.commit(2001, &["t"]);
+    bench
+        .until("the fast path goes on", |bench| {
+            bench.fanout.published().contains(&(2001, 0))
+        })
+        .await;
+    bench.settled().await;
+    let mut published = bench.fanout.published();
+    published.retain(|place| place.0 != 2001);
+    assert_eq!(published, (1..=2000).map(|batch| (batch, 0)).collect::<Vec<_>>());
+    bench.handover.flushed().await;
 }
 
 #[tokio::test(start_paused = true)]
