@@ -5,7 +5,8 @@
 //! the handover is closed, the leases are given back, and nothing piles up in memory. It then claims the oldest unpublished
 //! batches by lease, reads them back in portions, publishes and marks them (the repair path), with growing waits while the
 //! fan-out is away. Once the fan-out has taken something the fast path resumes, and the rest of the backlog goes beside it, a
-//! little at a time. On the way it looks each second for batches that others have left: a replica that died, a writer whose reply was lost.
+//! little at a time. On the way it looks each second for batches that others have left: a replica that died, a writer whose
+//! reply was lost.
 //!
 //! Whatever happens, a batch is marked after the fan-out has acknowledged it: a crash makes it be published again, with the
 //! same cursors, and never be forgotten. No transaction of the store is open while the fan-out is waited for.
@@ -335,7 +336,7 @@ impl Relay {
                 }
             }
         }
-        self.handover.close();
+        self.handover.give_up();
         let mut ended = self.mark().await;
         if ended.is_ok() {
             ended = self.store.release(self.debt.owner, None).await.map(drop);

@@ -9,7 +9,7 @@ use integration_tests::eventually::{SOON, eventually};
 use integration_tests::follower::Follower;
 use integration_tests::http::ask;
 use integration_tests::on_both_stores;
-use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, text};
+use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, publish_batch, text};
 use integration_tests::redis::{Message, Outlet, RedisServer, Subscriber};
 use integration_tests::service::{Service, Settings};
 use integration_tests::world::World;
@@ -178,6 +178,19 @@ async fn topics_have_no_channels_unless_that_is_wished(world: World) {
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0].channel, outlet.channel());
     world.check_fanned_out(2).await;
+    outlet.clean_up().await;
+}
+
+async fn the_stream_keeps_about_as_many_events_as_it_is_told_to(world: World) {
+    let outlet = Outlet::shared();
+    let settings = world.settings().with_redis(&outlet).with("REDIS_STREAM_MAXLEN", "100");
+    let service = world.serve_with(settings).await;
+    publish_batch(&service, events("orders", 0..2000)).await;
+    flush(&service).await;
+    // Redis trims whole nodes, of a hundred entries at most.
+    let length = outlet.length().await;
+    assert!((100..=200).contains(&length), "{length} entries");
+    world.check_fanned_out(2000).await;
     outlet.clean_up().await;
 }
 
@@ -372,6 +385,7 @@ on_both_stores! {
     what_was_published_after_an_acknowledgement_comes_after_it_under_load
     each_topic_has_a_channel_of_its_own_where_that_is_wished
     topics_have_no_channels_unless_that_is_wished
+    the_stream_keeps_about_as_many_events_as_it_is_told_to
     a_message_is_byte_for_byte_what_the_events_are_listed_as
     a_flush_returns_once_redis_has_all_that_was_accepted
     what_several_replicas_are_sent_at_once_is_published_once

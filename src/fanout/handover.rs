@@ -167,16 +167,13 @@ impl Handover {
             .send_modify(|progress| progress.is_caught_up = is_caught_up);
     }
 
-    /// Takes no more batches: the relay is behind, and looks into the outbox. What is in the queue stays.
-    pub fn close(&self) {
-        self.lock().is_open = false;
-        self.progress.send_modify(|progress| progress.is_caught_up = false);
-    }
-
-    /// Takes no more batches, and nobody waits for what is in the outbox: the fan-out is away.
+    /// Takes no more batches, and nobody waits for what is in the outbox: the fan-out is away. What is in the queue stays.
     pub fn give_up(&self) {
-        self.close();
-        self.progress.send_modify(|progress| progress.is_away = true);
+        self.lock().is_open = false;
+        self.progress.send_modify(|progress| {
+            progress.is_caught_up = false;
+            progress.is_away = true;
+        });
     }
 
     /// Whether it takes batches.
