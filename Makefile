@@ -1,16 +1,37 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint fmt doc deny advisories check flush-cost fanout-cost clean
+.PHONY: help demo run up down nuke logs tester compose-test test lint fmt doc deny advisories check flush-cost fanout-cost clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## see it work on an embedded store; ARGS=--exit ends at once
 	@cargo run --release --locked -- demo $(ARGS)
 
 run: ## start the service; ARGS are its flags
 	@cargo run --release --locked -- serve $(ARGS)
+
+up: ## start the whole system in containers: http://127.0.0.1:8080
+	docker compose up -d --build --remove-orphans
+
+down: ## stop the containers and remove them; the data stay
+	docker compose --profile test down --remove-orphans
+
+nuke: ## remove the containers and all their data
+	docker compose --profile test down -v --remove-orphans
+
+logs: ## follow the logs of the containers
+	docker compose logs -f
+
+tester: ## check the running containers from outside; ARGS=--list shows what is checked
+	docker compose run --rm --build tester $(ARGS)
+
+# In containers with names and ports of their own, which end with it. ARGS: a part of a test's name, in quotes.
+compose-test: ## build the images, and test the deployment: faults between hosts, replicas, the images themselves
+	docker compose --profile test build
+	cargo build --workspace --all-targets --locked
+	target/debug/compose-test $(ARGS)
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.
@@ -40,10 +61,13 @@ advisories: ## check the libraries against the list of known faults
 	cargo deny --locked check advisories
 
 # In the order given: make stops at the first that fails, and the summary of the tests comes last.
-check: ## all that CI runs: lint, deny, doc, test
+check: ## all that CI runs: lint, deny, doc, compose-test, test; WITHOUT_CONTAINERS=1 leaves out compose-test
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory doc
+ifneq ($(WITHOUT_CONTAINERS),1)
+	$(MAKE) --no-print-directory compose-test
+endif
 	$(MAKE) --no-print-directory test
 
 flush-cost: ## measure what one flush costs, in a release build

@@ -27,8 +27,9 @@
 //! | 0 | [`metrics`] | what this process counts in memory |
 //!
 //! Outside `src`: `migrations` (the schema in both dialects, and for PostgreSQL the flush as a function; each says why),
-//! `integration-tests` (black box: the real binary, on a real PostgreSQL and on SQLite, a fault proxy; never this library), `deploy/test-services.sh` (a throwaway
-//! PostgreSQL and Redis for tests).
+//! `integration-tests` (black box: the real binary, on a real PostgreSQL and on SQLite, a fault proxy; never this library; with `checks`, what
+//! the tester finds out about a deployment, and `containers`, what the deployment is put through), `docker-compose.yml` (the whole system), and in `deploy` the
+//! image, the replicas with their balancer, and `test-services.sh` (a throwaway PostgreSQL and Redis for tests).
 //!
 //! # The walk of one event
 //!
@@ -225,8 +226,9 @@ mod tests {
             .split("\n## ")
             .next()
             .unwrap();
-        let tests: String = files(&root.join("integration-tests/tests"))
+        let tests: String = ["tests", "src/containers"]
             .iter()
+            .flat_map(|folder| files(&root.join("integration-tests").join(folder)))
             .map(|path| std::fs::read_to_string(path).unwrap())
             .collect();
         let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);

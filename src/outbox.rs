@@ -132,11 +132,7 @@ impl Relay {
     pub async fn run(mut self, stop: CancellationToken) {
         self.stop = stop.clone();
         while !stop.is_cancelled() {
-            let wait = if self.handover.is_open() {
-                self.keep_up().await
-            } else {
-                self.catch_up().await
-            };
+            let wait = self.step().await;
             let waiting = async {
                 match wait {
                     Wait::Not => {}
@@ -153,6 +149,14 @@ impl Relay {
             }
         }
         self.end().await;
+    }
+
+    async fn step(&mut self) -> Wait {
+        if self.handover.is_open() {
+            self.keep_up().await
+        } else {
+            self.catch_up().await
+        }
     }
 
     /// One step of the fast path: one batch from memory, or what is due beside it.
@@ -322,19 +326,15 @@ impl Relay {
         Ok(())
     }
 
-    /// Publishes what is in the queue while there is time, and leaves nothing that a lease makes others wait for.
+    /// Goes on as ever while there is something to publish, the fan-out takes it and there is time; leaves nothing that a lease
+    /// makes others wait for.
     async fn end(mut self) {
         let begun = Instant::now();
         // A pass that has begun hears of the stop; this is what comes after it.
         self.stop = CancellationToken::new();
-        if self.handover.is_open() {
-            while begun.elapsed() < LAST_PASS
-                && let Some(committed) = self.handover.take()
-            {
-                if let Err(stopped) = self.publish_committed(committed).await {
-                    self.step_aside(stopped).await;
-                }
-            }
+        let mut goes_on = self.trouble.borrow().is_none();
+        while goes_on && begun.elapsed() < LAST_PASS {
+            goes_on = self.step().await == Wait::Not;
         }
         self.handover.give_up();
         let mut ended = self.mark().await;

@@ -23,17 +23,29 @@ pub fn eventually<T>(deadline: Duration, condition: impl AsyncFnMut() -> anyhow:
 async fn ask_until<T>(
     caller: &'static Location<'static>,
     deadline: Duration,
-    mut condition: impl AsyncFnMut() -> anyhow::Result<T>,
+    condition: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> T {
+    within(deadline, condition)
+        .await
+        .unwrap_or_else(|last| panic!("{caller}: not so within {deadline:?}: {last:#}"))
+}
+
+/// The same where it may never come to pass.
+///
+/// # Errors
+/// The last error, at the `deadline`.
+pub async fn within<T>(deadline: Duration, mut condition: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let end = Instant::now() + deadline;
-    let mut last = String::from("its first attempt never ended");
+    let mut last = anyhow::anyhow!("its first attempt never ended");
     loop {
         match timeout_at(end, condition()).await {
-            Ok(Ok(found)) => return found,
-            Ok(Err(error)) => last = format!("{error:#}"),
-            Err(_) => panic!("{caller}: not so within {deadline:?}: {last}"),
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => last = error,
+            Err(_) => return Err(last),
         }
-        assert!(Instant::now() < end, "{caller}: not so within {deadline:?}: {last}");
+        if Instant::now() >= end {
+            return Err(last);
+        }
         sleep(INTERVAL).await;
     }
 }

@@ -13,10 +13,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
+use crate::api::Api;
 use crate::eventually::SOON;
 use crate::http::read_to_end;
 use crate::publish::text;
-use crate::service::Service;
 
 /// Longer than any test: a follower follows until it is dropped.
 const FOREVER: Duration = Duration::from_secs(600);
@@ -65,7 +65,7 @@ impl fmt::Debug for Follower {
 impl Follower {
     /// Follows with this query (such as `after=`), and resumes behind `last_event_id` if there is one. Returns once the
     /// service has answered: what is published from then on is seen.
-    pub async fn open(service: &Service, query: &str, last_event_id: Option<&str>) -> Self {
+    pub async fn open(service: &Api, query: &str, last_event_id: Option<&str>) -> Self {
         Self::try_open(service, query, last_event_id)
             .await
             .expect("the service takes a follower")
@@ -75,7 +75,7 @@ impl Follower {
     ///
     /// # Errors
     /// No answer came, or another one than 200.
-    pub async fn try_open(service: &Service, query: &str, last_event_id: Option<&str>) -> anyhow::Result<Self> {
+    pub async fn try_open(service: &Api, query: &str, last_event_id: Option<&str>) -> anyhow::Result<Self> {
         let mut request = service.get(&format!("/events/stream?{query}")).timeout(FOREVER);
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
@@ -171,7 +171,7 @@ pub struct StalledFollower {
 
 impl StalledFollower {
     /// Asks for the stream with this query.
-    pub async fn open(service: &Service, query: &str) -> Self {
+    pub async fn open(service: &Api, query: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
             .set_recv_buffer_size(SMALL_BUFFER)

@@ -34,12 +34,28 @@
 //! 7. A test ends with [`world::World::check`]: rows, counters and `eventsieve verify` agree. Where events go to a Redis, with
 //!    [`world::World::check_fanned_out`]: nothing is owed to it either.
 //!
+//! # Tests and checks
+//!
+//! What can be proved from outside, of a deployment that somebody else runs and with any data and traffic beside it, is a check:
+//! it lives in [`checks`], relies on nothing but its topics, and gets a [`deployment::Deployment`] instead of a world. The binary
+//! `tester` runs the checks against any base URL, and `tests/tester.rs` runs the tester against both stores. All else is a test:
+//! what needs a store of its own, other settings, a fault, or two replicas that it can tell apart.
+//!
+//! What needs the containers of a deployment (images, replicas behind a balancer, faults between hosts) is in [`containers`], and the
+//! binary `compose-test` runs it.
+//!
+//! Tests and checks ask a service by [`api::Api`] (a [`service::Service`] is one), and publish and read by [`publish`] and [`follower`].
+//!
 //! # What it needs
 //!
 //! `make test` provides all of it: `DATABASE_URL` (a superuser of a throwaway PostgreSQL), `REDIS_URL`, `EVENTSIEVE_TEST_PG_BIN` and
 //! `EVENTSIEVE_TEST_PG_USER` (for servers of a test's own), and the built binary, or `EVENTSIEVE_BIN`. Something missing
 //! fails the test with a line that says what; nothing is ever skipped.
 
+pub mod api;
+pub mod checks;
+pub mod containers;
+pub mod deployment;
 pub mod disk;
 pub mod eventually;
 pub mod follower;
@@ -48,8 +64,10 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod publish;
+pub mod readme;
 pub mod redis;
 pub mod service;
+pub mod trial;
 pub mod world;
 
 /// The value of an environment variable that the tests are told by, if it is set and not empty.

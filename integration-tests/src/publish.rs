@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::eventually::eventually;
 use crate::http::{Answer, ask, encoded};
-use crate::service::Service;
 
 /// An event that breaks no rule.
 pub fn event(topic: &str, event_id: &str) -> Value {
@@ -107,7 +107,7 @@ pub trait Publish {
     fn publish_bytes(&self, media_type: &str, body: impl Into<Vec<u8>>) -> impl Future<Output = Answer>;
 }
 
-impl Publish for Service {
+impl Publish for Api {
     async fn publish(&self, body: &Value) -> Answer {
         ask(self.post("/publish").json(body)).await
     }
@@ -126,7 +126,7 @@ impl Publish for Service {
 }
 
 /// Publishes a batch of new events, and gives back their cursors.
-pub async fn publish_batch(service: &Service, batch: Vec<Value>) -> Vec<String> {
+pub async fn publish_batch(service: &Api, batch: Vec<Value>) -> Vec<String> {
     let answer = service
         .publish_preferring("return=representation", &Value::from(batch))
         .await;
@@ -144,7 +144,7 @@ pub struct Page {
 }
 
 /// Asks `/events` with this query.
-pub async fn page(service: &Service, query: &str) -> Page {
+pub async fn page(service: &Api, query: &str) -> Page {
     let body = service.json(&format!("/events?{query}")).await;
     let events = body["events"].as_array().expect("a list of events").clone();
     assert_eq!(body["status"], "success");
@@ -166,7 +166,7 @@ pub struct Walk {
 
 impl Walk {
     /// Goes on by one page, and gives back how many events it held.
-    pub async fn step(&mut self, service: &Service, filter: &str) -> usize {
+    pub async fn step(&mut self, service: &Api, filter: &str) -> usize {
         let page = page(service, &format!("after={}&limit=1000{filter}", encoded(&self.next))).await;
         for event in &page.events {
             let identity = (text(event, "topic"), text(event, "event_id"));
@@ -184,7 +184,7 @@ impl Walk {
     }
 
     /// Goes on until `count` events were seen in all. Other tests' transactions may hold the edge for a moment.
-    pub async fn until(&mut self, service: &Service, filter: &str, count: usize, deadline: Duration) {
+    pub async fn until(&mut self, service: &Api, filter: &str, count: usize, deadline: Duration) {
         eventually(deadline, async || {
             self.step(service, filter).await;
             anyhow::ensure!(self.events.len() >= count, "{} events of {count}", self.events.len());

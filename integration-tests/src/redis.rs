@@ -395,9 +395,16 @@ pub struct Subscriber {
 impl Subscriber {
     /// Subscribes to channels, and returns once nothing can be missed any more.
     pub async fn to(url: &str, channels: &[&str]) -> Self {
-        let client = Client::open(url).expect("a Redis URL");
-        let mut connection = client.get_async_pubsub().await.expect("a Redis that answers");
-        connection.subscribe(channels).await.expect("a Redis that answers");
+        Self::try_to(url, channels).await.expect("a Redis that answers")
+    }
+
+    /// The same, for a Redis that may not be there.
+    ///
+    /// # Errors
+    /// The URL is none, or no Redis answers there.
+    pub async fn try_to(url: &str, channels: &[&str]) -> anyhow::Result<Self> {
+        let mut connection = Client::open(url)?.get_async_pubsub().await?;
+        connection.subscribe(channels).await?;
         let messages = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&messages);
         let mut task = JoinSet::new();
@@ -409,12 +416,22 @@ impl Subscriber {
                 lock(&kept).push(Message { channel, event });
             }
         });
-        Subscriber { messages, _task: task }
+        Ok(Subscriber { messages, _task: task })
     }
 
     /// What came so far, in its order.
     pub fn messages(&self) -> Vec<Message> {
         lock(&self.messages).clone()
+    }
+
+    /// What came so far of one topic, in its order.
+    pub fn of_topic(&self, topic: &str) -> Vec<Message> {
+        lock(&self.messages)
+            .iter()
+            // Most may be others', and parsing them all would take its time.
+            .filter(|message| message.event.contains(topic) && message.json()["topic"] == topic)
+            .cloned()
+            .collect()
     }
 
     /// How many messages came so far.

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::ops::Deref;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use reqwest::{Client, RequestBuilder};
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::api::Api;
 use crate::environment;
 use crate::eventually::{SOON, eventually};
-use crate::http::{Answer, ask, client, try_ask};
+use crate::http::try_ask;
 
 /// How long a command may take: the load generator, with everything being killed under it, is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
@@ -223,14 +223,13 @@ pub fn send(signal: Signal, pid: u32) {
     assert!(status.success(), "no process {pid} to send {name} to");
 }
 
-/// A running service. It is killed when this is dropped.
+/// A running service, which is asked as any [`Api`] is. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Service {
     settings: Settings,
     folder: TempDir,
     child: Child,
-    url: String,
-    client: Client,
+    api: Api,
 }
 
 impl Service {
@@ -250,8 +249,8 @@ impl Service {
             settings,
             folder,
             child,
-            url: String::new(),
-            client: client(),
+            // It tells its port when it listens.
+            api: Api::at(""),
         };
         service.wait_until_listening().await;
         service
@@ -260,13 +259,14 @@ impl Service {
     async fn wait_until_listening(&mut self) {
         let ready_file = self.folder.path().join("ready");
         let child = &mut self.child;
-        self.url = eventually(SOON, async || {
+        let url = eventually(SOON, async || {
             let ended = child.try_wait()?;
             assert!(ended.is_none(), "the service ended before it listened: {ended:?}");
             let line = fs::read_to_string(&ready_file).context("no ready-file")?;
             Ok(line.trim().to_owned())
         })
         .await;
+        self.api = Api::at(&url);
     }
 
     /// Waits until `/readyz` says 200.
@@ -318,7 +318,7 @@ impl Service {
     /// Starts the process again on the same port, with the same settings, and waits until it listens.
     pub async fn restart(&mut self) {
         self.kill().await;
-        let port = self.url.rsplit(':').next().expect("a URL with a port");
+        let port = self.url().rsplit(':').next().expect("a URL with a port");
         self.settings = self.settings.clone().with("PORT", port);
         let ready_file = self.folder.path().join("ready");
         fs::remove_file(ready_file).expect("the killed process has left its ready-file");
@@ -331,41 +331,9 @@ impl Service {
         self.child.id().expect("the process runs")
     }
 
-    /// Where it listens: `http://127.0.0.1:PORT`.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Where it listens, for a raw connection: `127.0.0.1:PORT`.
-    pub fn address(&self) -> &str {
-        self.url.strip_prefix("http://").expect("it speaks plain HTTP")
-    }
-
     /// What it was started with.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// A GET to be sent.
-    pub fn get(&self, path: &str) -> RequestBuilder {
-        self.client.get(format!("{}{path}", self.url))
-    }
-
-    /// A POST to be sent.
-    pub fn post(&self, path: &str) -> RequestBuilder {
-        self.client.post(format!("{}{path}", self.url))
-    }
-
-    /// The answer to a GET.
-    pub async fn fetch(&self, path: &str) -> Answer {
-        ask(self.get(path)).await
-    }
-
-    /// The JSON of a GET that must succeed.
-    pub async fn json(&self, path: &str) -> Value {
-        let answer = self.fetch(path).await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        answer.json()
     }
 
     /// What it has written to standard output and standard error.
@@ -411,13 +379,21 @@ impl Service {
     }
 }
 
+impl Deref for Service {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            eprintln!("--- the log of {} ends:\n{}", self.url, shown.join("\n"));
+            eprintln!("--- the log of {} ends:\n{}", self.url(), shown.join("\n"));
         }
     }
 }

@@ -134,43 +134,6 @@ async fn filters_select_by_topic_source_id_and_time(world: World) {
     world.check(13).await;
 }
 
-async fn bad_parameters_are_named(world: World) {
-    let service = world.serve().await;
-    service.publish(&Value::from(events("orders", 0..3))).await;
-    for (query, kind, name) in [
-        ("limit=0", "greater_than_equal", "limit"),
-        ("limit=-1", "greater_than_equal", "limit"),
-        ("limit=1001", "less_than_equal", "limit"),
-        ("limit=ten", "int_parsing", "limit"),
-        ("limit=", "int_parsing", "limit"),
-        ("offset=-1", "greater_than_equal", "offset"),
-        ("offset=x", "int_parsing", "offset"),
-        ("order=up", "literal_error", "order"),
-        ("format=xml", "literal_error", "format"),
-        ("since=yesterday", "datetime_parsing", "since"),
-        ("until=2025-10-24T10:30:60Z", "datetime_parsing", "until"),
-        ("after=nonsense", "cursor_invalid", "after"),
-        ("after=%00", "cursor_invalid", "after"),
-        ("after=&order=desc", "not_allowed", "order"),
-        ("after=&offset=1", "not_allowed", "offset"),
-    ] {
-        let answer = service.fetch(&format!("/events?{query}")).await;
-        let faults = answer.faults();
-        assert_eq!(faults, [(kind.to_owned(), json!(["query", name]))], "{query}");
-    }
-    let two = service.fetch("/events?limit=0&order=up").await.faults();
-    assert_eq!(two.len(), 2, "every fault is listed: {two:?}");
-    let next = page(&service, "").await.next;
-    let longer = service.fetch(&format!("/events?after={}0", encoded(&next))).await;
-    assert_eq!(longer.faults()[0].0, "cursor_invalid");
-    assert_eq!(
-        service.fetch("/events?after=&order=asc").await.status,
-        200,
-        "what a walk does anyway may be said"
-    );
-    world.check(3).await;
-}
-
 async fn a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_on_from(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..25))).await;
@@ -404,7 +367,6 @@ on_both_stores! {
     a_list_has_all_members_and_says_which_topic_was_asked_for
     lists_are_ordered_limited_and_offset
     filters_select_by_topic_source_id_and_time
-    bad_parameters_are_named
     a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_on_from
     a_walk_from_the_next_of_a_list_misses_nothing
     a_payload_comes_back_byte_for_byte

@@ -1,4 +1,5 @@
-//! `POST /publish`: every form of body, every preference, every verdict, every status.
+//! `POST /publish`: every form of body, every preference, every verdict. More of it is checked by the tester: `checks::batches`,
+//! `checks::dedup`, `checks::schema` and `checks::http`.
 
 use std::io::Write;
 
@@ -8,7 +9,7 @@ use flate2::write::GzEncoder;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask};
 use integration_tests::on_both_stores;
-use integration_tests::publish::{Publish, event, event_with_payload, events, statuses, text, verdicts};
+use integration_tests::publish::{Publish, event, events, statuses, verdicts};
 use integration_tests::service::Service;
 use integration_tests::world::World;
 use serde_json::{Value, json};
@@ -92,30 +93,6 @@ async fn every_form_of_body_is_taken(world: World) {
     world.check(19).await;
 }
 
-async fn a_batch_of_no_events_is_all_zero(world: World) {
-    let service = world.serve().await;
-    assert_counts(&service.publish(&json!([])).await, 200, 0, 0);
-    assert_counts(&service.publish(&json!({"events": []})).await, 200, 0, 0);
-    assert_counts(&service.publish_bytes(NDJSON, "").await, 200, 0, 0);
-    assert_counts(&service.publish_bytes(NDJSON, "\n \n").await, 200, 0, 0);
-    world.check(0).await;
-}
-
-async fn results_are_there_for_one_event_and_else_when_they_are_asked_for(world: World) {
-    let service = world.serve().await;
-    let batch = Value::from(events("orders", 0..3));
-    let plain = service.publish(&batch).await;
-    assert_eq!(plain.json().get("results"), None, "a batch is answered briefly");
-    let full = service.publish_preferring("return=representation", &batch).await;
-    assert_eq!(full.status, 200);
-    let ids: Vec<String> = verdicts(&full).into_iter().map(|verdict| verdict.event_id).collect();
-    assert_eq!(ids, ["evt-0", "evt-1", "evt-2"]);
-    for result in full.json()["results"].as_array().expect("results") {
-        assert_eq!(result["topic"], "orders");
-    }
-    world.check(3).await;
-}
-
 async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins(world: World) {
     let service = world.serve().await;
     let mut other = event("orders", "evt-b");
@@ -144,52 +121,6 @@ async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins(world
     let listed = service.json("/events?event_id=evt-b").await;
     assert_eq!(listed["events"][0]["payload"], event("orders", "evt-b")["payload"]);
     assert_eq!(world.check(2).await.conflicts, 1);
-}
-
-async fn an_identity_with_another_payload_is_a_conflict_and_payloads_compare_as_json_values(world: World) {
-    let service = world.serve().await;
-    let send = async |payload: &str| {
-        let body = event_with_payload("orders", "evt-1", payload);
-        statuses(&service.publish_bytes(JSON, body).await).remove(0)
-    };
-    assert_eq!(send(r#"{"a": 1.0, "b": [1, 2], "c": 10}"#).await, "stored");
-    for same in [
-        r#"{"a": 1.0, "b": [1, 2], "c": 10}"#,
-        r#"{ "c":1e1,"a":1,"b":[1,2] }"#,
-        r#"{"a": 7, "b": [1, 2], "c": 10, "a": 1}"#,
-    ] {
-        assert_eq!(send(same).await, "duplicate", "{same}");
-    }
-    for other in [
-        r#"{"a": 1.0, "b": [2, 1], "c": 10}"#,
-        r#"{"a": 1.0, "b": [1, 2]}"#,
-        r#"{"a": "1.0", "b": [1, 2], "c": 10}"#,
-        r#"{"a": 1.0000000000000000000001, "b": [1, 2], "c": 10}"#,
-    ] {
-        assert_eq!(send(other).await, "conflict", "{other}");
-    }
-    let totals = world.check(1).await;
-    assert_eq!((totals.received, totals.duplicates, totals.conflicts), (8, 7, 4));
-}
-
-async fn identities_are_compared_byte_for_byte(world: World) {
-    let service = world.serve().await;
-    let ids = ["a", "A", "a ", " a", "\u{e9}", "e\u{301}", "\u{212b}", "\u{c5}"];
-    let batch: Vec<Value> = ids.iter().map(|id| event("orders", id)).collect();
-    let answer = service
-        .publish_preferring("return=representation", &Value::from(batch))
-        .await;
-    assert_counts(&answer, 201, ids.len(), 0);
-    assert_counts(&service.publish(&event("Orders", "a")).await, 201, 1, 0);
-    let listed = service.json("/events?topic=orders").await;
-    let back: Vec<String> = listed["events"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|event| text(event, "event_id"))
-        .collect();
-    assert_eq!(back, ids);
-    world.check(9).await;
 }
 
 async fn of_two_copies_in_flight_at_once_one_is_stored(world: World) {
@@ -270,40 +201,6 @@ async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed(wor
     assert_eq!(world.check(0).await.received, 0);
     let stats = service.json("/stats").await;
     assert_eq!(stats["uptime_stats"]["rejected"], 2 + 1 + 1 + 2, "{stats}");
-}
-
-async fn no_more_than_a_hundred_faults_are_listed(world: World) {
-    let service = world.serve().await;
-    let answer = service.publish(&Value::from(vec![json!({}); 200])).await;
-    assert_eq!(answer.faults().len(), 100);
-    world.check(0).await;
-}
-
-async fn what_is_no_json_or_no_event_is_refused(world: World) {
-    let service = world.serve().await;
-    for (body, kind) in [
-        ("", "json_invalid"),
-        ("{", "json_invalid"),
-        ("nonsense", "json_invalid"),
-        (r#"{"events": {}}"#, "list_type"),
-        (r#"{"events": null}"#, "list_type"),
-        ("7", "dict_type"),
-        ("null", "dict_type"),
-        (r#""text""#, "dict_type"),
-        ("[7]", "dict_type"),
-        ("[[]]", "dict_type"),
-    ] {
-        let faults = service.publish_bytes(JSON, body).await.faults();
-        assert_eq!(faults[0].0, kind, "{body}: {faults:?}");
-    }
-    let twice = event("orders", "evt-1")
-        .to_string()
-        .replacen('{', r#"{"topic":"first","#, 1);
-    let faults = service.publish_bytes(JSON, twice).await.faults();
-    assert_eq!(faults, [("repeated_member".to_owned(), json!(["body", "topic"]))]);
-    let invalid_utf8 = [b"{\"topic\":\"".as_slice(), &[0xff, 0xfe], b"\"}"].concat();
-    assert_eq!(service.publish_bytes(JSON, invalid_utf8).await.status, 422);
-    world.check(0).await;
 }
 
 async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not(world: World) {
@@ -410,131 +307,13 @@ async fn a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadl
     world.check(1).await;
 }
 
-async fn wrong_paths_methods_media_types_and_codings_get_their_status(world: World) {
-    let service = world.serve().await;
-    service.fetch("/nothing-here").await.problem(404);
-    let wrong_method = service.fetch("/publish").await;
-    wrong_method.problem(405);
-    assert!(
-        wrong_method.header("allow").contains("POST"),
-        "{:?}",
-        wrong_method.headers
-    );
-    let wrong_method = ask(service.post("/events")).await;
-    wrong_method.problem(405);
-    assert!(
-        wrong_method.header("allow").contains("GET"),
-        "{:?}",
-        wrong_method.headers
-    );
-    let body = event("orders", "evt-1").to_string();
-    service.publish_bytes("text/plain", body.clone()).await.problem(415);
-    ask(service.post("/publish").body(body.clone())).await.problem(415);
-    publish_coded(&service, "br", body.clone().into()).await.problem(415);
-    publish_coded(&service, "gzip", body.clone().into()).await.problem(400);
-    publish_coded(&service, "zstd", body.into()).await.problem(400);
-    let mut cut = gzipped(&event("orders", "evt-1"));
-    cut.truncate(cut.len() / 2);
-    publish_coded(&service, "gzip", cut).await.problem(400);
-    world.check(0).await;
-}
-
-async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed(world: World) {
-    let service = world.serve().await;
-    let ask_with = async |id: &str| {
-        let answer = ask(service.get("/livez").header("x-request-id", id)).await;
-        answer.header("x-request-id").to_owned()
-    };
-    let longest = "a".repeat(128);
-    for good in ["x", "A-z0.9_:/+=-", longest.as_str()] {
-        assert_eq!(ask_with(good).await, good);
-    }
-    let too_long = "a".repeat(129);
-    for bad in ["with blank", "quote\"", "semi;colon", "", too_long.as_str()] {
-        let made = ask_with(bad).await;
-        assert!(!made.is_empty() && made != bad, "{bad:?} became {made:?}");
-    }
-    let one = service.fetch("/livez").await;
-    let other = service.fetch("/livez").await;
-    assert_ne!(one.header("x-request-id"), other.header("x-request-id"));
-    for path in ["/nothing-here", "/events?limit=0", "/stats", "/"] {
-        assert_ne!(service.fetch(path).await.header("x-request-id"), "", "{path}");
-    }
-    let refused = ask(service.post("/publish").header("x-request-id", "mine").body("{}")).await;
-    assert_eq!(refused.problem(415)["request_id"], "mine");
-    world.check(0).await;
-}
-
-async fn timestamps_come_back_in_utc_with_no_more_digits_than_needed(world: World) {
-    let service = world.serve().await;
-    let forms = [
-        ("2025-10-24T10:30:00Z", "2025-10-24T10:30:00Z"),
-        ("2025-10-24T10:30Z", "2025-10-24T10:30:00Z"),
-        ("2025-10-24 10:30:00", "2025-10-24T10:30:00Z"),
-        ("2025-10-24t12:30:00+02:00", "2025-10-24T10:30:00Z"),
-        ("2025-10-24T10:30:00.250000z", "2025-10-24T10:30:00.25Z"),
-        ("2025-10-24T10:30:00.1234567899Z", "2025-10-24T10:30:00.123456Z"),
-        ("2025-10-23T23:30:00-11:00", "2025-10-24T10:30:00Z"),
-        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
-        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
-    ];
-    let batch: Vec<Value> = forms
-        .iter()
-        .enumerate()
-        .map(|(index, (sent, _))| {
-            let mut event = event("orders", &format!("evt-{index}"));
-            event["timestamp"] = json!(sent);
-            event
-        })
-        .collect();
-    let answer = service.publish(&Value::from(batch)).await;
-    assert_counts(&answer, 201, forms.len(), 0);
-    let listed = service.json("/events").await;
-    for (index, (sent, back)) in forms.iter().enumerate() {
-        assert_eq!(listed["events"][index]["timestamp"], *back, "for {sent}");
-    }
-    for bad in [
-        "yesterday",
-        "2025-10-24",
-        "2025-13-01T00:00:00Z",
-        "2025-02-29T00:00:00Z",
-        "2025-10-24T23:59:60Z",
-        "2025-10-24T24:00:00Z",
-        "0000-01-01T00:00:00Z",
-        "10000-01-01T00:00:00Z",
-        "0001-01-01T00:00:00+00:01",
-        "9999-12-31T23:59:59-00:01",
-        "infinity",
-        "",
-    ] {
-        let mut event = event("orders", "bad");
-        event["timestamp"] = json!(bad);
-        let faults = service.publish(&event).await.faults();
-        assert_eq!(
-            faults,
-            [("datetime_parsing".to_owned(), json!(["body", "timestamp"]))],
-            "{bad:?}"
-        );
-    }
-    world.check(i64::try_from(forms.len()).expect("a few")).await;
-}
-
 on_both_stores! {
     a_single_event_is_stored_and_its_copy_is_a_duplicate
     every_form_of_body_is_taken
-    a_batch_of_no_events_is_all_zero
-    results_are_there_for_one_event_and_else_when_they_are_asked_for
     duplicates_in_one_request_are_stored_once_and_the_first_copy_wins
-    an_identity_with_another_payload_is_a_conflict_and_payloads_compare_as_json_values
-    identities_are_compared_byte_for_byte
     of_two_copies_in_flight_at_once_one_is_stored
     one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed
-    no_more_than_a_hundred_faults_are_listed
-    what_is_no_json_or_no_event_is_refused
     a_lenient_request_stores_what_is_valid_and_lists_what_is_not
     respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush
     a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadline
-    wrong_paths_methods_media_types_and_codings_get_their_status
-    every_answer_carries_a_request_id_and_a_good_one_is_echoed
-    timestamps_come_back_in_utc_with_no_more_digits_than_needed
 }

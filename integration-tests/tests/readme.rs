@@ -1,11 +1,11 @@
 //! The README: its commands are run as they stand there, and must print what it shows.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::ensure;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::publish::{Publish, event};
+use integration_tests::readme::{Example, blocks, examples, readme, section};
 use integration_tests::redis::RedisServer;
 use integration_tests::service::{Service, Settings, binary};
 use integration_tests::world::World;
@@ -13,54 +13,6 @@ use reqwest::Url;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::timeout;
-
-/// A command of the README, and what it shows below it.
-struct Example {
-    command: String,
-    output: String,
-}
-
-fn readme() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    fs::read_to_string(path).expect("the README lies beside this crate")
-}
-
-/// What lies between two headings.
-fn section<'a>(readme: &'a str, from: &str, to: &str) -> &'a str {
-    let from = readme.split_once(from).unwrap_or_else(|| panic!("no heading {from}")).1;
-    from.split_once(to).unwrap_or_else(|| panic!("no heading {to}")).0
-}
-
-/// The blocks of one language in a text.
-fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
-    let fence = format!("```{language}\n");
-    let bodies = text.split(fence.as_str()).skip(1);
-    bodies.map(|rest| rest.split("```").next().unwrap_or(rest)).collect()
-}
-
-/// The commands of a block: each begins with a prompt, and goes on for as long as a quotation is open.
-fn examples(block: &str) -> Vec<Example> {
-    let mut examples: Vec<Example> = Vec::new();
-    let is_open = |command: &str| command.matches('\'').count() % 2 == 1;
-    for line in block.lines() {
-        match (line.strip_prefix("$ "), examples.last_mut()) {
-            (_, Some(last)) if is_open(&last.command) => {
-                last.command.push('\n');
-                last.command.push_str(line);
-            }
-            (Some(command), _) => examples.push(Example {
-                command: command.to_owned(),
-                output: String::new(),
-            }),
-            (None, Some(last)) => {
-                last.output.push_str(line);
-                last.output.push('\n');
-            }
-            (None, None) => panic!("a block that begins without a prompt: {line}"),
-        }
-    }
-    examples
-}
 
 /// The text without what is another one each time: when an event came, and how much a flush had to wait for.
 fn steady(text: &str) -> String {

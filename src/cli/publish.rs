@@ -36,8 +36,9 @@ use crate::{
 ///
 /// Waits for the service to come up, and sends a request again until it is answered, so that the service may be stopped, killed or
 /// restarted meanwhile. The table at the end counts each event once under `sent`, `unique` and `duplicates`. `resent` are the events
-/// that were sent again because an attempt got no answer; `resent after stored` are those of them that this attempt had stored all
-/// the same, so that the service counts them as received, and as duplicates, once more.
+/// that were sent again because an attempt got no answer; `resent after stored` are those of them that the service got all the
+/// same, so that it counts them as received, and as duplicates, once more: as far as the answers tell, for an attempt without an
+/// answer may still be on its way.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  eventsieve publish --events 100000 --batch-size 500\n  eventsieve publish --file events.ndjson"

@@ -264,6 +264,15 @@ impl Bench {
         self.commit_with(self.handover.debt().unwrap(), batch, topics);
     }
 
+    /// Commits a batch whose flush began while the handover was closed.
+    fn commit_while_closed(&self, batch: i64, topics: &[&str]) {
+        let debt = Debt {
+            lease: Duration::ZERO,
+            ..self.debt
+        };
+        self.commit_with(debt, batch, topics);
+    }
+
     /// Lets time pass until this holds. It is paused: that takes as long as the relay's own waits.
     async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let waiting = async {
@@ -391,12 +400,8 @@ async fn a_backlog_is_published_beside_the_fast_path() {
 async fn what_was_committed_before_the_fast_path_began_is_not_overtaken() {
     let bench = bench();
     bench.open().await;
-    // A flush that began while the handover was closed, and one that began after it.
-    let closed = Debt {
-        lease: Duration::ZERO,
-        ..bench.debt
-    };
-    bench.commit_with(closed, 1, &["t"]);
+    // The second flush began after the handover was opened.
+    bench.commit_while_closed(1, &["t"]);
     bench.commit(2, &["t"]);
     bench.settled().await;
     assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
@@ -535,6 +540,22 @@ async fn a_relay_that_stops_publishes_its_queue_and_gives_its_leases_back() {
     let batches = bench.store.batches.lock().unwrap();
     assert!(batches[&1].is_published);
     assert!(batches[&2].lease.is_none() && !batches[&2].is_published);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_stops_when_it_has_just_begun_publishes_what_was_committed_before_it_began() {
+    for is_open in [false, true] {
+        let mut bench = bench();
+        if is_open {
+            bench.open().await;
+        }
+        bench.commit_while_closed(1, &["t"]);
+        bench.commit(2, &["t"]);
+        bench.stop.cancel();
+        bench.ended().await;
+        assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)], "open: {is_open}");
+        assert!(bench.store.unpublished().is_empty(), "open: {is_open}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

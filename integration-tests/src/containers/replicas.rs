@@ -1,0 +1,135 @@
+//! Several replicas behind one port.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use futures_util::future::join;
+use serde_json::Value;
+
+use super::account::Publisher;
+use super::engine::{attempt, docker};
+use super::stack::{Stack, UP};
+use crate::eventually::eventually;
+use crate::publish::event;
+
+/// Five instead of three and three again, while events flow: new ones take their part, and no request is lost with those that go.
+pub async fn replicas_come_and_go_while_events_flow() {
+    let stack = Stack::scaled().await;
+    let publisher = Publisher::start(stack, Duration::from_secs(35)).await;
+    scale(stack, 5).await;
+    let replicas = stack.containers("aggregator").await;
+    assert_eq!(replicas.len(), 5);
+    for replica in &replicas {
+        eventually(UP, async || {
+            ensure!(received_by(replica).await? > 0, "{replica} has received no event");
+            Ok(())
+        })
+        .await;
+    }
+    publisher.still_publishes().await;
+    scale(stack, 3).await;
+    assert_eq!(stack.containers("aggregator").await.len(), 3);
+    publisher.still_publishes().await;
+    let finished = publisher.settle().await;
+    assert_eq!(finished.figure("resent"), 0, "requests that failed");
+}
+
+async fn scale(stack: &Stack, count: u8) {
+    let replicas = format!("aggregator={count}");
+    stack
+        .compose(&[
+            "up",
+            "-d",
+            "--no-recreate",
+            "--no-deps",
+            "--scale",
+            &replicas,
+            "aggregator",
+        ])
+        .await;
+}
+
+/// How many events this replica was sent, by its own `/stats`.
+async fn received_by(replica: &str) -> anyhow::Result<u64> {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /stats HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    let answer = attempt(&["exec", replica, "bash", "-c", ask]).await.stdout;
+    let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let stats: Value = serde_json::from_str(body)?;
+    stats["uptime_stats"]["received"].as_u64().context("no figure")
+}
+
+/// `docker compose run --rm tester`, whose requests meet any of the three.
+pub async fn the_tester_passes_through_the_balancer() {
+    let tested = Stack::scaled().await.attempt(&["run", "--rm", "tester"]).await;
+    tested.ended_with(0);
+}
+
+/// Each replica is stopped and started again, and the next one when it is healthy.
+pub async fn a_rolling_restart_fails_no_request() {
+    let stack = Stack::scaled().await;
+    let publisher = Publisher::start(stack, Duration::from_secs(75)).await;
+    let balancer = stack.container("balancer").await;
+    let before = failures(&balancer).await;
+    let is_over = Cell::new(false);
+    let rolling = async {
+        for replica in stack.containers("aggregator").await {
+            docker(&["restart", "-t", "40", &replica]).await;
+            stack.healthy(&replica).await;
+        }
+        is_over.set(true);
+    };
+    // A reader and a publisher of single events, whom no answer may tell of it, beside the one with batches.
+    let asking = async {
+        let topic = format!("rolling-{}", uuid::Uuid::new_v4());
+        for number in 0.. {
+            if is_over.get() {
+                break;
+            }
+            let read = stack.try_get("/stats").await.expect("an answer");
+            assert_eq!(read.status, 200, "{}", read.text());
+            let written = stack
+                .try_publish(&event(&topic, &format!("evt-{number}")))
+                .await
+                .expect("an answer");
+            assert_eq!(written.status, 201, "{}", written.text());
+            publisher.note_one_beside();
+        }
+    };
+    join(rolling, asking).await;
+    publisher.still_publishes().await;
+    assert_eq!(failures(&balancer).await, before, "requests that failed");
+    let finished = publisher.settle().await;
+    assert_eq!(finished.figure("resent"), 0, "requests that failed");
+}
+
+/// The requests that were not answered with success: the balancer logs those, and those that it had to send to another replica.
+async fn failures(balancer: &str) -> Vec<String> {
+    let log = docker(&["logs", balancer]).await;
+    let requests = log.lines().filter(|line| line.contains(" HTTP/1."));
+    let failed = requests.filter(|line| {
+        let status = line.split_whitespace().nth(5).unwrap_or_default();
+        !status.starts_with('2')
+    });
+    failed.map(str::to_owned).collect()
+}
+
+/// All replicas stopped: the balancer answers by itself.
+pub async fn a_request_that_no_replica_takes_is_a_problem_with_a_time_to_try_again() {
+    let stack = Stack::scaled().await;
+    let balancer = stack.container("balancer").await;
+    stack.compose(&["stop", "aggregator"]).await;
+    let answer = stack.try_get("/stats").await.expect("the balancer answers");
+    eventually(UP, async || {
+        let failed = failures(&balancer).await;
+        let is_told = failed.iter().any(|line| line.contains("GET /stats "));
+        ensure!(is_told, "it is not in the log: {failed:?}");
+        Ok(())
+    })
+    .await;
+    stack.compose(&["start", "aggregator"]).await;
+    for replica in stack.containers("aggregator").await {
+        stack.healthy(&replica).await;
+    }
+    answer.problem(503);
+}
