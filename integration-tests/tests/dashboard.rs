@@ -78,6 +78,9 @@ async fn after_a_run_the_page_shows_what_stats_says() {
         .await;
     assert_eq!(browser.text("#store").await, "sqlite is up");
     assert_eq!(browser.text("#fanout").await, "process is up");
+    world
+        .check(stats["database_total_rows"].as_i64().expect("a number"))
+        .await;
 }
 
 #[tokio::test]
@@ -300,6 +303,7 @@ async fn a_store_that_is_down_is_told_of_and_the_page_recovers_without_a_reload(
     assert_eq!(browser.run(is_marked).await, false);
     assert_eq!(browser.run("return window.sameVisit").await, true);
     assert_eq!(figure(&browser, "#unique").await, Some(2));
+    world.check(2).await;
 }
 
 #[tokio::test]
@@ -627,4 +631,5 @@ async fn ten_thousand_events_a_second_leave_the_page_smooth_and_current() {
     // When it is over, every event is followed again.
     browser.until_text("#live-note", "Every event").await;
     assert_eq!(browser.console().await, Vec::<String>::new());
+    world.check(42000).await;
 }

@@ -74,7 +74,6 @@ async function look() {
   looking = true;
   if (isNew) {
     isNew = false;
-    chart.forget();
     lookAtVersion().catch(() => { isNew = true; });
   }
   const looks = await Promise.allSettled([lookAtStats(), lookAtHealth(), lookAtHistory(), live.look()]);

@@ -42,13 +42,7 @@ export class Chart {
     return `${Math.min(SECONDS, Math.ceil(seconds) + 2)}s`;
   }
 
-  /** Another process has another history. */
-  forget() {
-    this.points.clear();
-    this.newest = undefined;
-  }
-
-  /** Takes an answer of `/stats/history`. */
+  /** Takes an answer of `/stats/history`. What is known of a process that has ended since stays. */
   add({ points }) {
     for (const { at, unique_processed: unique, duplicate_dropped: duplicate } of points) {
       const second = Math.floor(Date.parse(at) / 1000);
