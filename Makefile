@@ -79,7 +79,7 @@ fanout-cost: ## measure what the fan-out to Redis costs, in a release build
 
 screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
 	cargo build --workspace --all-targets --locked
-	deploy/test-services.sh target/debug/screenshot .github/dashboard.png
+	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/screenshot .github/dashboard.png
 
 clean: ## remove all that was built
 	cargo clean
