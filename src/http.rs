@@ -4,6 +4,7 @@ mod body;
 pub mod error;
 mod events;
 pub mod listener;
+mod observe;
 mod prefer;
 mod probe;
 mod publish;
@@ -140,6 +141,6 @@ pub fn routes(state: AppState) -> Router {
         .fallback(async || Failure::NotFound)
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| Failure::Internal.into_response()))
-        .layer(from_fn(error::render))
+        .layer(from_fn(observe::observe))
         .with_state(state)
 }

@@ -23,7 +23,7 @@ use self::queue::Queue;
 use self::seat::Taken;
 pub use self::writer::Writer;
 use crate::config::IngestConfig;
-use crate::event::Event;
+use crate::event::{Event, Trace};
 use crate::fanout::Handover;
 use crate::metrics::Metrics;
 use crate::store::{ErrorClass, Outcome, Place, Store};
@@ -54,6 +54,8 @@ pub struct Submission {
     pub reservation: Reservation,
     /// What happens when the store refuses some of them.
     pub handling: Handling,
+    /// The trace of the request, if it is traced.
+    pub trace: Option<Trace>,
 }
 
 /// What happens to the rest of a request when the store refuses some of its events.

@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Relay, prune_ledger};
 use crate::store::backoff::Backoff;
 use crate::store::{self, ErrorClass, Store};
+use crate::telemetry;
 
 /// How often the store is probed: a store that is gone is noticed within this and the probe's own time limit.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,7 +34,12 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::listen().context("the system refuses signal handlers")?;
     let stop = CancellationToken::new();
-    let mut running = pin!(Service::bind(config).await?.run(stop.clone()));
+    let service = Service::bind(config).await?;
+    let mut running = pin!(async {
+        let ended = service.run(stop.clone()).await;
+        telemetry::end_traces().await;
+        ended
+    });
     tokio::select! {
         ended = &mut running => return ended,
         signal = signals.next() => tracing::info!(signal, "stopping"),

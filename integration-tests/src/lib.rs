@@ -30,7 +30,7 @@
 //!    [`postgres::PostgresServer`] or a [`redis::RedisServer`] of the test's own (the servers), from a [`disk::Disk`] that
 //!    fills up, or from a lock that the test holds ([`world::World::hold_writers`]).
 //! 6. A [`redis::Outlet`] is a channel and a stream of the test's own; a [`redis::Subscriber`] and a [`follower::Follower`]
-//!    tell what came out.
+//!    tell what came out. A [`collector::Collector`] takes the spans of traced requests.
 //! 7. A test ends with [`world::World::check`]: rows, counters and `eventsieve verify` agree. Where events go to a Redis, with
 //!    [`world::World::check_fanned_out`]: nothing is owed to it either.
 //!
@@ -54,6 +54,7 @@
 
 pub mod api;
 pub mod checks;
+pub mod collector;
 pub mod containers;
 pub mod deployment;
 pub mod disk;

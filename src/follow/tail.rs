@@ -162,6 +162,7 @@ mod tests {
             },
             received_at: Timestamp::from_micros(0).unwrap(),
             cursor: Cursor::new(batch, 0),
+            trace: None,
         }
     }
 

@@ -1,16 +1,14 @@
 //! Every answer that is not the one hoped for: one enum, one match, a reason for each arm.
 //!
-//! A handler answers with a [`Failure`]; [`render`], the outermost layer, writes the problem document, because it alone
+//! A handler answers with a [`Failure`]; the outermost layer (`observe.rs`) has it write the problem document, because it alone
 //! knows the request's id, and because 404 and 405 of the router come the same way.
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::request_id::{RequestId, X_REQUEST_ID};
+use super::request_id::RequestId;
 use crate::event::Fault;
 use crate::ingest::SubmitError;
 use crate::store::{ErrorClass, StoreError};
@@ -85,7 +83,7 @@ impl Failure {
     }
 
     /// The final response. `bare` carries the headers that the router has set (`Allow`).
-    fn response(&self, bare: Response, id: &RequestId) -> Response {
+    pub(super) fn response(&self, bare: Response, id: &RequestId) -> Response {
         let status = self.status();
         let (media_type, body) = match self {
             Failure::Invalid(faults) => ("application/json", json!({ "detail": faults })),
@@ -167,24 +165,4 @@ impl From<StoreError> for Failure {
             _ => Failure::Unavailable("The store cannot be reached. Try again."),
         }
     }
-}
-
-/// The outermost layer: gives the request its id, writes failures out, and logs the request once.
-pub async fn render(mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
-    request.extensions_mut().insert(id.clone());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let begun = tokio::time::Instant::now();
-    let mut response = next.run(request).await;
-    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        response = failure.response(response, &id);
-    }
-    response.headers_mut().insert(X_REQUEST_ID, id.header());
-    let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
-    if response.status().is_server_error() {
-        tracing::warn!(request.id = id.as_str(), request.method = %method, request.path = path, status, milliseconds, "request failed");
-    } else {
-        tracing::debug!(request.id = id.as_str(), request.method = %method, request.path = path, status, milliseconds, "request");
-    }
-    response
 }

@@ -5,37 +5,68 @@ use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::AppState;
 use super::body::{self, Form};
 use super::error::Failure;
+use super::observe::Tally;
 use super::prefer::{PREFERENCE_APPLIED, Preferences};
 use crate::config::EVENT_BYTES;
 use crate::event::{
-    Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic,
+    Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic, Trace,
     parse_json, parse_lines,
 };
 use crate::ingest::{Handling, Reservation, Submission, SubmitError, Verdict};
+use crate::telemetry::Step;
 
 /// What an event takes beside its text is within what the configuration reckons with.
 const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
 
 /// Takes events and answers when they are durable.
-pub async fn publish(State(state): State<AppState>, headers: HeaderMap, mut body: Body) -> Result<Response, Failure> {
-    let read = read(&state, &headers, &mut body).await;
+pub async fn publish(
+    State(state): State<AppState>,
+    trace: Option<Extension<Trace>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let mut tally = Tally::default();
+    let trace = trace.map(|Extension(trace)| trace);
+    let answer = take(&state, trace, (&headers, body), &mut tally).await;
+    let mut response = answer.into_response();
+    response.extensions_mut().insert(tally);
+    response
+}
+
+async fn take(
+    state: &AppState,
+    trace: Option<Trace>,
+    (headers, mut body): (&HeaderMap, Body),
+    tally: &mut Tally,
+) -> Result<Response, Failure> {
+    let reading = trace.as_ref().map(|_| Step::new("http.read", Instant::now()));
+    let read = read(state, headers, &mut body).await;
     if read.is_err() {
         body::discard(&mut body, state.limits.body_bytes_max).await;
     }
     let (form, bytes, mut reservation) = read?;
-    let preferences = Preferences::of(&headers);
+    tally.bytes = bytes.len();
+    let preferences = Preferences::of(headers);
     let parse = if form == Form::Json { parse_json } else { parse_lines };
     let mut parsed = parse(&bytes, state.limits.events_max).map_err(Failure::Invalid)?;
     drop(bytes);
+    tally.events = parsed.events.len() + parsed.rejected.len();
+    tally.rejected = parsed.rejected.len();
+    if let Some(step) = reading {
+        step.count("bytes", tally.bytes)
+            .count("events", tally.events)
+            .end(&trace);
+    }
     state
         .metrics
         .rejected
@@ -52,21 +83,36 @@ pub async fn publish(State(state): State<AppState>, headers: HeaderMap, mut body
     let report = Report::new(&mut parsed, preferences);
     let events = std::mem::take(&mut parsed.events);
     if events.is_empty() {
-        return Ok(report.processed(&parsed, &[]));
+        return Ok(report.processed(&parsed, &[], tally));
     }
     let submission = Submission {
         events,
         reservation,
         handling: preferences.handling,
+        trace,
     };
     if preferences.respond_async {
         state.ingest.submit_and_forget(submission)?;
         return Ok(report.accepted(&parsed));
     }
     match state.ingest.submit(submission).await {
-        Ok(verdicts) => Ok(report.processed(&parsed, &verdicts)),
+        Ok(verdicts) => {
+            count(&verdicts, tally);
+            Ok(report.processed(&parsed, &verdicts, tally))
+        }
         Err(SubmitError::Refused(culprits)) => Err(Failure::Invalid(report.faults(&parsed, &culprits))),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Counts what became of the events that were submitted.
+fn count(verdicts: &[Verdict], tally: &mut Tally) {
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Stored(_) => tally.stored += 1,
+            Verdict::Duplicate(_) | Verdict::Conflict(_) => tally.duplicates += 1,
+            Verdict::Refused => tally.rejected += 1,
+        }
     }
 }
 
@@ -157,18 +203,14 @@ impl Report {
     }
 
     /// The answer to a request whose events were committed.
-    fn processed(&self, parsed: &Parsed, verdicts: &[Verdict]) -> Response {
-        let count = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
-        let refused = count(|verdict| matches!(verdict, Verdict::Refused));
-        let unique = count(|verdict| matches!(verdict, Verdict::Stored(_)));
-        let received = verdicts.len() - refused;
-        let duplicates = received - unique;
+    fn processed(&self, parsed: &Parsed, verdicts: &[Verdict], tally: &Tally) -> Response {
+        let received = tally.stored + tally.duplicates;
         let results = match (&self.identities, self.handling) {
             (None, Handling::Strict) => None,
             (None, Handling::Lenient) => Some(self.results(parsed, verdicts, &[])),
             (Some(identities), _) => Some(self.results(parsed, verdicts, identities)),
         };
-        let status = if unique > 0 {
+        let status = if tally.stored > 0 {
             StatusCode::CREATED
         } else {
             StatusCode::OK
@@ -177,12 +219,12 @@ impl Report {
             status: "success",
             message: format!("Processed {received} events"),
             received,
-            unique_processed: unique,
-            duplicate_dropped: duplicates,
+            unique_processed: tally.stored,
+            duplicate_dropped: tally.duplicates,
             details: Details {
-                accepted: unique,
-                rejected: self.rejected.len() + refused,
-                duplicates_immediate: duplicates,
+                accepted: tally.stored,
+                rejected: tally.rejected,
+                duplicates_immediate: tally.duplicates,
             },
             results,
         };

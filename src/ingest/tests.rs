@@ -266,6 +266,7 @@ impl Bench {
             events,
             reservation,
             handling,
+            trace: None,
         }
     }
 

@@ -3,9 +3,10 @@
 use tokio::time::Instant;
 
 use super::{Relay, Stopped};
-use crate::event::StoredEvent;
+use crate::event::{StoredEvent, Trace};
 use crate::fanout::{Committed, FanoutError, Trouble};
 use crate::store::Refused;
+use crate::telemetry::Step;
 
 /// How many bytes of payload are read back, and go into one pipeline, at a time.
 pub(super) const PORTION_BYTES: usize = 2 << 20;
@@ -20,7 +21,9 @@ impl Relay {
             since,
             ..
         } = committed;
+        let begun = Instant::now();
         let published = self.publish_in_portions(&events, since).await;
+        show(begun, &events, batch, matches!(published, Ok(true)));
         match published {
             Ok(true) => self.note_published(batch),
             Ok(false) | Err(_) => self.orphans.push(batch),
@@ -102,4 +105,21 @@ impl Relay {
         }
         Ok(refused)
     }
+}
+
+/// Shows in the traces of a batch's requests that it was published, or left to the outbox.
+fn show(begun: Instant, events: &[StoredEvent], batch: i64, is_published: bool) {
+    let mut traces: Vec<&Trace> = events.iter().filter_map(|event| event.trace.as_ref()).collect();
+    // The events of a request lie side by side.
+    traces.dedup();
+    if traces.is_empty() {
+        return;
+    }
+    let mut step = Step::new("outbox.publish", begun)
+        .with("batch", batch)
+        .count("batch.events", events.len());
+    if !is_published {
+        step = step.failed("left to the outbox");
+    }
+    step.end(traces);
 }

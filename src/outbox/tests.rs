@@ -233,6 +233,7 @@ fn events(batch: i64, topics: &[&str]) -> Vec<StoredEvent> {
         },
         received_at: Timestamp::from_micros(0).unwrap(),
         cursor: Cursor::new(batch, position),
+        trace: None,
     };
     (0..).zip(topics).map(event).collect()
 }

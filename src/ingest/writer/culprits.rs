@@ -69,9 +69,10 @@ impl Writer {
             }
         };
         let answer = match result {
-            Ok((appended, leased)) => {
-                let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
-                self.hand_over(batch, &appended, leased, &group);
+            Ok(flushed) => {
+                let mut verdicts = verdicts(&batch, &row_of, &flushed.appended).into_iter();
+                let count = batch.len();
+                self.hand_over(batch, &flushed, &group, &[count]);
                 let verdict = |index| {
                     if is_culprit(&index) {
                         Some(Verdict::Refused)

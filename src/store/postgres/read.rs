@@ -452,5 +452,6 @@ pub(super) fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
         event,
         received_at: timestamp(row.try_get("received_at")?),
         cursor,
+        trace: None,
     })
 }

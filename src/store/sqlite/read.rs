@@ -326,5 +326,6 @@ pub(super) fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         },
         received_at: timestamp(row.get("received_at")?)?,
         cursor: cursor(row)?,
+        trace: None,
     })
 }
