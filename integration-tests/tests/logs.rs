@@ -119,6 +119,9 @@ async fn the_end_of_a_stream_is_told_of_with_what_it_has_sent() {
     world.check(1 + 1).await;
 }
 
+/// How many of [`attempts`] are requests at all.
+const WELL_FORMED: usize = 9;
+
 /// What a client may try, as whole requests.
 fn attempts() -> Vec<Vec<u8>> {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes();
@@ -144,7 +147,7 @@ fn attempts() -> Vec<Vec<u8>> {
         get(&format!("/{}", "x".repeat(20_000))),
         publish("a\nforged", "evt"),
         publish("orders", "\u{1b}[31mforged\r\n"),
-        publish("orders", "\u{2028}forged\u{202e}\u{9b}"),
+        publish("orders", "\u{2028}forged\u{202e}"),
         with_header(b"x-request-id: \x1b[31mforged"),
         with_header(b"x-request-id: a\x85forged"),
         with_header(b"traceparent: 00-\tforged-\xe2\x80\xa8-01"),
@@ -168,8 +171,9 @@ async fn nothing_that_a_client_sends_can_forge_or_break_a_line(world: World) {
         }
         let log = eventually(SOON, async || {
             let log = service.log();
-            let known = log.matches("/livez").count();
-            ensure!(known >= 3, "{known} of the requests were told of");
+            let is_told = |line: &&str| line.contains("request.id") && !line.contains("/readyz");
+            let told = log.lines().filter(is_told).count();
+            ensure!(told == WELL_FORMED, "{told} of the requests were told of");
             Ok(log)
         })
         .await;

@@ -89,6 +89,11 @@ fn header_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     values.next().is_none().then_some(value)
 }
 
+/// How long ago that was, to the microsecond.
+pub(super) fn milliseconds(begun: Instant) -> f64 {
+    (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(CHARACTERS_MAX).collect()
 }
@@ -102,7 +107,7 @@ macro_rules! tell {
             request.route = $seen.route.as_ref().map(MatchedPath::as_str),
             request.path = $seen.path,
             status = $seen.status.map(|status| status.as_u16()),
-            milliseconds = $seen.begun.elapsed().as_secs_f64() * 1e3,
+            milliseconds = milliseconds($seen.begun),
             request.bytes = $seen.tally.map(|tally| tally.bytes),
             events.sent = $seen.tally.map(|tally| tally.events),
             events.stored = $seen.tally.map(|tally| tally.stored),

@@ -13,6 +13,7 @@ use super::AppState;
 use super::error::Failure;
 use super::events::parameters::Parameters;
 use super::listener::Client;
+use super::observe::milliseconds;
 use super::request_id::RequestId;
 use crate::event::{Cursor, Loc};
 use crate::follow::Follower;
@@ -116,7 +117,7 @@ impl Drop for Ending {
             request.id = self.id.as_str(),
             frames = self.frames,
             bytes = self.bytes,
-            milliseconds = self.begun.elapsed().as_secs_f64() * 1e3,
+            milliseconds = milliseconds(self.begun),
             "a stream has ended"
         );
     }
