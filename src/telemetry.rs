@@ -3,6 +3,7 @@
 mod line;
 mod traces;
 
+use std::any::Any;
 use std::io::IsTerminal;
 use std::panic;
 
@@ -51,11 +52,24 @@ pub fn start(filter: &str) -> Result<(), String> {
 /// Logs a panic in one line. What it says is shown only if it is the program's own words: else it may quote what was being
 /// looked at.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
-    let words = panic.payload().downcast_ref::<&'static str>();
     let place = panic.location().map(ToString::to_string);
-    tracing::error!(
-        place,
-        "a panic: {}",
-        words.unwrap_or(&"not told, it may hold what was sent")
-    );
+    tracing::error!(place, "a panic: {}", words(panic.payload()));
+}
+
+fn words(payload: &(dyn Any + Send)) -> &'static str {
+    let own = payload.downcast_ref::<&'static str>();
+    own.unwrap_or(&"its words may hold what was sent, and are not shown")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_in_the_words_of_the_program_and_in_none_of_a_client() {
+        let told = |panicking: fn()| words(&*panic::catch_unwind(panicking).unwrap_err());
+        assert_eq!(told(|| panic!("a promise was broken")), "a promise was broken");
+        let sent = told(|| panic!("no event is {:?}", "payload".to_owned()));
+        assert!(!sent.contains("payload"), "{sent}");
+    }
 }
