@@ -101,12 +101,21 @@ async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
     );
     assert_eq!(after["eventsieve_http_requests_in_flight"], 1.0, "this one");
     assert!(after["eventsieve_http_connections_open"] >= 1.0);
-    assert!(after["eventsieve_http_connections_max"] >= 100.0);
     let kind = format!("eventsieve_store_info{{kind=\"{}\",version=\"", world.store_name());
     assert_eq!(after.keys().filter(|series| series.starts_with(&kind)).count(), 1);
-    let version = service.json("/").await["version"].clone();
-    assert_eq!(after[&format!("eventsieve_build_info{{version={version}}}")], 1.0);
     world.check(9).await;
+}
+
+#[tokio::test]
+async fn the_version_and_the_limits_are_told() {
+    let world = World::embedded();
+    let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS", "123");
+    let service = world.serve_with(settings.with("EVENTSIEVE_MAX_FOLLOWERS", "45")).await;
+    let figures = figures(&service).await;
+    let version = service.json("/").await["version"].clone();
+    assert_eq!(figures[&format!("eventsieve_build_info{{version={version}}}")], 1.0);
+    assert_eq!(figures["eventsieve_http_connections_max"], 123.0);
+    assert_eq!(figures["eventsieve_followers_max"], 45.0);
 }
 
 async fn what_clients_make_up_makes_no_series(world: World) {
