@@ -1,6 +1,7 @@
 //! The edge: the route table, what handlers share, and the layers around them.
 
 mod body;
+pub mod docs;
 pub mod error;
 mod events;
 pub mod listener;
@@ -116,9 +117,7 @@ impl AppState {
     /// Fails while the store was not opened yet: there is nothing to read or write.
     fn check_started(&self) -> Result<(), Failure> {
         match *self.phase.borrow() {
-            Phase::Starting => Err(Failure::Unavailable(
-                "The service is starting: the store is not open yet. Try again.",
-            )),
+            Phase::Starting => Err(Failure::STARTING),
             Phase::Serving | Phase::Draining => Ok(()),
         }
     }
@@ -133,10 +132,14 @@ pub fn routes(state: AppState) -> Router {
         .route("/events/stream", get(stream::follow))
         .route("/stats", get(stats::show))
         .route("/health", get(probe::health))
-        .route("/healthz", get(probe::health))
+        .route("/healthz", get(probe::healthz))
         .route("/livez", get(probe::livez))
         .route("/readyz", get(probe::readyz))
         .route("/_flush", post(publish::flush))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::enter))
+        .route("/docs/", get(docs::page))
+        .route("/docs/{*file}", get(docs::asset))
         .fallback(async || Failure::NotFound)
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| Failure::Internal.into_response()))

@@ -166,7 +166,7 @@ pub struct Settled {
 }
 
 /// Exact counts of the store, or of one topic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Events received.
     pub received: i64,

@@ -49,7 +49,22 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn status(&self) -> StatusCode {
+    /// The store was not opened yet.
+    pub const STARTING: Self = Self::Unavailable("The service is starting: the store is not open yet. Try again.");
+    /// The store does not answer a read.
+    pub const UNREACHABLE: Self = Self::Unavailable("The store cannot be reached. Try again.");
+    /// The store was given as long as a query may take.
+    pub const TOO_SLOW: Self =
+        Self::Unavailable("The query took too long. Name a topic, or walk with after= through the log page by page.");
+    /// `/_flush` waited as long as a request may take.
+    pub const NOT_FLUSHED: Self = Self::Unavailable("Not all that was accepted could be committed in time. Try again.");
+    /// There is no place for one more follower.
+    pub const TOO_MANY_FOLLOWERS: Self = Self::Unavailable(
+        "There are as many followers as there may be. Try again later, or walk with GET /events?after=.",
+    );
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
         match self {
             Failure::NotFound => StatusCode::NOT_FOUND,
             Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -116,7 +131,8 @@ impl Failure {
         Response::from_parts(parts, Body::from(body.to_string()))
     }
 
-    fn problem(&self, status: StatusCode, id: &RequestId) -> serde_json::Value {
+    /// The body of the answer, for every failure but [`Failure::Invalid`].
+    pub fn problem(&self, status: StatusCode, id: &RequestId) -> serde_json::Value {
         let mut problem = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
@@ -160,11 +176,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         tracing::warn!(error.class = error.class.as_str(), "a read failed: {}", error.line());
         match error.class {
-            ErrorClass::Contention => Failure::Unavailable(
-                "The query took too long. Name a topic, or walk with after= through the log page by page.",
-            ),
+            ErrorClass::Contention => Failure::TOO_SLOW,
             ErrorClass::Data => Failure::Internal,
-            _ => Failure::Unavailable("The store cannot be reached. Try again."),
+            _ => Failure::UNREACHABLE,
         }
     }
 }

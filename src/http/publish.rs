@@ -10,9 +10,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::AppState;
 use super::body::{self, Form};
+use super::docs::answers::{FlushAnswers, PublishAnswers};
+use super::docs::parameters::PublishParameters;
+use super::docs::schemas::{Lines, Publication};
 use super::error::Failure;
 use super::prefer::{PREFERENCE_APPLIED, Preferences};
 use crate::config::EVENT_BYTES;
@@ -25,7 +29,26 @@ use crate::ingest::{Handling, Reservation, Submission, SubmitError, Verdict};
 /// What an event takes beside its text is within what the configuration reckons with.
 const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
 
-/// Takes events and answers when they are durable.
+/// Takes events and answers when they are durable
+///
+/// The body is one event, an array or an envelope of events, or one event a line. A request is stored as a whole or not at
+/// all; with `Prefer: handling=lenient` its valid events are. Limits of the body are set where the service is started: by
+/// default 10 MiB, counted after decompression, and 10 000 events.
+#[utoipa::path(
+    post,
+    path = "/publish",
+    tag = "publish",
+    params(PublishParameters),
+    request_body(content(
+        (Publication = "application/json", examples(
+            ("event" = (summary = "One event", value = json!(example()))),
+            ("array" = (summary = "An array", value = json!([example()]))),
+            ("envelope" = (summary = "An envelope", value = json!({ "events": [example()] })))
+        )),
+        (Lines = "application/x-ndjson", example = json!(format!("{}\n", example())))
+    )),
+    responses(PublishAnswers)
+)]
 pub async fn publish(State(state): State<AppState>, headers: HeaderMap, mut body: Body) -> Result<Response, Failure> {
     let read = read(&state, &headers, &mut body).await;
     if read.is_err() {
@@ -78,11 +101,19 @@ async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<
     Ok((form, bytes, reservation))
 }
 
-/// Waits for everything that was accepted before.
+/// An event for the examples of the document.
+fn example() -> Value {
+    json!({
+        "topic": "order.created", "event_id": "evt-1", "timestamp": "2025-10-24T10:30:00Z",
+        "source": "shop", "payload": { "total": 44.8 }
+    })
+}
+
+/// Waits until all that was accepted before is committed and fanned out
+#[utoipa::path(post, path = "/_flush", tag = "publish", responses(FlushAnswers))]
 pub async fn flush(State(state): State<AppState>) -> Result<Json<Value>, Failure> {
     state.check_started()?;
-    let not_in_time = |_| Failure::Unavailable("Not all that was accepted could be committed in time. Try again.");
-    let flushed = state.ingest.flush().await.map_err(not_in_time)?;
+    let flushed = state.ingest.flush().await.map_err(|_| Failure::NOT_FLUSHED)?;
     Ok(Json(json!({ "flushed": flushed })))
 }
 
@@ -99,40 +130,74 @@ struct Report {
     handling: Handling,
 }
 
-#[derive(Serialize)]
-struct Processed<'a> {
+/// The answer to a request whose events were committed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Processed<'a> {
+    /// `success`
+    #[schema(pattern = "^success$")]
     status: &'static str,
+    /// For people.
+    #[schema(example = "Processed 3 events")]
     message: String,
+    /// Valid events: `unique_processed + duplicate_dropped`.
     received: usize,
+    /// Of these, those that were new and are stored now.
     unique_processed: usize,
+    /// Of these, those that were dropped, because their identity was stored already.
     duplicate_dropped: usize,
+    /// The same in other words, and the rejected.
     details: Details,
+    /// In the order of the request: of a single event, of all with `return=representation`, of the rejected with
+    /// `handling=lenient`.
+    #[schema(nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<EventResult<'a>>>,
 }
 
-#[derive(Serialize)]
-struct Details {
+/// How many events went which way.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Details {
+    /// As `unique_processed`.
     accepted: usize,
+    /// With `handling=lenient`: events that break a rule.
     rejected: usize,
+    /// As `duplicate_dropped`.
     duplicates_immediate: usize,
 }
 
 /// The result of one event, in the order of the request.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum EventResult<'a> {
+pub(super) enum EventResult<'a> {
+    /// It was received.
     Received {
+        /// Its place in the request, from 0.
         index: usize,
+        /// Its topic.
+        #[schema(value_type = Topic)]
         topic: &'a str,
+        /// Its id.
+        #[schema(value_type = EventId)]
         event_id: &'a str,
+        /// `stored`, `duplicate`, or `conflict`: a duplicate with another payload.
+        #[schema(pattern = "^(stored|duplicate|conflict)$")]
         status: &'static str,
+        /// The first copy's. Null when that was pruned at the same moment.
+        #[schema(required = true)]
         cursor: Option<Cursor>,
+        /// The first copy's. Null when that was pruned at the same moment.
+        #[schema(required = true)]
         received_at: Option<Timestamp>,
     },
+    /// It breaks a rule.
     Rejected {
+        /// Its place in the request, from 0.
         index: usize,
+        /// `rejected`
+        #[schema(pattern = "^rejected$")]
         status: &'static str,
+        /// What is wrong.
+        #[schema(value_type = Vec<Fault>)]
         errors: Cow<'a, [Fault]>,
     },
 }

@@ -10,11 +10,20 @@ use futures_util::future::{BoxFuture, Shared};
 use serde_json::{Map, Value, json};
 
 use super::AppState;
+use super::docs::answers::StatsAnswers;
+use super::docs::parameters::StatsParameters;
 use super::error::Failure;
 use super::events::parameters::Parameters;
 use crate::store::{Counts, Store, StoreError, StoreStats};
 
-/// Shows the figures, or with `topic=` the counts of that topic alone.
+/// Shows the figures, or with `topic=` the counts of that topic alone
+#[utoipa::path(
+    get,
+    path = "/stats",
+    tag = "observe",
+    params(StatsParameters),
+    responses(StatsAnswers)
+)]
 pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, Failure> {
     state.check_started()?;
     let mut parameters = Parameters::read(query.as_deref());

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 
 use super::AppState;
+use super::docs::answers::StreamAnswers;
+use super::docs::parameters::StreamParameters;
 use super::error::Failure;
 use super::events::parameters::Parameters;
 use super::listener::Client;
@@ -31,7 +33,14 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("no"),
 );
 
-/// Streams what comes next, or what lies behind `Last-Event-ID` or `after=`.
+/// Streams what comes next, or what lies behind `Last-Event-ID` or `after=`
+#[utoipa::path(
+    get,
+    path = "/events/stream",
+    tag = "read",
+    params(StreamParameters),
+    responses(StreamAnswers)
+)]
 pub async fn follow(
     State(state): State<AppState>,
     Extension(client): Extension<Client>,
@@ -44,11 +53,7 @@ pub async fn follow(
     let after = parameters.after();
     parameters.finish().map_err(Failure::Invalid)?;
     let after = last_event_id(&headers)?.or(after);
-    let place = state.live.enter().map_err(|_| {
-        Failure::Unavailable(
-            "There are as many followers as there may be. Try again later, or walk with GET /events?after=.",
-        )
-    })?;
+    let place = state.live.enter().map_err(|_| Failure::TOO_MANY_FOLLOWERS)?;
     let follower = place.follow(after, topic).await?;
     let frames = stream::unfold((follower, client), next);
     let body = stream::iter([OPENING])

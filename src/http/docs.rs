@@ -1,0 +1,199 @@
+//! The OpenAPI document, made from the handlers, and Swagger UI. All of it is in the binary: a page of it asks nobody else.
+
+pub mod answers;
+pub mod parameters;
+pub mod schemas;
+
+use std::sync::{Arc, LazyLock};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::Object;
+use utoipa::openapi::{RefOr, Type};
+use utoipa::{Modify, OpenApi};
+use utoipa_swagger_ui::Config;
+
+use self::answers::{DocumentAnswers, EnterAnswers, FileAnswers, PageAnswers};
+use self::parameters::FileParameters;
+use super::error::Failure;
+use super::{events, probe, publish, stats, stream};
+use crate::event;
+use crate::store::Counts;
+
+/// Swagger UI styles its elements by attributes, and shows icons that are in its style sheet. Nothing else is allowed.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+/// Where the page finds the document: beside its folder, under whatever prefix a proxy has put both.
+const DOCUMENT: &str = "../openapi.json";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "eventsieve",
+        description = "Publish an event as often as you like; it is stored once, counted once, and handed to every subscriber at least once.\n\nAn unknown path is answered 404, another method of a known one 405 with `Allow`; a `GET` may be a `HEAD`. All errors but 422 are problems (RFC 9457). Every answer has the header `x-request-id`, and every 503 `Retry-After`. Sending a request again after a time-out, a 5xx or a lost connection is always safe: nothing is stored twice.",
+        license(name = "MIT", identifier = "MIT")
+    ),
+    tags(
+        (name = "publish", description = "Events in"),
+        (name = "read", description = "Events out"),
+        (name = "observe", description = "Figures and probes"),
+        (name = "pages", description = "For people")
+    ),
+    paths(
+        publish::publish,
+        publish::flush,
+        events::list,
+        stream::follow,
+        stats::show,
+        probe::alive,
+        probe::health,
+        probe::healthz,
+        probe::livez,
+        probe::readyz,
+        openapi,
+        enter,
+        page,
+        asset,
+    ),
+    components(schemas(
+        event::Topic,
+        event::EventId,
+        event::Timestamp,
+        event::Source,
+        event::Payload,
+        event::Cursor,
+        event::Event,
+        event::StoredEvent,
+        event::Fault,
+        Counts,
+        publish::Processed,
+        schemas::Publication,
+        schemas::Lines,
+        schemas::Accepted,
+        schemas::Flushed,
+        schemas::Page,
+        schemas::Problem,
+        schemas::Faults,
+        schemas::Alive,
+        schemas::Probe,
+        schemas::Health,
+        schemas::Figures,
+        schemas::Stats,
+    )),
+    modifiers(&Shared)
+)]
+struct Document;
+
+/// What every request may carry, and every answer does.
+struct Shared;
+
+impl Modify for Shared {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let operations = document.paths.paths.values_mut().flat_map(operations);
+        for operation in operations {
+            operation
+                .parameters
+                .get_or_insert_default()
+                .extend(parameters::shared().into_iter().map(Into::into));
+            for answer in operation.responses.responses.values_mut() {
+                if let RefOr::T(answer) = answer {
+                    let id = Object::builder()
+                        .schema_type(Type::String)
+                        .pattern(Some("^[A-Za-z0-9._:/+=-]{1,128}$"));
+                    let id = answers::header("The request's id: the client's, or a new one.", id);
+                    answer.headers.insert("x-request-id".to_owned(), id.into());
+                }
+            }
+        }
+    }
+}
+
+/// The operations of a path: the service knows these two methods.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    item.get.iter_mut().chain(item.post.iter_mut())
+}
+
+/// The OpenAPI document as JSON, for people to read as well.
+#[must_use]
+pub fn document() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        Document::openapi()
+            .to_pretty_json()
+            .expect("the document is made of JSON values")
+    });
+    &TEXT
+}
+
+/// This document
+///
+/// The same as `eventsieve openapi` prints.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "show_document",
+    tag = "pages",
+    responses(DocumentAnswers)
+)]
+pub async fn openapi() -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], document()).into_response()
+}
+
+/// Leads to Swagger UI
+#[utoipa::path(
+    get,
+    path = "/docs",
+    operation_id = "find_docs",
+    tag = "pages",
+    responses(EnterAnswers)
+)]
+pub async fn enter() -> Redirect {
+    // Relative, so that it holds behind a proxy that adds a prefix.
+    Redirect::permanent("docs/")
+}
+
+/// Swagger UI: a page to read this document and to try its requests
+#[utoipa::path(
+    get,
+    path = "/docs/",
+    operation_id = "show_docs",
+    tag = "pages",
+    responses(PageAnswers)
+)]
+pub async fn page() -> Result<Response, Failure> {
+    file("index.html")
+}
+
+/// The files of Swagger UI
+#[utoipa::path(
+    get,
+    path = "/docs/{file}",
+    tag = "pages",
+    params(FileParameters),
+    responses(FileAnswers)
+)]
+pub async fn asset(uri: Uri) -> Result<Response, Failure> {
+    file(uri.path().trim_start_matches("/docs/"))
+}
+
+/// A file of Swagger UI.
+fn file(name: &str) -> Result<Response, Failure> {
+    // The page would ask a validator of its makers for a badge.
+    let config = Config::from(DOCUMENT).validator_url("none").use_base_layout();
+    let file = utoipa_swagger_ui::serve(name, Arc::new(config)).map_err(|_| Failure::Internal)?;
+    let file = file.ok_or(Failure::NotFound)?;
+    let media_type = HeaderValue::from_str(&file.content_type).map_err(|_| Failure::Internal)?;
+    let headers = HeaderMap::from_iter([
+        (header::CONTENT_TYPE, media_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (
+            HeaderName::from_static("referrer-policy"),
+            HeaderValue::from_static("no-referrer"),
+        ),
+    ]);
+    Ok((headers, file.bytes.into_owned()).into_response())
+}
