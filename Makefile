@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test test lint fmt doc deny advisories check flush-cost fanout-cost clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check flush-cost fanout-cost clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,12 @@ compose-test: ## build the images, and test the deployment: faults between hosts
 	cargo build --workspace --all-targets --locked
 	target/debug/compose-test $(ARGS)
 
+# Before the build, so that what cannot be installed is told of at once.
+schemathesis: ## compare the service's answers with its OpenAPI document, by requests made from it; needs Python and PyPI
+	integration-tests/schemathesis/install
+	cargo build --workspace --all-targets --locked
+	deploy/test-services.sh target/debug/schemathesis $(ARGS)
+
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.
 test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
@@ -61,13 +67,14 @@ advisories: ## check the libraries against the list of known faults
 	cargo deny --locked check advisories
 
 # In the order given: make stops at the first that fails, and the summary of the tests comes last.
-check: ## all that CI runs: lint, deny, doc, compose-test, test; WITHOUT_CONTAINERS=1 leaves out compose-test
+check: ## all that CI runs: lint, deny, doc, compose-test, schemathesis, test; WITHOUT_CONTAINERS=1 leaves out compose-test
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory doc
 ifneq ($(WITHOUT_CONTAINERS),1)
 	$(MAKE) --no-print-directory compose-test
 endif
+	$(MAKE) --no-print-directory schemathesis
 	$(MAKE) --no-print-directory test
 
 flush-cost: ## measure what one flush costs, in a release build

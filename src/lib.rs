@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | 5 | [`cli`] | the commands, a file for each, with a folder for what only it has; exit codes. `target.rs` (which service a command asks). `main.rs` only parses and dispatches |
 //! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop; `serve` and `demo` run it |
-//! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `listener.rs` (connections and their time-outs) |
+//! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `docs.rs` (the OpenAPI document, made from the handlers, and Swagger UI), `listener.rs` (connections and their time-outs) |
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `events.rs` (pages and the stream), `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/doubt.rs` (what is known of a flush without an answer), `writer/culprits.rs` (what the store refuses of a request) |
@@ -28,7 +28,8 @@
 //!
 //! Outside `src`: `migrations` (the schema in both dialects, and for PostgreSQL the flush as a function; each says why),
 //! `integration-tests` (black box: the real binary, on a real PostgreSQL and on SQLite, a fault proxy; never this library; with `checks`, what
-//! the tester finds out about a deployment, and `containers`, what the deployment is put through), `docker-compose.yml` (the whole system), and in `deploy` the
+//! the tester finds out about a deployment, `containers`, what the deployment is put through, and `schemathesis`, which asks a service
+//! whatever its OpenAPI document allows and forbids), `docker-compose.yml` (the whole system), and in `deploy` the
 //! image, the replicas with their balancer, and `test-services.sh` (a throwaway PostgreSQL and Redis for tests).
 //!
 //! # The walk of one event

@@ -17,6 +17,8 @@ impl Args {
     /// # Errors
     /// When standard output takes no more.
     pub fn run(self) -> Result<()> {
-        writeln!(stdout(), "{}", docs::document()).context("cannot print the document")
+        stdout()
+            .write_all(docs::document().as_bytes())
+            .context("cannot print the document")
     }
 }

@@ -72,6 +72,7 @@ const DOCUMENT: &str = "../openapi.json";
         publish::Processed,
         schemas::Publication,
         schemas::Lines,
+        schemas::StreamEvent,
         schemas::Accepted,
         schemas::Flushed,
         schemas::Page,
@@ -116,13 +117,12 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     item.get.iter_mut().chain(item.post.iter_mut())
 }
 
-/// The OpenAPI document as JSON, for people to read as well.
+/// The OpenAPI document as JSON, for people to read as well, with a line feed at its end.
 #[must_use]
 pub fn document() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        Document::openapi()
-            .to_pretty_json()
-            .expect("the document is made of JSON values")
+        let document = Document::openapi().to_pretty_json();
+        document.expect("the document is made of JSON values") + "\n"
     });
     &TEXT
 }
@@ -176,7 +176,11 @@ pub async fn page() -> Result<Response, Failure> {
     responses(FileAnswers)
 )]
 pub async fn asset(uri: Uri) -> Result<Response, Failure> {
-    file(uri.path().trim_start_matches("/docs/"))
+    match uri.path().strip_prefix("/docs/") {
+        // Which the crate takes for the page.
+        Some("/") | None => Err(Failure::NotFound),
+        Some(name) => file(name),
+    }
 }
 
 /// A file of Swagger UI.
@@ -196,4 +200,104 @@ fn file(name: &str) -> Result<Response, Failure> {
         ),
     ]);
     Ok((headers, file.bytes.into_owned()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn parsed() -> Value {
+        serde_json::from_str(document()).unwrap()
+    }
+
+    /// Every `METHOD PATH` of the route table, as it is written.
+    fn routes() -> BTreeSet<String> {
+        let source = include_str!("../http.rs").split("#[cfg(test)]").next().unwrap();
+        let table = source
+            .split("pub fn routes(")
+            .nth(1)
+            .unwrap()
+            .split(".fallback(")
+            .next()
+            .unwrap();
+        let routes = table.split(".route(\"").skip(1).flat_map(|route| {
+            let (path, handlers) = route.split_once('"').unwrap();
+            let path = path.replace("{*", "{");
+            let methods = ["get", "post", "put", "patch", "delete", "any"];
+            let methods = methods.into_iter().filter(|method| {
+                handlers.contains(&format!(" {method}(")) || handlers.contains(&format!(".{method}("))
+            });
+            methods
+                .map(move |method| format!("{method} {path}"))
+                .collect::<Vec<_>>()
+        });
+        routes.collect()
+    }
+
+    #[test]
+    fn every_route_is_documented_and_nothing_else_is() {
+        let document = parsed();
+        let paths = document["paths"].as_object().unwrap();
+        let documented: BTreeSet<String> = paths
+            .iter()
+            .flat_map(|(path, item)| {
+                item.as_object()
+                    .unwrap()
+                    .keys()
+                    .map(move |method| format!("{method} {path}"))
+            })
+            .collect();
+        assert!(documented.len() > 10);
+        assert_eq!(documented, routes());
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_schema_and_every_schema_is_used() {
+        let document = parsed();
+        let text = document.to_string();
+        let used: BTreeSet<&str> = text
+            .split("\"#/components/schemas/")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
+        let known: BTreeSet<&str> = document["components"]["schemas"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(used, known);
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_a_summary_and_examples_where_json_is_answered() {
+        let document = parsed();
+        let mut names = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let name = operation["operationId"].as_str().unwrap();
+                assert!(names.insert(name), "{method} {path} has the name of another: {name}");
+                assert!(operation["summary"].is_string(), "{method} {path}");
+                for (status, answer) in operation["responses"].as_object().unwrap() {
+                    let json = &answer["content"]["application/json"];
+                    let is_document = path == "/openapi.json";
+                    let shows = json["examples"]
+                        .as_object()
+                        .is_some_and(|examples| !examples.is_empty());
+                    assert!(
+                        json.is_null() || shows || is_document,
+                        "{method} {path} {status} shows no example"
+                    );
+                    assert_eq!(
+                        answer["headers"]["x-request-id"]["required"], true,
+                        "{method} {path} {status}"
+                    );
+                }
+            }
+        }
+    }
 }

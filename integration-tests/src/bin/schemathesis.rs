@@ -20,7 +20,7 @@ const CONFIGURATION: &str = "integration-tests/schemathesis/schemathesis.toml";
 async fn main() -> anyhow::Result<ExitCode> {
     let outlet = Outlet::shared();
     let postgres = World::new().await;
-    let service = postgres.serve_with(outlet.settings(postgres.settings())).await;
+    let service = postgres.serve_with(postgres.settings().with_redis(&outlet)).await;
     let mut agrees = compare(&postgres, &service).await?;
     outlet.clean_up().await;
     let sqlite = World::embedded();

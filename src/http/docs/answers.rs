@@ -13,7 +13,9 @@ use utoipa::openapi::schema::{Object, Schema};
 use utoipa::openapi::{Array, Content, OneOf, Ref, RefOr, Type};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::schemas::{Accepted, Alive, Faults, Flushed, Health, History, Lines, Page, Probe, Problem, Stats};
+use super::schemas::{
+    Accepted, Alive, Faults, Flushed, Health, History, Lines, Page, Probe, Problem, Stats, StreamEvent,
+};
 use crate::event::{Breach, Fault, FaultKind, Loc, StoredEvent};
 use crate::http::error::Failure;
 use crate::http::publish::Processed;
@@ -297,7 +299,7 @@ impl IntoResponses for StreamAnswers {
         );
         let stream = Response::builder()
             .description("Server-Sent Events, without an end: `id` is the cursor, `data` the event as in `/events`. A comment every 15 seconds.")
-            .content("text/event-stream", content(text(), [("event", Value::from(frame))]));
+            .content("text/event-stream", content(reference::<StreamEvent>(), [("event", Value::from(frame))]));
         with(failures(reasons), [("200", stream)])
     }
 }

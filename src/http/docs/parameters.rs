@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema};
-use utoipa::openapi::{KnownFormat, RefOr, Required, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Required, Type};
 use utoipa::{IntoParams, PartialSchema};
 
 use super::schemas::place;
@@ -42,10 +42,7 @@ fn word(words: &[&str], default: &str) -> ObjectBuilder {
 }
 
 fn number(minimum: usize) -> ObjectBuilder {
-    Object::builder()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .minimum(Some(minimum))
+    Object::builder().schema_type(Type::Integer).minimum(Some(minimum))
 }
 
 /// Of every request.

@@ -192,6 +192,31 @@ impl PartialSchema for Lines {
 }
 impl ToSchema for Lines {}
 
+/// One event of a stream of Server-Sent Events.
+pub struct StreamEvent;
+
+impl PartialSchema for StreamEvent {
+    fn schema() -> RefOr<Schema> {
+        let data = text("The event, on one line.")
+            .content_media_type("application/json")
+            .content_schema(Some(Ref::from_schema_name(StoredEvent::name())));
+        Object::builder()
+            .schema_type(Type::Object)
+            .description(Some("One event of the stream."))
+            .property("id", Ref::from_schema_name(Cursor::name()))
+            .property(
+                "event",
+                Object::builder().schema_type(Type::String).enum_values(Some(["event"])),
+            )
+            .property("data", data)
+            .required("id")
+            .required("event")
+            .required("data")
+            .into()
+    }
+}
+impl ToSchema for StreamEvent {}
+
 /// The answer to a request that was queued and not waited for.
 #[derive(ToSchema)]
 pub struct Accepted {
