@@ -236,7 +236,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Follows the events behind `after` (`None`: those that come next), of one topic or of all.
+    /// Follows the events behind `after`, of one topic or of all. `None`: those that come next, which are those that are not
+    /// settled yet. One that was acknowledged a moment before may be among them: better twice than never.
     ///
     /// # Errors
     /// When the store does not say what comes next.

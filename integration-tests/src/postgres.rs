@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
 
 use crate::environment;
@@ -118,6 +118,19 @@ impl PostgresServer {
             process.try_wait()?.ok_or_else(|| anyhow::anyhow!("it still runs"))
         })
         .await;
+    }
+
+    /// A transaction in a database of no service, that has written and does not end until it is told to: what any service of
+    /// this server commits meanwhile is not settled.
+    pub async fn unended_transaction(&self) -> PgConnection {
+        let mut connection = PgConnection::connect(&self.url())
+            .await
+            .expect("the server of the test");
+        connection
+            .execute("begin; select pg_current_xact_id()")
+            .await
+            .expect("any transaction may take an id");
+        connection
     }
 
     /// The superuser's URL of its database `postgres`.

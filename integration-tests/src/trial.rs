@@ -24,6 +24,16 @@ pub fn show_failures_below_their_names() {
     panic::set_hook(Box::new(remember));
 }
 
+/// The same, and a panic is shown where it happens, too: for trials that run one after the other and take long, so that who
+/// watches need not wait for the end, and who reads half of a log finds the reason beside the name.
+pub fn show_failures_at_once_and_below_their_names() {
+    let show = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        remember(panic);
+        show(panic);
+    }));
+}
+
 fn remember(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("a panic without a message");
     let place = panic.location().map(|location| format!("\n(at {location})"));

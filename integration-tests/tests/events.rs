@@ -13,7 +13,7 @@ use integration_tests::service::Service;
 use integration_tests::world::World;
 use reqwest::Url;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::Executor;
 
 async fn ndjson(service: &Service, query: &str) -> Answer {
     ask(service
@@ -254,18 +254,6 @@ async fn lines_stream_without_a_limit_and_each_cursor_can_be_walked_on_from(worl
     world.check(3000).await;
 }
 
-/// A transaction in another database of the server, that has written and does not end.
-async fn foreign_transaction(server: &PostgresServer) -> PgConnection {
-    let mut foreign = PgConnection::connect(&server.url())
-        .await
-        .expect("the server of the test");
-    foreign
-        .execute("begin; select pg_current_xact_id()")
-        .await
-        .expect("any transaction may take an id");
-    foreign
-}
-
 /// Publishes `batches` batches of ten events, one after another, and looks for each in the lists of the other replica at once.
 async fn publish_and_list(writer: &Service, reader: &Service, name: &str, batches: usize) {
     for batch in 0..batches {
@@ -294,7 +282,7 @@ async fn a_walk_during_commits_of_two_replicas_skips_nothing_while_a_foreign_tra
     let mut walk = settled(&one, 1).await;
 
     let holding = async {
-        let mut foreign = foreign_transaction(&server).await;
+        let mut foreign = server.unended_transaction().await;
         eventually(SOON, async || {
             let unsettled = unsettled_seconds(&one).await;
             ensure!(unsettled >= 3.0, "unsettled for {unsettled} s");
@@ -344,7 +332,7 @@ async fn a_walk_waits_for_what_a_list_already_shows() {
     let server = PostgresServer::new().await;
     let world = World::on(&server).await;
     let service = world.serve().await;
-    let mut foreign = foreign_transaction(&server).await;
+    let mut foreign = server.unended_transaction().await;
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
     let listed = page(&service, "").await;
     assert_eq!(ids(&listed.events), ["evt-1"]);

@@ -17,6 +17,7 @@ use integration_tests::redis::Outlet;
 use integration_tests::service::{Service, Signal};
 use integration_tests::world::{Replicas, World};
 use serde_json::{Value, json};
+use sqlx::Executor;
 
 use tokio::time::timeout;
 
@@ -148,6 +149,8 @@ async fn followers_that_stop_reading_are_cut_and_cost_the_others_nothing(world: 
 async fn a_follower_begins_where_it_asks_to(world: World) {
     let service = world.serve().await;
     let cursors = publish_batch(&service, events("orders", 0..10)).await;
+    // What is not settled yet comes next.
+    Walk::default().until(&service, "", 10, SOON).await;
     let mut next = Follower::open(&service, "", None).await;
     let after = encoded(&cursors[5]);
     let mut all = Follower::open(&service, "after=", None).await;
@@ -171,6 +174,22 @@ async fn a_follower_begins_where_it_asks_to(world: World) {
         }
     }
     world.check(12).await;
+}
+
+#[tokio::test]
+async fn a_follower_begins_with_what_was_acknowledged_and_is_not_settled_yet() {
+    let server = PostgresServer::new().await;
+    let world = World::on(&server).await;
+    let service = world.serve().await;
+    publish_batch(&service, vec![event("orders", "settled")]).await;
+    Walk::default().until(&service, "", 1, SOON).await;
+    let mut foreign = server.unended_transaction().await;
+    publish_batch(&service, vec![event("orders", "acknowledged")]).await;
+    let mut follower = Follower::open(&service, "", None).await;
+    publish_batch(&service, vec![event("orders", "next")]).await;
+    foreign.execute("rollback").await.expect("the connection of the test");
+    assert_eq!(ids(&follower.collect(2, SOON).await), ["acknowledged", "next"]);
+    world.check(3).await;
 }
 
 async fn a_follower_of_a_topic_gets_that_topic_alone(world: World) {

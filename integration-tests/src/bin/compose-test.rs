@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use integration_tests::containers::engine::{clean_up, clean_up_after_the_dead};
 use integration_tests::containers::scenarios;
-use integration_tests::trial::{show_failures_below_their_names, trial};
+use integration_tests::trial::{show_failures_at_once_and_below_their_names, trial};
 use libtest_mimic::Arguments;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
-    show_failures_below_their_names();
+    show_failures_at_once_and_below_their_names();
     runtime.spawn(signals);
     runtime.block_on(clean_up_after_the_dead());
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -9,7 +9,7 @@ use super::reading::lines;
 use crate::deployment::{Deployment, PROMPTLY};
 use crate::follower::{Follower, Frame};
 use crate::http::{Answer, ask, encoded};
-use crate::publish::{Publish, event, events, publish_batch, text};
+use crate::publish::{Publish, Walk, event, events, publish_batch, text};
 
 fn frame_ids(frames: &[Frame]) -> Vec<String> {
     frames.iter().map(Frame::event_id).collect()
@@ -36,6 +36,9 @@ async fn assert_whole_topic(deployment: &Deployment, topic: &str, frames: &[Fram
 pub(super) async fn a_follower_begins_with_what_comes_next(deployment: &Deployment) {
     let topic = deployment.topic();
     publish_batch(deployment, events(&topic, 0..5)).await;
+    // What is not settled yet comes next.
+    let filter = format!("&topic={topic}");
+    Walk::default().until(deployment, &filter, 5, PROMPTLY).await;
     let mut follower = Follower::open(deployment, &format!("topic={topic}"), None).await;
     for number in 5..10 {
         publish_batch(deployment, events(&topic, number..number + 1)).await;
