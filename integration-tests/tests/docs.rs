@@ -233,7 +233,16 @@ async fn answers_have_the_members_that_the_document_names_and_no_others(world: W
     }
     documented.check("post", "/publish", &ask(service.post("/publish").body("{}")).await);
     documented.check("post", "/_flush", &ask(service.post("/_flush")).await);
-    for path in ["/", "/livez", "/readyz", "/health", "/healthz", "/events", "/stats"] {
+    for path in [
+        "/",
+        "/livez",
+        "/readyz",
+        "/health",
+        "/healthz",
+        "/events",
+        "/stats",
+        "/stats/history",
+    ] {
         documented.check("get", path, &service.fetch(path).await);
     }
     for query in ["topic=orders", "format=array", "limit=0"] {

@@ -48,6 +48,7 @@ const DOCUMENT: &str = "../openapi.json";
         events::list,
         stream::follow,
         stats::show,
+        stats::history,
         probe::alive,
         probe::health,
         probe::healthz,
@@ -83,6 +84,7 @@ const DOCUMENT: &str = "../openapi.json";
         schemas::Health,
         schemas::Figures,
         schemas::Stats,
+        schemas::History,
     )),
     modifiers(&Shared)
 )]

@@ -10,8 +10,8 @@ use futures_util::future::{BoxFuture, Shared};
 use serde_json::{Map, Value, json};
 
 use super::AppState;
-use super::docs::answers::StatsAnswers;
-use super::docs::parameters::StatsParameters;
+use super::docs::answers::{HistoryAnswers, StatsAnswers};
+use super::docs::parameters::{HistoryParameters, StatsParameters};
 use super::error::Failure;
 use super::events::parameters::Parameters;
 use crate::event::Timestamp;
@@ -37,7 +37,17 @@ pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> R
     }
 }
 
-/// Shows what happened in each of the last seconds, from memory: also while the store is down.
+/// Shows what happened in each of the last seconds
+///
+/// From the memory of this process: also while the store is down.
+#[utoipa::path(
+    get,
+    path = "/stats/history",
+    operation_id = "show_history",
+    tag = "observe",
+    params(HistoryParameters),
+    responses(HistoryAnswers)
+)]
 pub async fn history(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, Failure> {
     let mut parameters = Parameters::read(query.as_deref());
     let window = parameters.seconds("window", SECONDS_MAX);

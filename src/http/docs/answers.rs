@@ -332,7 +332,8 @@ pub struct HistoryAnswers;
 impl IntoResponses for HistoryAnswers {
     fn responses() -> Answers {
         let loc = [Loc::Name("query"), Loc::Name("window")];
-        let failures = failures([invalid(FaultKind::LiteralError, "Input should be '15m'", &loc)]);
+        let form = "Input should be a length of time such as 60s or 5m";
+        let failures = failures([invalid(FaultKind::StringPatternMismatch, form, &loc)]);
         let point =
             json!({ "at": "2025-10-24T10:30:00Z", "received": 3, "unique_processed": 2, "duplicate_dropped": 1 });
         let example = json!({ "interval_seconds": 1, "points": [point] });
@@ -348,8 +349,14 @@ impl IntoResponses for RootAnswers {
     fn responses() -> Answers {
         let alive = json!({ "service": "eventsieve", "status": "alive", "version": env!("CARGO_PKG_VERSION") });
         let answer = of::<Alive>("It is there.", [("alive", alive)]).content(HTML, content(text(), []));
-        with(Answers::new(), [("200", answer)])
+        with_not_modified(with(Answers::new(), [("200", answer)]))
     }
+}
+
+/// The same for a browser that may have the page or file already.
+fn with_not_modified(answers: Answers) -> Answers {
+    let unchanged = Response::builder().description("With `If-None-Match`: the browser's copy is still good.");
+    with(answers, [("304", unchanged)])
 }
 
 /// Of `GET /health` and `/healthz`.
@@ -424,6 +431,24 @@ impl IntoResponses for PageAnswers {
     }
 }
 
+/// Of `GET /dashboard`.
+pub struct DashboardAnswers;
+
+impl IntoResponses for DashboardAnswers {
+    fn responses() -> Answers {
+        with_not_modified(PageAnswers::responses())
+    }
+}
+
+/// Of `GET /dashboard/{file}`.
+pub struct DashboardFileAnswers;
+
+impl IntoResponses for DashboardFileAnswers {
+    fn responses() -> Answers {
+        with_not_modified(FileAnswers::responses())
+    }
+}
+
 /// Of `GET /docs`.
 pub struct EnterAnswers;
 
@@ -441,7 +466,7 @@ pub struct FileAnswers;
 
 impl IntoResponses for FileAnswers {
     fn responses() -> Answers {
-        let file = ["text/css", "text/javascript", "text/html", "image/png"]
+        let file = ["text/css", "text/javascript", "text/html", "image/png", "image/svg+xml"]
             .into_iter()
             .fold(Response::builder().description("The file."), |file, media_type| {
                 file.content(media_type, content(text(), []))

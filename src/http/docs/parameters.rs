@@ -9,6 +9,7 @@ use utoipa::{IntoParams, PartialSchema};
 use super::schemas::place;
 use crate::event::{EventId, Source, Timestamp, Topic};
 use crate::http::events::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::metrics::history::SECONDS_MAX;
 
 const AFTER: &str =
     "Walk: the events behind this cursor, in log order. Empty is the beginning; go on with the last `next`.";
@@ -151,12 +152,37 @@ impl IntoParams for StatsParameters {
     }
 }
 
+/// `1s` to `900s`, or `1m` to `15m`.
+const WINDOW: &str = "^(([1-9][0-9]?|[1-8][0-9][0-9]|900)s|([1-9]|1[0-5])m)$";
+const _: () = assert!(SECONDS_MAX == 900);
+
 /// Of `GET /stats/history`.
 pub struct HistoryParameters;
 
 impl IntoParams for HistoryParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![query("window", "How far back.", word(&["15m"], "15m"))]
+        let window = text()
+            .pattern(Some(WINDOW))
+            .default(Some(Value::from("15m")))
+            .examples(["15m", "60s"]);
+        vec![query(
+            "window",
+            "How far back: whole seconds or minutes, at most 15 minutes.",
+            window,
+        )]
+    }
+}
+
+/// Of a page that a browser may have already.
+pub struct CacheParameters;
+
+impl IntoParams for CacheParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![header(
+            "If-None-Match",
+            "The `ETag` of the browser's copy.",
+            text().examples(["\"6f0d2e7c3c1b4f7e\""]),
+        )]
     }
 }
 
@@ -165,7 +191,7 @@ pub struct FileParameters;
 
 impl IntoParams for FileParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let file = text().examples(["swagger-ui.css"]);
+        let file = text().examples(["index.css"]);
         let mut file = parameter(ParameterIn::Path, "file", "A file of the page.", file);
         file.required = Required::True;
         vec![file]
