@@ -53,6 +53,7 @@
 //! fails the test with a line that says what; nothing is ever skipped.
 
 pub mod api;
+pub mod browser;
 pub mod checks;
 pub mod containers;
 pub mod deployment;
