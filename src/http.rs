@@ -135,6 +135,7 @@ pub fn routes(state: AppState) -> Router {
         .route("/events", get(events::list))
         .route("/events/stream", get(stream::follow))
         .route("/stats", get(stats::show))
+        .route("/stats/history", get(stats::history))
         .route("/health", get(probe::health))
         .route("/healthz", get(probe::health))
         .route("/livez", get(probe::livez))

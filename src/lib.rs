@@ -24,7 +24,7 @@
 //! | 1 | [`telemetry`] | logs |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
 //! | 0 | [`config`] | flags and environment |
-//! | 0 | [`metrics`] | what this process counts in memory |
+//! | 0 | [`metrics`] | what this process counts in memory: a field for each series, `history.rs` (what happened in each of the last seconds) |
 //!
 //! Outside `src`: `migrations` (the schema in both dialects, and for PostgreSQL the flush as a function; each says why),
 //! `integration-tests` (black box: the real binary, on a real PostgreSQL and on SQLite, a fault proxy; never this library; with `checks`, what

@@ -1,14 +1,17 @@
 //! What this process counts, in memory: one documented field for each series. Recorded for each flush, never for each event.
 
+pub mod history;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use self::history::{Clock, History, Second};
+
 /// The figures of this process since it started.
 #[derive(Debug)]
 pub struct Metrics {
-    /// When the process started.
-    pub started: Instant,
+    clock: Clock,
     /// Events received: committed by this process, duplicates included.
     pub received: AtomicU64,
     /// Events that this process stored.
@@ -23,15 +26,13 @@ pub struct Metrics {
 /// How many of the last commits the percentiles are of.
 const LATENCIES: usize = 1024;
 /// Over how many seconds `events_per_second` is the mean.
-const RATE_SECONDS: usize = 10;
+const RATE_SECONDS: u64 = 10;
 
 #[derive(Debug)]
 struct Recent {
     latencies: Vec<Duration>,
     next_latency: usize,
-    /// Events of each of the last seconds, by the second's number modulo the length.
-    events: [u64; RATE_SECONDS + 1],
-    second: u64,
+    history: History,
 }
 
 impl Default for Metrics {
@@ -39,11 +40,10 @@ impl Default for Metrics {
         let recent = Recent {
             latencies: Vec::new(),
             next_latency: 0,
-            events: [0; RATE_SECONDS + 1],
-            second: 0,
+            history: History::new(),
         };
         Self {
-            started: Instant::now(),
+            clock: Clock::start(),
             received: AtomicU64::default(),
             unique_processed: AtomicU64::default(),
             duplicate_dropped: AtomicU64::default(),
@@ -59,10 +59,9 @@ impl Metrics {
         self.received.fetch_add(received, Ordering::Relaxed);
         self.unique_processed.fetch_add(unique, Ordering::Relaxed);
         self.duplicate_dropped.fetch_add(received - unique, Ordering::Relaxed);
-        let second = self.started.elapsed().as_secs();
+        let now = self.clock.second();
         let mut recent = self.lock();
-        recent.turn_to(second);
-        recent.events[slot(second)] += received;
+        recent.history.add(now, received, unique);
         if recent.latencies.len() < LATENCIES {
             recent.latencies.push(latency);
         } else {
@@ -72,15 +71,25 @@ impl Metrics {
         }
     }
 
-    /// Events received per second, the mean of the last ten whole seconds (of fewer in a younger process).
+    /// When the process started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.clock.started()
+    }
+
+    /// Events received per second, the mean of the last ten seconds that are over (of fewer in a younger process).
     #[must_use]
     pub fn events_per_second(&self) -> f64 {
-        let second = self.started.elapsed().as_secs();
-        let mut recent = self.lock();
-        recent.turn_to(second);
-        let whole: u64 = recent.events.iter().sum::<u64>() - recent.events[slot(second)];
-        let seconds = second.clamp(1, RATE_SECONDS as u64);
-        whole as f64 / seconds as f64
+        let seconds = self.history(RATE_SECONDS);
+        let events: u64 = seconds.iter().map(|second| second.received).sum();
+        events as f64 / seconds.len().max(1) as f64
+    }
+
+    /// The last `seconds` that are over, the oldest first; no more than [`history::SECONDS_MAX`], and fewer in a younger process.
+    #[must_use]
+    pub fn history(&self, seconds: u64) -> Vec<Second> {
+        let now = self.clock.second();
+        self.lock().history.last(&self.clock, now, seconds)
     }
 
     /// The 50th and 99th percentile of the last commits' time (nearest rank); zero when there were none.
@@ -100,20 +109,6 @@ impl Metrics {
     }
 }
 
-impl Recent {
-    /// Empties the slots of the seconds that have passed since the last call.
-    fn turn_to(&mut self, second: u64) {
-        for passed in (self.second + 1..=second).rev().take(self.events.len()) {
-            self.events[slot(passed)] = 0;
-        }
-        self.second = second;
-    }
-}
-
-fn slot(second: u64) -> usize {
-    usize::try_from(second % (RATE_SECONDS as u64 + 1)).expect("a slot is below 11")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,23 +124,5 @@ mod tests {
             metrics.commit_latency(),
             (Duration::from_millis(50), Duration::from_millis(99))
         );
-    }
-
-    #[test]
-    fn a_second_that_has_passed_leaves_the_rate_after_ten() {
-        let mut recent = Recent {
-            latencies: Vec::new(),
-            next_latency: 0,
-            events: [0; 11],
-            second: 0,
-        };
-        recent.events[slot(0)] = 7;
-        recent.turn_to(10);
-        assert_eq!(recent.events.iter().sum::<u64>(), 7);
-        recent.turn_to(11);
-        assert_eq!(recent.events.iter().sum::<u64>(), 0);
-        recent.events[slot(11)] = 3;
-        recent.turn_to(500);
-        assert_eq!(recent.events.iter().sum::<u64>(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /stats`: the store's counters and this process's figures.
+//! `GET /stats`: the store's counters and this process's figures. `GET /stats/history`: this process's last seconds.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 use super::AppState;
 use super::error::Failure;
 use super::events::parameters::Parameters;
+use crate::event::Timestamp;
+use crate::metrics::history::{SECONDS_MAX, Second};
 use crate::store::{Counts, Store, StoreError, StoreStats};
 
 /// Shows the figures, or with `topic=` the counts of that topic alone.
@@ -26,6 +28,25 @@ pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> R
     }
 }
 
+/// Shows what happened in each of the last seconds, from memory: also while the store is down.
+pub async fn history(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, Failure> {
+    let mut parameters = Parameters::read(query.as_deref());
+    let window = parameters.seconds("window", SECONDS_MAX);
+    parameters.finish().map_err(Failure::Invalid)?;
+    let seconds = state.metrics.history(window.unwrap_or(SECONDS_MAX));
+    let points: Vec<Value> = seconds.iter().map(point).collect();
+    Ok(Json(json!({ "interval_seconds": 1, "points": points })))
+}
+
+fn point(second: &Second) -> Value {
+    json!({
+        "at": Timestamp::from_micros(second.at.saturating_mul(1_000_000)),
+        "received": second.received,
+        "unique_processed": second.unique_processed,
+        "duplicate_dropped": second.received - second.unique_processed,
+    })
+}
+
 fn counts(counts: &Counts) -> Value {
     json!(counts)
 }
@@ -33,7 +54,7 @@ fn counts(counts: &Counts) -> Value {
 fn figures(state: &AppState, stats: &StoreStats) -> Value {
     let metrics = &state.metrics;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let uptime = hundredths(metrics.started.elapsed().as_secs_f64());
+    let uptime = hundredths(metrics.started().elapsed().as_secs_f64());
     let (p50, p99) = metrics.commit_latency();
     let milliseconds = |time: std::time::Duration| hundredths(time.as_secs_f64() * 1e3);
     let Counts {
