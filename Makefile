@@ -77,9 +77,9 @@ fanout-cost: ## measure what the fan-out to Redis costs, in a release build
 	cargo build --release --locked --workspace
 	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/fanout-cost
 
-screenshot: ## make .github/dashboard.png: the dashboard of a release build under load, in Chromium
-	cargo build --release --locked --workspace
-	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/screenshot .github/dashboard.png
+screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
+	cargo build --workspace --all-targets --locked
+	deploy/test-services.sh target/debug/screenshot .github/dashboard.png
 
 clean: ## remove all that was built
 	cargo clean

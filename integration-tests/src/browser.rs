@@ -19,9 +19,11 @@ const STARTED: &str = "started successfully on port ";
 /// How WebDriver names an element in its answers.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Without a sandbox, for it runs as root in containers, and without the browser's own talk to its maker.
-const FLAGS: [&str; 6] = [
+/// Without a sandbox, for it runs as root in containers; without scrollbars, as on a phone; and without the browser's own talk to
+/// its maker.
+const FLAGS: [&str; 7] = [
     "--headless",
+    "--hide-scrollbars",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -115,12 +117,16 @@ impl Browser {
 
     /// The text of the element that a CSS selector finds.
     pub async fn text(&self, selector: &str) -> String {
+        let text = self.find_text(selector).await;
+        text.unwrap_or_else(|| panic!("there is no {selector}"))
+    }
+
+    async fn find_text(&self, selector: &str) -> Option<String> {
         let script = format!(
             "return document.querySelector({})?.textContent ?? null",
             json!(selector)
         );
-        let text = self.run(&script).await;
-        text.as_str().unwrap_or_else(|| panic!("no {selector}")).to_owned()
+        self.run(&script).await.as_str().map(str::to_owned)
     }
 
     /// Waits until a script says `true`; `what` is told if it never does.
@@ -136,8 +142,9 @@ impl Browser {
     /// Waits until the text of an element has this in it.
     pub async fn until_text(&self, selector: &str, part: &str) {
         eventually(SOON, async || {
-            let text = self.text(selector).await;
-            ensure!(text.contains(part), "{selector} says {text:?} and not {part:?}");
+            let text = self.find_text(selector).await;
+            let is_there = text.as_ref().is_some_and(|text| text.contains(part));
+            ensure!(is_there, "{selector} says {text:?} and not {part:?}");
             Ok(())
         })
         .await;
@@ -161,10 +168,14 @@ impl Browser {
         self.command("/actions", keyboard).await;
     }
 
-    /// What the page and the browser have written to the console since this was last asked.
+    /// What the page and the browser have written to the console since this was last asked. The browser also tells there when
+    /// the machine's network changes, as it does when a container starts beside the test: that is left out.
     pub async fn console(&self) -> Vec<String> {
         let entries = self.log("browser").await;
-        entries.iter().map(|entry| entry["message"].to_string()).collect()
+        let messages = entries.iter().map(|entry| entry["message"].to_string());
+        messages
+            .filter(|message| !message.contains("ERR_NETWORK_CHANGED"))
+            .collect()
     }
 
     /// The URLs that the page has asked for since this was last asked.

@@ -22,7 +22,8 @@ const TABS_MAX: usize = 40;
 /// publisher share two cores, on which all of them together have more to do than there is time.
 const FRAME_GAP_MAX_MS: f64 = 700.0;
 
-/// How old the newest event on the page may be at the end of a flood, in milliseconds.
+/// How old the newest event on the page may be at the end of a flood, in milliseconds: a second from one sample to the next, and
+/// as much for its answer.
 const NEWEST_AGE_MAX_MS: f64 = 2000.0;
 
 /// The page of a service, as wide as a laptop's.
@@ -474,13 +475,13 @@ async fn a_phone_scrolls_down_and_never_sideways() {
     world
         .load(
             service.url(),
-            &["--events", "1000000", "--batch-size", "10000", "--topics", "30"],
+            &["--events", "100000", "--batch-size", "10000", "--topics", "30"],
         )
         .await;
     service.publish(&event(&long, "evt")).await;
     let browser = dashboard(&service).await;
     browser.resize(360, 780).await;
-    browser.until_text("#received", "1\u{202f}000\u{202f}002").await;
+    browser.until_text("#received", "100\u{202f}002").await;
     browser.until_text("#live", &long).await;
     browser.run("document.querySelector('#live details').open = true").await;
     let fields = format!(
@@ -489,8 +490,8 @@ async fn a_phone_scrolls_down_and_never_sideways() {
     browser.run(&fields).await;
     browser.click("#search button").await;
     browser.until_text("#found", "First copy came").await;
-    let widest = "return [document.documentElement.scrollWidth, innerWidth]";
-    assert_eq!(browser.run(widest).await, json!([360, 360]));
+    let beyond = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    assert_eq!(browser.run(beyond).await, 0);
     // Nothing is cut off either: every figure fits into its tile.
     let cut = "return [...document.querySelectorAll('.figure, .facts dd, .legend dd, button')]
                .filter((part) => part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 0).map((part) => part.id)";
@@ -586,30 +587,37 @@ async fn ten_thousand_events_a_second_leave_the_page_smooth_and_current() {
     browser
         .run(
             "window.gap = 0;
+             window.sampled = false;
              let last = performance.now();
-             const frame = (now) => { gap = Math.max(gap, now - last); last = now; requestAnimationFrame(frame) };
+             const note = document.querySelector('#live-note');
+             const frame = (now) => { gap = Math.max(gap, now - last); last = now;
+                                      sampled ||= note.textContent.startsWith('A sample'); requestAnimationFrame(frame) };
              requestAnimationFrame(frame)",
         )
         .await;
     let flood = ["--events", "60000", "--rate", "10000", "--batch-size", "200"];
-    let publishing = world.load(service.url(), &flood);
-    let watching = async {
-        browser.until_text("#live-note", "A sample").await;
-        // A person may touch it meanwhile.
-        browser.click("[data-sort=name]").await;
-    };
-    futures_util::future::join(publishing, watching).await;
-    let newest = "return Date.now() - Date.parse(document.querySelector('#live time').dateTime)";
-    let age = browser.run(newest).await;
+    let newest = "return Date.now() - Date.parse(document.querySelector('#live time')?.dateTime)";
+    let mut age = Value::Null;
+    let mut publishing = std::pin::pin!(world.load(service.url(), &flood));
+    loop {
+        // A person may touch it meanwhile; and the age is of an instant at which it was still flooded.
+        let touch = async {
+            browser.click("[data-sort=name]").await;
+            browser.run(newest).await
+        };
+        tokio::select! {
+            _ = &mut publishing => break,
+            seen = touch => age = seen,
+        }
+    }
+    assert_eq!(browser.run("return sampled").await, true);
     let gap = browser.run("return gap").await;
     let kept = browser.run("return document.querySelectorAll('#live li').length").await;
+    let is_current = age.as_f64().is_some_and(|age| age < NEWEST_AGE_MAX_MS);
+    let is_smooth = gap.as_f64().is_some_and(|gap| gap < FRAME_GAP_MAX_MS);
     assert!(
-        age.as_f64().is_some_and(|age| age < NEWEST_AGE_MAX_MS),
-        "the newest is {age} ms old"
-    );
-    assert!(
-        gap.as_f64().is_some_and(|gap| gap < FRAME_GAP_MAX_MS),
-        "a frame took {gap} ms"
+        is_current && is_smooth,
+        "the newest is {age} ms old, and a frame took {gap} ms"
     );
     assert!(
         kept.as_u64().is_some_and(|kept| kept <= 100),

@@ -1,5 +1,5 @@
 //! The picture of the dashboard in the README, of a real service under load: `screenshot FILE.png`. `make screenshot` runs it
-//! on a release build, a throwaway PostgreSQL and a throwaway Redis; it takes a little over a minute.
+//! on a throwaway PostgreSQL and a throwaway Redis; it takes a little over a minute.
 
 use std::fs;
 
@@ -12,19 +12,19 @@ use integration_tests::world::World;
 /// Events a second, and the part of them that are duplicates, of five seconds each: an ordinary minute, with a client that
 /// sends what it had sent before.
 const MINUTE: [(u32, &str); 13] = [
-    (3000, "0.12"),
-    (3600, "0.15"),
-    (4200, "0.12"),
-    (3900, "0.18"),
-    (4800, "0.15"),
-    (9000, "0.60"),
-    (7600, "0.50"),
-    (4400, "0.20"),
-    (4000, "0.15"),
-    (4600, "0.14"),
-    (5200, "0.17"),
-    (4500, "0.15"),
-    (5000, "0.13"),
+    (1500, "0.12"),
+    (1800, "0.15"),
+    (2100, "0.12"),
+    (1950, "0.18"),
+    (2400, "0.15"),
+    (4600, "0.60"),
+    (3900, "0.50"),
+    (2200, "0.20"),
+    (2000, "0.15"),
+    (2300, "0.14"),
+    (2600, "0.17"),
+    (2250, "0.15"),
+    (2500, "0.13"),
 ];
 const SECONDS: u32 = 5;
 

@@ -13,6 +13,8 @@ const INTERVAL_MS = 1000;
 const INTERVAL_MAX_MS = 5000;
 /** Figures older than this are marked: an answer or two may be late on a busy machine. */
 const STALE_MS = 3500;
+/** The service is said to be away when it was asked so often in vain. */
+const SILENCES_TOLD = 2;
 
 const byId = (id) => document.getElementById(id);
 const chart = new Chart();
@@ -24,6 +26,7 @@ let figuresAt; // when the figures shown were answered, by this machine's monoto
 let uptime = 0;
 let isNew = true; // whether this process is one that was not asked before: the page's start, and the service's
 let trouble = ''; // what is wrong, for people
+let silences = 0; // asked for health in vain, so many times in a row
 let timer;
 let looking = false;
 
@@ -31,7 +34,11 @@ async function lookAtHealth() {
   let health;
   try {
     health = await json('health', [503]);
-  } catch {
+    silences = 0;
+  } catch (error) {
+    // One lost answer is the network's mood, and no news.
+    silences += 1;
+    if (silences < SILENCES_TOLD) throw error;
     health = { status: 'no answer' };
   }
   showHealth(health);

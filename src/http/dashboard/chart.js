@@ -189,10 +189,10 @@ function runs(columns) {
   return all.filter((run) => run.length > 0);
 }
 
-/** The next of 10, 20, 50, 100, … above. */
+/** The next round figure above, whose half is round as well. */
 function ceiling(most) {
   for (let size = 10; ; size *= 10) {
-    for (const top of [size, size * 2, size * 5]) if (most <= top) return top;
+    for (const part of [1, 2, 3, 4, 6, 8]) if (most <= part * size) return part * size;
   }
 }
 
