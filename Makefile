@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check flush-cost fanout-cost clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check flush-cost fanout-cost screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,10 @@ flush-cost: ## measure what one flush costs, in a release build
 fanout-cost: ## measure what the fan-out to Redis costs, in a release build
 	cargo build --release --locked --workspace
 	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/fanout-cost
+
+screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
+	cargo build --workspace --all-targets --locked
+	deploy/test-services.sh target/debug/screenshot .github/dashboard.png
 
 clean: ## remove all that was built
 	cargo clean

@@ -1,6 +1,7 @@
 //! The edge: the route table, what handlers share, and the layers around them.
 
 mod body;
+mod dashboard;
 pub mod docs;
 pub mod error;
 mod events;
@@ -126,7 +127,9 @@ impl AppState {
 /// Every route.
 pub fn routes(state: AppState) -> Router {
     Router::new()
-        .route("/", get(probe::alive))
+        .route("/", get(dashboard::root))
+        .route("/dashboard", get(dashboard::page))
+        .route("/dashboard/{file}", get(dashboard::file))
         .route("/publish", post(publish::publish))
         .route("/events", get(events::list))
         .route("/events/stream", get(stream::follow))

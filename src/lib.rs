@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | 5 | [`cli`] | the commands, a file for each, with a folder for what only it has; exit codes. `target.rs` (which service a command asks). `main.rs` only parses and dispatches |
 //! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop; `serve` and `demo` run it |
-//! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `docs.rs` (the OpenAPI document, made from the handlers, and Swagger UI), `listener.rs` (connections and their time-outs) |
+//! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `docs.rs` (the OpenAPI document, made from the handlers, and Swagger UI), `listener.rs` (connections and their time-outs), `dashboard.rs` (the built-in page, made of the plain files in its folder, that ask this service as any client does) |
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `events.rs` (pages and the stream), `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/doubt.rs` (what is known of a flush without an answer), `writer/culprits.rs` (what the store refuses of a request) |
@@ -106,6 +106,9 @@
 //!   commands, their answers), 0.7 and 2.9 µs of Redis's, and next to nothing of PostgreSQL's. 500 followers at full speed cost
 //!   publishing 8 %, for it comes first ([`follow`]).
 //! - The ledger is pruned by a task of its own, with or without Redis: every flush has a row in it.
+//! - The dashboard follows the stream only while few events come, and above that lists the newest once a second: 300 000
+//!   events at 9 000 a second took 9 s of the service's CPU with nobody looking, 11 s with five pages that sample, and 19 s with
+//!   five followers (a debug build on an embedded store).
 //! - A newer schema is accepted with a warning: migrations only add, so that an older replica can be rolled back to.
 
 pub mod cli;

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::docs::answers::{HealthAnswers, LiveAnswers, ReadyAnswers, RootAnswers};
+use super::docs::answers::{HealthAnswers, LiveAnswers, ReadyAnswers};
 use super::error::Failure;
 use super::{AppState, Phase};
 use crate::store::ErrorClass;
@@ -14,8 +14,7 @@ use crate::store::ErrorClass;
 /// A log that is unsettled for longer than this is worth a look: some transaction holds back every walk.
 const UNSETTLED_SECONDS_MAX: f64 = 10.0;
 
-/// Says that it is there; a browser (`Accept: text/html`) gets the dashboard
-#[utoipa::path(get, path = "/", tag = "observe", responses(RootAnswers))]
+/// Who we are.
 pub async fn alive() -> Json<Value> {
     Json(json!({ "service": "eventsieve", "status": "alive", "version": env!("CARGO_PKG_VERSION") }))
 }

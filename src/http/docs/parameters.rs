@@ -186,14 +186,29 @@ impl IntoParams for CacheParameters {
     }
 }
 
+/// Of `GET /dashboard/{file}`.
+pub struct DashboardFileParameters;
+
+impl IntoParams for DashboardFileParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut parameters = vec![file("style.css")];
+        parameters.extend(CacheParameters::into_params(|| None));
+        parameters
+    }
+}
+
 /// Of `GET /docs/{file}`.
 pub struct FileParameters;
 
 impl IntoParams for FileParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let file = text().examples(["index.css"]);
-        let mut file = parameter(ParameterIn::Path, "file", "A file of the page.", file);
-        file.required = Required::True;
-        vec![file]
+        vec![file("index.css")]
     }
+}
+
+fn file(example: &str) -> Parameter {
+    let name = text().examples([example]);
+    let mut file = parameter(ParameterIn::Path, "file", "A file of the page.", name);
+    file.required = Required::True;
+    file
 }
