@@ -16,10 +16,10 @@ up: ## start the whole system in containers: http://127.0.0.1:8080
 	docker compose up -d --build --remove-orphans
 
 down: ## stop the containers and remove them; the data stay
-	docker compose --profile test down --remove-orphans
+	docker compose --profile test --profile observability down --remove-orphans
 
 nuke: ## remove the containers and all their data
-	docker compose --profile test down -v --remove-orphans
+	docker compose --profile test --profile observability down -v --remove-orphans
 
 logs: ## follow the logs of the containers
 	docker compose logs -f

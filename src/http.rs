@@ -6,6 +6,8 @@ pub mod docs;
 pub mod error;
 mod events;
 pub mod listener;
+mod measure;
+mod metrics;
 mod prefer;
 mod probe;
 mod publish;
@@ -16,7 +18,7 @@ mod stream;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::sync::watch;
@@ -139,6 +141,7 @@ pub fn routes(state: AppState) -> Router {
         .route("/healthz", get(probe::healthz))
         .route("/livez", get(probe::livez))
         .route("/readyz", get(probe::readyz))
+        .route("/metrics", get(metrics::show))
         .route("/_flush", post(publish::flush))
         .route("/openapi.json", get(docs::openapi))
         .route("/docs", get(docs::enter))
@@ -148,5 +151,6 @@ pub fn routes(state: AppState) -> Router {
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| Failure::Internal.into_response()))
         .layer(from_fn(error::render))
+        .layer(from_fn_with_state(state.metrics.clone(), measure::measure))
         .with_state(state)
 }

@@ -13,24 +13,24 @@
 //! |---|---|---|
 //! | 5 | [`cli`] | the commands, a file for each, with a folder for what only it has; exit codes. `target.rs` (which service a command asks). `main.rs` only parses and dispatches |
 //! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop; `serve` and `demo` run it |
-//! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `docs.rs` (the OpenAPI document, made from the handlers, and Swagger UI), `listener.rs` (connections and their time-outs), `dashboard.rs` (the built-in page, made of the plain files in its folder, that ask this service as any client does) |
+//! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `docs.rs` (the OpenAPI document, made from the handlers, and Swagger UI), `listener.rs` (connections and their time-outs), `dashboard.rs` (the built-in page, made of the plain files in its folder, that ask this service as any client does), `measure.rs` (requests, counted and timed) |
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `events.rs` (pages and the stream), `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
 //! | 2 | [`ingest`] | the way of an event from a request to its commit: `budget.rs`, `queue.rs`, `seat.rs` (who may still take events back), `writer.rs` (group commit, retries, verdicts), `writer/doubt.rs` (what is known of a flush without an answer), `writer/culprits.rs` (what the store refuses of a request) |
-//! | 2 | [`outbox`] | the relay: publishes what was committed (`publish.rs`), and repairs what was not published (`repair.rs`); `ledger.rs` keeps the ledger small |
+//! | 2 | [`outbox`] | the relay: publishes what was committed (`publish.rs`), and repairs what was not published (`repair.rs`); `ledger.rs` keeps the ledger small; `level.rs` looks how much is owed |
 //! | 2 | [`follow`] | the fan-out inside the process: the watcher of the settled edge, the shared tail (`tail.rs`), followers |
 //! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); `outbox.rs` (what is owed to the fan-out); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, the outbox, pruning, verifying, the error table (and SQLite's schema); `conformance.rs`, the promises as tests on both; `backoff.rs` |
 //! | 1 | [`fanout`] | the contract of a fan-out; `redis.rs` (channels and stream); `handover.rs` (where writers leave what the relay takes) |
 //! | 1 | [`telemetry`] | logs |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
 //! | 0 | [`config`] | flags and environment |
-//! | 0 | [`metrics`] | what this process counts in memory: a field for each series, `history.rs` (what happened in each of the last seconds) |
+//! | 0 | [`metrics`] | what this process counts in memory: a field for each series, its doc comment the help text; `series.rs` (how they are made), `label.rs` (what labels may say), `history.rs` (what happened in each of the last seconds), `process.rs` (what the system says of the process) |
 //!
 //! Outside `src`: `migrations` (the schema in both dialects, and for PostgreSQL the flush as a function; each says why),
 //! `integration-tests` (black box: the real binary, on a real PostgreSQL and on SQLite, a fault proxy; never this library; with `checks`, what
 //! the tester finds out about a deployment, `containers`, what the deployment is put through, and `schemathesis`, which asks a service
 //! whatever its OpenAPI document allows and forbids), `docker-compose.yml` (the whole system), and in `deploy` the
-//! image, the replicas with their balancer, and `test-services.sh` (a throwaway PostgreSQL and Redis for tests).
+//! image, the replicas with their balancer, a Prometheus with its rules, and `test-services.sh` (a throwaway PostgreSQL and Redis for tests).
 //!
 //! # The walk of one event
 //!
@@ -148,7 +148,9 @@ mod tests {
     ];
 
     /// Who may name a library or a module of `std`: rooms, or a file of one with its folder.
-    const TENANTS: [(&str, &[&str]); 6] = [
+    const TENANTS: [(&str, &[&str]); 8] = [
+        ("prometheus::", &["metrics"]),
+        ("procfs::", &["metrics"]),
         ("sqlx::", &["store"]),
         ("rusqlite::", &["store"]),
         ("axum::", &["http"]),

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use super::docs::answers::{DashboardAnswers, DashboardFileAnswers, RootAnswers};
+use super::docs::answers::pages::{DashboardAnswers, DashboardFileAnswers, RootAnswers};
 use super::docs::parameters::{CacheParameters, DashboardFileParameters};
 use super::error::Failure;
 use super::probe;

@@ -14,10 +14,10 @@ use utoipa::openapi::{RefOr, Type};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
-use self::answers::{DocumentAnswers, EnterAnswers, FileAnswers, PageAnswers};
+use self::answers::pages::{DocumentAnswers, EnterAnswers, FileAnswers, PageAnswers};
 use self::parameters::FileParameters;
 use super::error::Failure;
-use super::{dashboard, events, probe, publish, stats, stream};
+use super::{dashboard, events, metrics, probe, publish, stats, stream};
 use crate::event;
 use crate::store::Counts;
 
@@ -49,6 +49,7 @@ const DOCUMENT: &str = "../openapi.json";
         stream::follow,
         stats::show,
         stats::history,
+        metrics::show,
         dashboard::root,
         dashboard::page,
         dashboard::file,
@@ -81,12 +82,12 @@ const DOCUMENT: &str = "../openapi.json";
         schemas::Page,
         schemas::Problem,
         schemas::Faults,
-        schemas::Alive,
-        schemas::Probe,
-        schemas::Health,
-        schemas::Figures,
-        schemas::Stats,
-        schemas::History,
+        schemas::observe::Alive,
+        schemas::observe::Probe,
+        schemas::observe::Health,
+        schemas::observe::Figures,
+        schemas::observe::Stats,
+        schemas::observe::History,
     )),
     modifiers(&Shared)
 )]

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::docs::answers::{HealthAnswers, LiveAnswers, ReadyAnswers};
+use super::docs::answers::observe::{HealthAnswers, LiveAnswers, ReadyAnswers};
 use super::error::Failure;
 use super::{AppState, Phase};
 use crate::store::ErrorClass;

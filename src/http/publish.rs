@@ -1,7 +1,6 @@
 //! `POST /publish` and `POST /_flush`: parse, submit, render.
 
 use std::borrow::Cow;
-use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -25,6 +24,7 @@ use crate::event::{
     parse_json, parse_lines,
 };
 use crate::ingest::{Handling, Reservation, Submission, SubmitError, Verdict};
+use crate::metrics::Fate;
 
 /// What an event takes beside its text is within what the configuration reckons with.
 const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
@@ -59,11 +59,11 @@ pub async fn publish(State(state): State<AppState>, headers: HeaderMap, mut body
     let parse = if form == Form::Json { parse_json } else { parse_lines };
     let mut parsed = parse(&bytes, state.limits.events_max).map_err(Failure::Invalid)?;
     drop(bytes);
-    state
-        .metrics
-        .rejected
-        .fetch_add(parsed.rejected.len() as u64, Ordering::Relaxed);
     let is_valid = parsed.rejected.is_empty();
+    if !is_valid {
+        let rejected = state.metrics.events_of(Fate::Rejected);
+        rejected.inc_by(parsed.rejected.len() as u64);
+    }
     if !is_valid && (preferences.handling == Handling::Strict || parsed.events.is_empty()) {
         return Err(Failure::Invalid(parsed.into_faults()));
     }
@@ -98,6 +98,8 @@ async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<
     state.check_started()?;
     let form = body::form(headers)?;
     let (bytes, reservation) = body::read(headers, body, &state.limits, state.ingest.bytes()).await?;
+    state.metrics.http_bodies.inc();
+    state.metrics.http_body_bytes.inc_by(bytes.len() as u64);
     Ok((form, bytes, reservation))
 }
 

@@ -1,6 +1,5 @@
 //! `GET /stats`: the store's counters and this process's figures. `GET /stats/history`: this process's last seconds.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -10,11 +9,12 @@ use futures_util::future::{BoxFuture, Shared};
 use serde_json::{Map, Value, json};
 
 use super::AppState;
-use super::docs::answers::{HistoryAnswers, StatsAnswers};
+use super::docs::answers::observe::{HistoryAnswers, StatsAnswers};
 use super::docs::parameters::{HistoryParameters, StatsParameters};
 use super::error::Failure;
 use super::events::parameters::Parameters;
 use crate::event::Timestamp;
+use crate::metrics::Fate;
 use crate::metrics::history::{SECONDS_MAX, Second};
 use crate::store::{Counts, Store, StoreError, StoreStats};
 
@@ -72,7 +72,9 @@ fn counts(counts: &Counts) -> Value {
 
 fn figures(state: &AppState, stats: &StoreStats) -> Value {
     let metrics = &state.metrics;
-    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let events = |fate| metrics.events_of(fate).get();
+    let unique_here = events(Fate::Stored);
+    let dropped_here = events(Fate::Duplicate) + events(Fate::Conflict);
     let uptime = hundredths(metrics.started().elapsed().as_secs_f64());
     let (p50, p99) = metrics.commit_latency();
     let milliseconds = |time: std::time::Duration| hundredths(time.as_secs_f64() * 1e3);
@@ -95,10 +97,10 @@ fn figures(state: &AppState, stats: &StoreStats) -> Value {
         "uptime": uptime,
         "uptime_seconds": uptime,
         "uptime_stats": {
-            "received": load(&metrics.received),
-            "unique_processed": load(&metrics.unique_processed),
-            "duplicate_dropped": load(&metrics.duplicate_dropped),
-            "rejected": load(&metrics.rejected),
+            "received": unique_here + dropped_here,
+            "unique_processed": unique_here,
+            "duplicate_dropped": dropped_here,
+            "rejected": events(Fate::Rejected),
         },
         "database_total_rows": unique_processed - pruned,
         "performance": {

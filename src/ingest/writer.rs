@@ -16,6 +16,7 @@ use super::seat::{Answer, Seat, Taken, Work};
 use super::{Shared, SubmitError, Verdict};
 use crate::event::StoredEvent;
 use crate::fanout::Committed;
+use crate::metrics::Commit;
 use crate::store::backoff::Backoff;
 use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Lease, Outcome, Place, Store, StoreError};
 
@@ -186,6 +187,14 @@ impl Writer {
     /// One flush: attempts under one id until it is known to have been committed, or known not to have been, or given up. Also
     /// answers under which lease, and since when.
     async fn append(&mut self, batch: &Batch, group: &[Seated]) -> Result<(Appended, Leased), Failure> {
+        let ended = self.see_through(batch, group).await;
+        if let Err(failure) = &ended {
+            self.shared.metrics.flushes_of(failure.end()).inc();
+        }
+        ended
+    }
+
+    async fn see_through(&mut self, batch: &Batch, group: &[Seated]) -> Result<(Appended, Leased), Failure> {
         let lease = self.shared.handover.debt().map(|debt| Lease {
             owner: debt.owner,
             length: debt.lease,
@@ -202,22 +211,20 @@ impl Writer {
         let mut doubt = Doubt::default();
         loop {
             let begun = Instant::now();
+            self.shared.metrics.flush_attempts.inc();
             match self.attempt(&flush).await {
                 Ok(appended) => {
-                    let unique = appended
-                        .outcomes
-                        .iter()
-                        .filter(|outcome| matches!(outcome, Outcome::Stored(_)))
-                        .count();
-                    self.shared
-                        .metrics
-                        .record_commit(batch.len() as u64, unique as u64, begun.elapsed());
+                    let commit = commit_of(batch, &appended, begun.elapsed());
+                    self.shared.metrics.record_commit(commit);
                     self.shared.set_trouble(None);
                     self.backoff.reset();
                     return Ok((appended, leased));
                 }
                 // A refusal settles a doubt, too: had the first attempt committed, this one had met its ledger row.
-                Err(error) if error.class == ErrorClass::Data => return Err(Failure::Refused),
+                Err(error) if error.class == ErrorClass::Data => {
+                    self.shared.metrics.count_store_error(error.class.as_str());
+                    return Err(Failure::Refused);
+                }
                 Err(error) => {
                     self.report(&error);
                     doubt.note(error.class);
@@ -300,6 +307,7 @@ impl Writer {
 
     fn report(&self, error: &StoreError) {
         self.shared.set_trouble(Some(error.class));
+        self.shared.metrics.count_store_error(error.class.as_str());
         if error.class.breaks_connection() {
             self.shared.breaks.fetch_add(1, Ordering::Relaxed);
         }
@@ -351,6 +359,28 @@ impl Work {
 fn put_back((seat, work): Seated) -> Arc<Seat> {
     seat.put_back(work);
     seat
+}
+
+/// How many events of each verdict a flush had. The first copy of a row that was stored is the stored one.
+fn commit_of(batch: &Batch, appended: &Appended, latency: Duration) -> Commit {
+    let mut commit = Commit {
+        stored: 0,
+        duplicates: 0,
+        conflicts: 0,
+        latency,
+    };
+    for (row, outcome) in batch.rows().iter().zip(&appended.outcomes) {
+        let copies = u64::from(row.copies);
+        match outcome {
+            Outcome::Stored(_) => {
+                commit.stored += 1;
+                commit.duplicates += copies - 1;
+            }
+            Outcome::Duplicate(_) => commit.duplicates += copies,
+            Outcome::Conflict(_) => commit.conflicts += copies,
+        }
+    }
+    commit
 }
 
 /// The verdict of each event, in the order of their arrival.

@@ -47,6 +47,11 @@ impl Clock {
         self.started
     }
 
+    /// The wall clock at that moment, since 1970.
+    pub(super) fn wall(&self) -> Duration {
+        self.wall
+    }
+
     /// The number of the second that is under way.
     pub(super) fn second(&self) -> u64 {
         let into_its_second = Duration::from_nanos(self.wall.subsec_nanos().into());
@@ -73,14 +78,16 @@ struct Slot {
     unique: u64,
 }
 
-impl History {
-    pub(super) fn new() -> Self {
+impl Default for History {
+    fn default() -> Self {
         Self {
             slots: vec![Slot::default(); SLOTS].into(),
             now: 0,
         }
     }
+}
 
+impl History {
     /// Adds events to the second `now`.
     pub(super) fn add(&mut self, now: u64, received: u64, unique: u64) {
         self.turn_to(now);
@@ -142,7 +149,7 @@ mod tests {
 
     #[test]
     fn seconds_that_are_over_are_told_also_those_without_events() {
-        let mut history = History::new();
+        let mut history = History::default();
         history.add(0, 5, 3);
         history.add(2, 1, 1);
         history.add(2, 2, 0);
@@ -153,12 +160,12 @@ mod tests {
 
     #[test]
     fn a_young_process_has_nothing_to_tell() {
-        assert_eq!(figures(&mut History::new(), 0, 900), []);
+        assert_eq!(figures(&mut History::default(), 0, 900), []);
     }
 
     #[test]
     fn what_is_older_than_a_quarter_of_an_hour_is_forgotten() {
-        let mut history = History::new();
+        let mut history = History::default();
         history.add(10, 7, 7);
         assert_eq!(figures(&mut history, 910, 5000)[0], (10, 7, 7));
         let later = figures(&mut history, 911, 5000);
@@ -169,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_commit_that_was_overtaken_is_not_lost() {
-        let mut history = History::new();
+        let mut history = History::default();
         history.add(4, 1, 1);
         history.add(3, 2, 2);
         assert_eq!(figures(&mut history, 5, 2), [(3, 0, 0), (4, 3, 3)]);

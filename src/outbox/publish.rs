@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::{Relay, Stopped};
 use crate::event::StoredEvent;
 use crate::fanout::{Committed, FanoutError, Trouble};
+use crate::metrics::Way;
 use crate::store::Refused;
 
 /// How many bytes of payload are read back, and go into one pipeline, at a time.
@@ -44,7 +45,7 @@ impl Relay {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (portion, left) = rest.split_at(count);
-            self.publish(portion).await?;
+            self.publish(portion, Way::Fast).await?;
             rest = left;
             if !rest.is_empty() {
                 self.reached = portion.last().map(|event| event.cursor);
@@ -53,12 +54,15 @@ impl Relay {
         Ok(true)
     }
 
-    /// Publishes events, and parks those that the fan-out refuses for themselves.
-    pub(super) async fn publish(&mut self, events: &[StoredEvent]) -> Result<(), Stopped> {
+    /// Publishes events, and parks those that the fan-out refuses for themselves. They are counted by the `way` that they came.
+    pub(super) async fn publish(&mut self, events: &[StoredEvent], way: Way) -> Result<(), Stopped> {
         if events.is_empty() {
             return Ok(());
         }
-        let refused = match self.fanout.publish(events).await {
+        let begun = Instant::now();
+        let answer = self.fanout.publish(events).await;
+        self.metrics.fanout_duration.observe(begun.elapsed().as_secs_f64());
+        let refused: Vec<Refused> = match answer {
             Ok(refusals) => refusals
                 .into_iter()
                 .map(|refusal| Refused {
@@ -70,8 +74,11 @@ impl Relay {
             Err(error) => return Err(error.into()),
         };
         self.answered_at = Instant::now();
+        let taken = events.len() - refused.len();
+        self.metrics.published_on(way).inc_by(taken as u64);
         if !refused.is_empty() {
             self.store.park(&refused).await?;
+            self.metrics.fanout_parked.inc_by(refused.len() as u64);
             for Refused { cursor, reason } in &refused {
                 tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
             }

@@ -1,6 +1,9 @@
 //! What each route answers. Failures are described by [`Failure`] itself: an answer for each status, an example for each
 //! reason.
 
+pub mod observe;
+pub mod pages;
+
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,9 +16,7 @@ use utoipa::openapi::schema::{Object, Schema};
 use utoipa::openapi::{Array, Content, OneOf, Ref, RefOr, Type};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::schemas::{
-    Accepted, Alive, Faults, Flushed, Health, History, Lines, Page, Probe, Problem, Stats, StreamEvent,
-};
+use super::schemas::{Accepted, Faults, Flushed, Lines, Page, Problem, StreamEvent};
 use crate::event::{Breach, Fault, FaultKind, Loc, StoredEvent};
 use crate::http::error::Failure;
 use crate::http::publish::Processed;
@@ -26,7 +27,6 @@ type Answers = BTreeMap<String, RefOr<Response>>;
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
-const HTML: &str = "text/html";
 
 /// The id of the request in the examples.
 const EXAMPLE_ID: HeaderValue = HeaderValue::from_static("6f0d2e7c-3c1b-4f7e-9a55-0d3a4be1f6c2");
@@ -301,189 +301,5 @@ impl IntoResponses for StreamAnswers {
             .description("Server-Sent Events, without an end: `id` is the cursor, `data` the event as in `/events`. A comment every 15 seconds.")
             .content("text/event-stream", content(reference::<StreamEvent>(), [("event", Value::from(frame))]));
         with(failures(reasons), [("200", stream)])
-    }
-}
-
-/// Of `GET /stats`.
-pub struct StatsAnswers;
-
-impl IntoResponses for StatsAnswers {
-    fn responses() -> Answers {
-        let counts = json!({ "received": 4, "unique_processed": 2, "duplicate_dropped": 2, "conflicts": 1 });
-        let figures = json!({
-            "received": 20000, "unique_processed": 14000, "duplicate_dropped": 6000, "conflicts": 0,
-            "topics": { "order.created": 7000, "user.login": 7000 }, "topic_count": 2,
-            "uptime": 123.45, "uptime_seconds": 123.45,
-            "uptime_stats": { "received": 20000, "unique_processed": 14000, "duplicate_dropped": 6000, "rejected": 0 },
-            "database_total_rows": 14000,
-            "performance": { "events_per_second": 0.0, "commit_latency_ms": { "p50": 1.5, "p99": 6.0 }, "duplicate_rate": 0.3 },
-            "queue": { "events": 0, "capacity": 100_000 },
-            "outbox": { "batches": 0, "oldest_seconds": 0.0, "parked": 0 },
-            "log": { "unsettled_seconds": 0.0 }, "store": "postgres", "fanout": "redis"
-        });
-        let found = of::<Stats>("The figures.", [("all", figures), ("topic", counts)]);
-        with(failures(read_failures()), [("200", found)])
-    }
-}
-
-/// Of `GET /stats/history`.
-pub struct HistoryAnswers;
-
-impl IntoResponses for HistoryAnswers {
-    fn responses() -> Answers {
-        let loc = [Loc::Name("query"), Loc::Name("window")];
-        let form = "Input should be a length of time such as 60s or 5m";
-        let failures = failures([invalid(FaultKind::StringPatternMismatch, form, &loc)]);
-        let point =
-            json!({ "at": "2025-10-24T10:30:00Z", "received": 3, "unique_processed": 2, "duplicate_dropped": 1 });
-        let example = json!({ "interval_seconds": 1, "points": [point] });
-        let found = of::<History>("The last 15 minutes of this process.", [("history", example)]);
-        with(failures, [("200", found)])
-    }
-}
-
-/// Of `GET /`.
-pub struct RootAnswers;
-
-impl IntoResponses for RootAnswers {
-    fn responses() -> Answers {
-        let alive = json!({ "service": "eventsieve", "status": "alive", "version": env!("CARGO_PKG_VERSION") });
-        let answer = of::<Alive>("It is there.", [("alive", alive)]).content(HTML, content(text(), []));
-        with_not_modified(with(Answers::new(), [("200", answer)]))
-    }
-}
-
-/// The same for a browser that may have the page or file already.
-fn with_not_modified(answers: Answers) -> Answers {
-    let unchanged = Response::builder().description("With `If-None-Match`: the browser's copy is still good.");
-    with(answers, [("304", unchanged)])
-}
-
-/// Of `GET /health` and `/healthz`.
-pub struct HealthAnswers;
-
-impl IntoResponses for HealthAnswers {
-    fn responses() -> Answers {
-        let health = |status, store, fanout| json!({ "status": status, "store": store, "fanout": fanout });
-        let up = json!({ "kind": "redis", "status": "up" });
-        let store = json!({ "kind": "postgres", "status": "up", "unsettled_seconds": 0.0 });
-        let down = json!({ "kind": "postgres", "status": "down", "unsettled_seconds": 0.0, "reason": "The store cannot be reached." });
-        let aside = json!({ "kind": "redis", "status": "down", "reason": "Redis cannot be reached." });
-        let well = [
-            ("healthy", health("healthy", store.clone(), up.clone())),
-            ("degraded", health("degraded", store, aside)),
-        ];
-        let unhealthy = of::<Health>(
-            "Publishing cannot succeed: the store is down.",
-            [("unhealthy", health("unhealthy", down, up))],
-        );
-        let answers = [
-            ("200", of::<Health>("Publishing can succeed.", well)),
-            ("503", unhealthy.header("retry-after", retry_after())),
-        ];
-        with(Answers::new(), answers)
-    }
-}
-
-/// Of `GET /livez`.
-pub struct LiveAnswers;
-
-impl IntoResponses for LiveAnswers {
-    fn responses() -> Answers {
-        let alive = of::<Probe>("The process runs.", [("alive", json!({ "status": "alive" }))]);
-        with(Answers::new(), [("200", alive)])
-    }
-}
-
-/// Of `GET /readyz`.
-pub struct ReadyAnswers;
-
-impl IntoResponses for ReadyAnswers {
-    fn responses() -> Answers {
-        let ready = of::<Probe>("Publishing can succeed.", [("ready", json!({ "status": "ready" }))]);
-        let failures = failures([("starting", Failure::STARTING), ("unreachable", Failure::UNREACHABLE)]);
-        with(failures, [("200", ready)])
-    }
-}
-
-/// Of `GET /metrics`.
-pub struct MetricsAnswers;
-
-impl IntoResponses for MetricsAnswers {
-    fn responses() -> Answers {
-        let example = "# TYPE eventsieve_events_total counter\neventsieve_events_total{verdict=\"stored\"} 14000\n";
-        let metrics = Response::builder()
-            .description("What this process counts, in Prometheus' text format.")
-            .content("text/plain", content(text(), [("metrics", Value::from(example))]));
-        with(Answers::new(), [("200", metrics)])
-    }
-}
-
-/// Of a page for people.
-pub struct PageAnswers;
-
-impl IntoResponses for PageAnswers {
-    fn responses() -> Answers {
-        let page = Response::builder()
-            .description("The page.")
-            .content(HTML, content(text(), []));
-        with(Answers::new(), [("200", page)])
-    }
-}
-
-/// Of `GET /dashboard`.
-pub struct DashboardAnswers;
-
-impl IntoResponses for DashboardAnswers {
-    fn responses() -> Answers {
-        with_not_modified(PageAnswers::responses())
-    }
-}
-
-/// Of `GET /dashboard/{file}`.
-pub struct DashboardFileAnswers;
-
-impl IntoResponses for DashboardFileAnswers {
-    fn responses() -> Answers {
-        with_not_modified(FileAnswers::responses())
-    }
-}
-
-/// Of `GET /docs`.
-pub struct EnterAnswers;
-
-impl IntoResponses for EnterAnswers {
-    fn responses() -> Answers {
-        let elsewhere = Response::builder()
-            .description("The page is at `/docs/`.")
-            .header("location", header("Relative to this one.", text()));
-        with(Answers::new(), [("308", elsewhere)])
-    }
-}
-
-/// Of `GET /docs/{file}`.
-pub struct FileAnswers;
-
-impl IntoResponses for FileAnswers {
-    fn responses() -> Answers {
-        let file = ["text/css", "text/javascript", "text/html", "image/png", "image/svg+xml"]
-            .into_iter()
-            .fold(Response::builder().description("The file."), |file, media_type| {
-                file.content(media_type, content(text(), []))
-            });
-        with(failures([("not_found", Failure::NotFound)]), [("200", file)])
-    }
-}
-
-/// Of `GET /openapi.json`.
-pub struct DocumentAnswers;
-
-impl IntoResponses for DocumentAnswers {
-    fn responses() -> Answers {
-        let object = Object::builder().schema_type(Type::Object);
-        let document = Response::builder()
-            .description("OpenAPI 3.1.")
-            .content(JSON, content(object, []));
-        with(Answers::new(), [("200", document)])
     }
 }
