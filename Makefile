@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test test lint fmt doc deny advisories check flush-cost fanout-cost clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check flush-cost fanout-cost screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,10 +16,10 @@ up: ## start the whole system in containers: http://127.0.0.1:8080
 	docker compose up -d --build --remove-orphans
 
 down: ## stop the containers and remove them; the data stay
-	docker compose --profile test down --remove-orphans
+	docker compose --profile test --profile observability down --remove-orphans
 
 nuke: ## remove the containers and all their data
-	docker compose --profile test down -v --remove-orphans
+	docker compose --profile test --profile observability down -v --remove-orphans
 
 logs: ## follow the logs of the containers
 	docker compose logs -f
@@ -32,6 +32,12 @@ compose-test: ## build the images, and test the deployment: faults between hosts
 	docker compose --profile test build
 	cargo build --workspace --all-targets --locked
 	target/debug/compose-test $(ARGS)
+
+# Before the build, so that what cannot be installed is told of at once.
+schemathesis: ## compare the service's answers with its OpenAPI document, by requests made from it; needs Python and PyPI
+	integration-tests/schemathesis/install
+	cargo build --workspace --all-targets --locked
+	deploy/test-services.sh target/debug/schemathesis $(ARGS)
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.
@@ -61,13 +67,14 @@ advisories: ## check the libraries against the list of known faults
 	cargo deny --locked check advisories
 
 # In the order given: make stops at the first that fails, and the summary of the tests comes last.
-check: ## all that CI runs: lint, deny, doc, compose-test, test; WITHOUT_CONTAINERS=1 leaves out compose-test
+check: ## all that CI runs: lint, deny, doc, compose-test, schemathesis, test; WITHOUT_CONTAINERS=1 leaves out compose-test
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory doc
 ifneq ($(WITHOUT_CONTAINERS),1)
 	$(MAKE) --no-print-directory compose-test
 endif
+	$(MAKE) --no-print-directory schemathesis
 	$(MAKE) --no-print-directory test
 
 flush-cost: ## measure what one flush costs, in a release build
@@ -76,6 +83,10 @@ flush-cost: ## measure what one flush costs, in a release build
 fanout-cost: ## measure what the fan-out to Redis costs, in a release build
 	cargo build --release --locked --workspace
 	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/fanout-cost
+
+screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
+	cargo build --workspace --all-targets --locked
+	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/screenshot .github/dashboard.png
 
 clean: ## remove all that was built
 	cargo clean

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod healthcheck;
 pub mod man;
 pub mod migrate;
+pub mod openapi;
 pub mod outbox;
 pub mod prune;
 pub mod publish;
@@ -47,6 +48,7 @@ enum Command {
     Migrate(migrate::Args),
     Prune(prune::Args),
     Healthcheck(healthcheck::Args),
+    Openapi(openapi::Args),
     #[command(hide = true)]
     Completions(completions::Args),
     #[command(hide = true)]
@@ -89,6 +91,7 @@ impl Cli {
             Command::Migrate(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
+            Command::Openapi(args) => args.run(),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),
         }

@@ -3,6 +3,7 @@
 
 mod fanout;
 mod store;
+mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,9 +14,11 @@ use clap::{Args, Command, FromArgMatches};
 use self::fanout::FanoutOptions;
 pub use self::fanout::{ChannelOptions, FanoutConfig, RedisConfig, RedisOptions, RedisUrl};
 pub use self::store::{DatabaseUrl, StoreOptions};
+pub use self::trace::TraceConfig;
+use self::trace::TraceOptions;
 
 /// Variables that have no flag, and what they mean.
-pub const VARIABLES: [(&str, &str); 5] = [
+pub const VARIABLES: [(&str, &str); 8] = [
     (
         "DATABASE_URL_FILE",
         "A file that holds the store's URL, where DATABASE_URL is not set",
@@ -35,6 +38,18 @@ pub const VARIABLES: [(&str, &str); 5] = [
     (
         "LOG_FORMAT",
         "`text` or `json`; without it `text` on a terminal, else `json`",
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "Headers for the collector, such as a key: `NAME=VALUE,…`. They are never logged",
+    ),
+    (
+        "OTEL_TRACES_SAMPLER",
+        "Which requests are traced: `parentbased_always_on` (the default), `parentbased_traceidratio` with the part in `OTEL_TRACES_SAMPLER_ARG`, and the others of the OpenTelemetry SDK",
+    ),
+    (
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "What the spans say of this process: `KEY=VALUE,…`",
     ),
 ];
 
@@ -56,6 +71,8 @@ pub struct ServeOptions {
     fanout: FanoutOptions,
     #[command(flatten)]
     life: LifeOptions,
+    #[command(flatten)]
+    trace: TraceOptions,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -149,6 +166,8 @@ pub struct Config {
     pub fanout: FanoutConfig,
     /// Start and stop.
     pub life: LifeConfig,
+    /// Where traces go; `None`: nothing is traced.
+    pub trace: Option<TraceConfig>,
 }
 
 /// The edge: where to listen, and the limits of a connection and of a request.
@@ -237,6 +256,7 @@ impl ServeOptions {
             grace_period: problems.time("EVENTSIEVE_GRACE_PERIOD", &life.grace_period),
             migrates: !life.no_migrate,
         };
+        let trace = self.trace.check(&mut problems);
         problems.relations(&http, &ingest, &life);
         match database_url {
             Ok(database_url) => problems.or(Config {
@@ -245,6 +265,7 @@ impl ServeOptions {
                 ingest,
                 fanout,
                 life,
+                trace,
             }),
             Err(()) => Err(ConfigError(problems.0)),
         }

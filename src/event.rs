@@ -16,6 +16,7 @@ mod name;
 mod parsed;
 mod payload;
 mod timestamp;
+mod trace;
 
 use std::io::Write;
 
@@ -28,6 +29,7 @@ pub use name::{EventId, NAME_BYTES_MAX, Source, Topic};
 pub use parsed::{Parsed, Rejected, Shape};
 pub use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
 pub use timestamp::Timestamp;
+pub use trace::Trace;
 
 /// What a client publishes. Its identity is `(topic, event_id)`, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,6 +55,8 @@ pub struct StoredEvent {
     pub received_at: Timestamp,
     /// Its place in the log.
     pub cursor: Cursor,
+    /// The trace of the request that it came with, as long as the process remembers it: no store keeps it.
+    pub trace: Option<Trace>,
 }
 
 /// How a payload is written.
@@ -65,7 +69,8 @@ pub enum Form {
 }
 
 impl StoredEvent {
-    /// Appends the event to `out` as the JSON object that every reader gets, its payload in the given form.
+    /// Appends the event to `out` as the JSON object that every reader gets, its payload in the given form. With a trace, the
+    /// object ends with a member `traceparent`.
     pub fn write_json(&self, out: &mut Vec<u8>, form: Form) {
         let event = &self.event;
         write_member(out, "{\"topic\":", event.topic.as_str());
@@ -79,6 +84,9 @@ impl StoredEvent {
         }
         write_member(out, ",\"received_at\":", &self.received_at);
         write_member(out, ",\"cursor\":", &self.cursor);
+        if let Some(trace) = &self.trace {
+            write_member(out, ",\"traceparent\":", trace.as_str());
+        }
         out.push(b'}');
     }
 }
@@ -103,6 +111,7 @@ mod tests {
             },
             received_at: Timestamp::parse("2025-10-24 12:30:01+02:00").unwrap(),
             cursor: Cursor::new(255, 16),
+            trace: None,
         }
     }
 
@@ -124,5 +133,19 @@ mod tests {
         let event = stored("{\"b\": 9007199254740993,\r\n\"a\":1.0}");
         assert_eq!(json(&event, Form::AsSent), expected);
         assert_eq!(json(&event, Form::OneLine), expected.replace("\r\n", "  "));
+    }
+
+    #[test]
+    fn an_event_of_a_traced_request_ends_with_its_traceparent_and_is_else_the_same() {
+        let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let untraced = stored("{}");
+        let traced = StoredEvent {
+            trace: Some(Trace::new(traceparent)),
+            ..untraced.clone()
+        };
+        let expected =
+            json(&untraced, Form::AsSent).replace("0010\"}", &format!("0010\",\"traceparent\":\"{traceparent}\"}}"));
+        assert_eq!(json(&traced, Form::AsSent), expected);
+        assert!(expected.contains(traceparent));
     }
 }

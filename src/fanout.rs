@@ -68,6 +68,29 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// All of them.
+    pub const ALL: [Trouble; 6] = [
+        Trouble::Unreachable,
+        Trouble::Starting,
+        Trouble::ReadOnly,
+        Trouble::Full,
+        Trouble::Forbidden,
+        Trouble::Odd,
+    ];
+
+    /// The name that metrics bear.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Trouble::Unreachable => "unreachable",
+            Trouble::Starting => "starting",
+            Trouble::ReadOnly => "read_only",
+            Trouble::Full => "full",
+            Trouble::Forbidden => "forbidden",
+            Trouble::Odd => "odd",
+        }
+    }
+
     /// What `/health` says of it: one sentence without names of hosts.
     #[must_use]
     pub fn sentence(self) -> &'static str {

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::tail::{Look, Tail, frames};
 use crate::event::{Cursor, Topic};
 use crate::fanout::Handover;
+use crate::metrics::Metrics;
 use crate::store::backoff::Backoff;
 use crate::store::{Filter, Page, Store, StoreError, Walk};
 
@@ -65,6 +66,7 @@ struct Shared {
     is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// Says that somebody follows, to the watcher.
     arrived: tokio::sync::Notify,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
 
@@ -78,6 +80,8 @@ pub struct Settings {
     pub followers_max: usize,
     /// Tells whether requests wait for a writer.
     pub is_busy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The figures of this process.
+    pub metrics: Arc<Metrics>,
     /// Ends all followers.
     pub stop: CancellationToken,
 }
@@ -96,6 +100,7 @@ impl Live {
             handover,
             followers_max,
             is_busy,
+            metrics,
             stop,
         } = settings;
         let places_max = followers_max.min(Semaphore::MAX_PERMITS);
@@ -108,6 +113,7 @@ impl Live {
             places_max,
             is_busy,
             arrived: tokio::sync::Notify::new(),
+            metrics,
             stop,
         }))
     }
@@ -116,6 +122,12 @@ impl Live {
     #[must_use]
     pub fn followers(&self) -> usize {
         self.0.places_max - self.0.places.available_permits()
+    }
+
+    /// How many may follow.
+    #[must_use]
+    pub fn followers_max(&self) -> usize {
+        self.0.places_max
     }
 
     /// A place for one more follower.
@@ -301,7 +313,11 @@ impl Follower {
                 },
             };
             match frames {
-                Some(frames) if !frames.is_empty() => return Some(frames),
+                Some(frames) if frames.events > 0 => {
+                    shared.metrics.follower_events.inc_by(frames.events as u64);
+                    shared.metrics.follower_bytes.inc_by(frames.bytes.len() as u64);
+                    return Some(frames.bytes);
+                }
                 // Nothing of its topic there; there may be more.
                 Some(_) => {}
                 None => {
@@ -361,6 +377,7 @@ mod tests {
             handover: Arc::new(Handover::new(None)),
             followers_max: 100,
             is_busy: Box::new(move || is_busy.load(Ordering::Relaxed)),
+            metrics: Arc::default(),
             stop: CancellationToken::new(),
         });
         (live, busy)

@@ -1,9 +1,14 @@
 //! The edge: the route table, what handlers share, and the layers around them.
 
 mod body;
+mod dashboard;
+pub mod docs;
 pub mod error;
 mod events;
 pub mod listener;
+mod measure;
+mod metrics;
+mod observe;
 mod prefer;
 mod probe;
 mod publish;
@@ -14,7 +19,7 @@ mod stream;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::sync::watch;
@@ -116,9 +121,7 @@ impl AppState {
     /// Fails while the store was not opened yet: there is nothing to read or write.
     fn check_started(&self) -> Result<(), Failure> {
         match *self.phase.borrow() {
-            Phase::Starting => Err(Failure::Unavailable(
-                "The service is starting: the store is not open yet. Try again.",
-            )),
+            Phase::Starting => Err(Failure::STARTING),
             Phase::Serving | Phase::Draining => Ok(()),
         }
     }
@@ -127,19 +130,28 @@ impl AppState {
 /// Every route.
 pub fn routes(state: AppState) -> Router {
     Router::new()
-        .route("/", get(probe::alive))
+        .route("/", get(dashboard::root))
+        .route("/dashboard", get(dashboard::page))
+        .route("/dashboard/{file}", get(dashboard::file))
         .route("/publish", post(publish::publish))
         .route("/events", get(events::list))
         .route("/events/stream", get(stream::follow))
         .route("/stats", get(stats::show))
+        .route("/stats/history", get(stats::history))
         .route("/health", get(probe::health))
-        .route("/healthz", get(probe::health))
+        .route("/healthz", get(probe::healthz))
         .route("/livez", get(probe::livez))
         .route("/readyz", get(probe::readyz))
+        .route("/metrics", get(metrics::show))
         .route("/_flush", post(publish::flush))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::enter))
+        .route("/docs/", get(docs::page))
+        .route("/docs/{*file}", get(docs::asset))
         .fallback(async || Failure::NotFound)
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| Failure::Internal.into_response()))
-        .layer(from_fn(error::render))
+        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(state.metrics.clone(), measure::measure))
         .with_state(state)
 }

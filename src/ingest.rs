@@ -23,9 +23,9 @@ use self::queue::Queue;
 use self::seat::Taken;
 pub use self::writer::Writer;
 use crate::config::IngestConfig;
-use crate::event::Event;
+use crate::event::{Event, Trace};
 use crate::fanout::Handover;
-use crate::metrics::Metrics;
+use crate::metrics::{Fate, Metrics};
 use crate::store::{ErrorClass, Outcome, Place, Store};
 
 /// The handle by which events are submitted. Cheap to clone.
@@ -54,6 +54,8 @@ pub struct Submission {
     pub reservation: Reservation,
     /// What happens when the store refuses some of them.
     pub handling: Handling,
+    /// The trace of the request, if it is traced.
+    pub trace: Option<Trace>,
 }
 
 /// What happens to the rest of a request when the store refuses some of its events.
@@ -110,6 +112,9 @@ impl Ingest {
         metrics: Arc<Metrics>,
         handover: Arc<Handover>,
     ) -> (Self, Vec<Writer>) {
+        for class in ErrorClass::ALL {
+            metrics.store_errors.with_label_values(&[class.as_str()]);
+        }
         let writers = settings.writers.min(store.writers_max());
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.queue_events_max),
@@ -139,6 +144,12 @@ impl Ingest {
     /// # Errors
     /// [`SubmitError`]: whether nothing was stored, or what is unknown.
     pub async fn submit(&self, submission: Submission) -> Result<Vec<Verdict>, SubmitError> {
+        let events = submission.events.len();
+        let answer = self.submit_and_wait(submission).await;
+        answer.inspect_err(|error| self.shared.count_failed(error, events))
+    }
+
+    async fn submit_and_wait(&self, submission: Submission) -> Result<Vec<Verdict>, SubmitError> {
         let deadline = Instant::now() + self.shared.settings.request_deadline;
         let (seat, answer) = self.shared.queue.push(submission, Some(deadline))?;
         match tokio::time::timeout_at(deadline, answer).await {
@@ -162,7 +173,9 @@ impl Ingest {
     /// # Errors
     /// [`SubmitError::Full`] or [`SubmitError::Stopping`].
     pub fn submit_and_forget(&self, submission: Submission) -> Result<(), SubmitError> {
-        self.shared.queue.push(submission, None).map(drop)
+        let events = submission.events.len();
+        let pushed = self.shared.queue.push(submission, None).map(drop);
+        pushed.inspect_err(|error| self.shared.count_failed(error, events))
     }
 
     /// Waits until all that was accepted before the call is committed, and published or left to the outbox, for no longer than
@@ -226,6 +239,16 @@ impl Ingest {
 }
 
 impl Shared {
+    /// Counts the events of a request that is answered with this error. What the store refused was counted when it did.
+    fn count_failed(&self, error: &SubmitError, events: usize) {
+        let fate = match error {
+            SubmitError::Full | SubmitError::Stopping | SubmitError::TooLate => Fate::Refused,
+            SubmitError::Unknown => Fate::Unknown,
+            SubmitError::Refused(_) => return,
+        };
+        self.metrics.events_of(fate).inc_by(events as u64);
+    }
+
     fn set_trouble(&self, class: Option<ErrorClass>) {
         *self.trouble.lock().expect("nothing panics while it holds the trouble") =
             class.map(|class| (class, Instant::now()));

@@ -12,6 +12,7 @@
 //! same cursors, and never be forgotten. No transaction of the store is open while the fan-out is waited for.
 
 mod ledger;
+mod level;
 mod publish;
 mod repair;
 #[cfg(test)]
@@ -26,9 +27,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::ledger::prune_ledger;
+pub use self::level::watch_level;
 use self::repair::{CLAIMS_MAX, Pass, REPAIR_INTERVAL};
 use crate::event::Cursor;
 use crate::fanout::{Debt, Fanout, FanoutError, Handover, Trouble};
+use crate::metrics::Metrics;
 use crate::store::backoff::Backoff;
 use crate::store::{Outbox, StoreError};
 
@@ -42,6 +45,22 @@ const MARKS_KEPT: usize = 100_000;
 /// How long a stopping relay goes on publishing before it leaves the rest to others.
 const LAST_PASS: Duration = Duration::from_secs(5);
 
+/// What a relay is made of.
+pub struct Settings {
+    /// Where the outbox is.
+    pub store: Arc<dyn Outbox>,
+    /// Where events are published.
+    pub fanout: Arc<dyn Fanout>,
+    /// Where what was committed is taken over. It must owe `debt`.
+    pub handover: Arc<Handover>,
+    /// The leases of this process.
+    pub debt: Debt,
+    /// Is told what is wrong with the fan-out.
+    pub trouble: watch::Sender<Option<Trouble>>,
+    /// The figures of this process.
+    pub metrics: Arc<Metrics>,
+}
+
 /// The relay of a process.
 pub struct Relay {
     store: Arc<dyn Outbox>,
@@ -49,6 +68,7 @@ pub struct Relay {
     handover: Arc<Handover>,
     debt: Debt,
     trouble: watch::Sender<Option<Trouble>>,
+    metrics: Arc<Metrics>,
     backoff: Backoff,
     /// Published, and not marked yet.
     unmarked: VecDeque<i64>,
@@ -98,22 +118,24 @@ impl From<StoreError> for Stopped {
 }
 
 impl Relay {
-    /// A relay that does nothing until it runs. The handover must owe `debt`. What is wrong with the fan-out is told to
-    /// `trouble`.
+    /// A relay that does nothing until it runs.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Outbox>,
-        fanout: Arc<dyn Fanout>,
-        handover: Arc<Handover>,
-        debt: Debt,
-        trouble: watch::Sender<Option<Trouble>>,
-    ) -> Self {
+    pub fn new(settings: Settings) -> Self {
+        let Settings {
+            store,
+            fanout,
+            handover,
+            debt,
+            trouble,
+            metrics,
+        } = settings;
         Self {
             store,
             fanout,
             handover,
             debt,
             trouble,
+            metrics,
             backoff: Backoff::default(),
             unmarked: VecDeque::new(),
             unmarked_since: Instant::now(),
@@ -248,11 +270,14 @@ impl Relay {
         }
         match stopped {
             Stopped::Fanout(error) => {
+                let errors = &self.metrics.fanout_errors;
+                errors.with_label_values(&[error.trouble.as_str()]).inc();
                 if self.trouble.send_replace(Some(error.trouble)) != Some(error.trouble) {
                     tracing::warn!("the fan-out is down, events wait in the outbox: {error}");
                 }
             }
             Stopped::Store(error) => {
+                self.metrics.count_store_error(error.class.as_str());
                 tracing::warn!(
                     error.class = error.class.as_str(),
                     "the outbox cannot be read: {}",
@@ -296,6 +321,7 @@ impl Relay {
             return;
         }
         if let Err(error) = self.mark().await {
+            self.metrics.count_store_error(error.class.as_str());
             tracing::warn!(
                 error.class = error.class.as_str(),
                 "published batches are marked later: {}",

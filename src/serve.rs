@@ -12,16 +12,17 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::config::{Config, FanoutConfig, LifeConfig};
-use crate::fanout::{self, Debt, Handover};
+use crate::fanout::{self, Debt, Handover, Trouble};
 use crate::follow::{self, Live};
 use crate::http::listener::Listener;
 use crate::http::{self, AppState, FanoutState, Health, Parts, Phase};
 use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
-use crate::outbox::{Relay, prune_ledger};
+use crate::outbox::{self, Relay, prune_ledger, watch_level};
 use crate::store::backoff::Backoff;
 use crate::store::{self, ErrorClass, Store};
+use crate::telemetry;
 
 /// How often the store is probed: a store that is gone is noticed within this and the probe's own time limit.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,7 +34,12 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::listen().context("the system refuses signal handlers")?;
     let stop = CancellationToken::new();
-    let mut running = pin!(Service::bind(config).await?.run(stop.clone()));
+    let service = Service::bind(config).await?;
+    let mut running = pin!(async {
+        let ended = service.run(stop.clone()).await;
+        telemetry::end_traces().await;
+        ended
+    });
     tokio::select! {
         ended = &mut running => return ended,
         signal = signals.next() => tracing::info!(signal, "stopping"),
@@ -72,7 +78,7 @@ impl Service {
             handover,
             relay,
             state: fanout,
-        } = Outlet::new(&config.fanout, &store)?;
+        } = Outlet::new(&config.fanout, &store, &metrics)?;
         let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handover.clone());
         let publishing = ingest.clone();
         let live = Live::new(follow::Settings {
@@ -80,12 +86,13 @@ impl Service {
             handover,
             followers_max: config.fanout.followers_max,
             is_busy: Box::new(move || publishing.is_busy()),
+            metrics: metrics.clone(),
             stop: tasks.stop().clone(),
         });
         let (phase, seen_phase) = watch::channel(Phase::Starting);
         let (health, seen_health) = watch::channel(None);
         let asked = format!("{}:{}", config.http.host, config.http.port);
-        let listener = Listener::bind(config.http.clone())
+        let listener = Listener::bind(config.http.clone(), metrics.clone())
             .await
             .with_context(|| format!("cannot listen on {asked}"))?;
         let address = listener.address()?;
@@ -134,6 +141,7 @@ impl Service {
         let mut running = Running {
             store: self.parts.store.clone(),
             ingest: self.parts.ingest.clone(),
+            metrics: self.parts.metrics.clone(),
             live: self.parts.live.clone(),
             phase: self.phase,
             tasks: self.tasks,
@@ -171,7 +179,10 @@ struct Outlet {
 }
 
 impl Outlet {
-    fn new(config: &FanoutConfig, store: &Arc<dyn Store>) -> Result<Self> {
+    fn new(config: &FanoutConfig, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Result<Self> {
+        for trouble in Trouble::ALL {
+            metrics.fanout_errors.with_label_values(&[trouble.as_str()]);
+        }
         let (trouble, seen_trouble) = watch::channel(None);
         let debt = Debt {
             owner: Uuid::new_v4(),
@@ -180,8 +191,15 @@ impl Outlet {
         let handover = Arc::new(Handover::new(config.redis.is_some().then_some(debt)));
         let relay = match config.redis.clone() {
             Some(redis) => {
-                let fanout = fanout::open(redis)?;
-                Some(Relay::new(store.clone(), fanout, handover.clone(), debt, trouble))
+                let settings = outbox::Settings {
+                    store: store.clone(),
+                    fanout: fanout::open(redis)?,
+                    handover: handover.clone(),
+                    debt,
+                    trouble,
+                    metrics: metrics.clone(),
+                };
+                Some(Relay::new(settings))
             }
             None => None,
         };
@@ -201,6 +219,7 @@ impl Outlet {
 struct Running {
     store: Arc<dyn Store>,
     ingest: Ingest,
+    metrics: Arc<Metrics>,
     live: Live,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
@@ -212,15 +231,15 @@ struct Running {
 impl Running {
     /// The store is open: from here on requests are served.
     fn start(&self, writers: Vec<Writer>, relay: Option<Relay>, health: watch::Sender<Health>) {
-        self.tasks.spawn(
-            "probe",
-            probe(
-                self.store.clone(),
-                self.ingest.clone(),
-                health,
-                self.tasks.stop().clone(),
-            ),
-        );
+        let probe = Probe {
+            store: self.store.clone(),
+            ingest: self.ingest.clone(),
+            metrics: self.metrics.clone(),
+            health,
+        };
+        self.tasks.spawn("probe", probe.run(self.tasks.stop().clone()));
+        let level = watch_level(self.store.clone(), self.metrics.clone(), self.tasks.stop().clone());
+        self.tasks.spawn("outbox level", level);
         if let Some(relay) = relay {
             self.relay.spawn("relay", relay.run(self.relay.stop().clone()));
         }
@@ -300,30 +319,64 @@ async fn open(store: &dyn Store, migrates: bool, has_relay: bool) -> Result<()> 
     Ok(())
 }
 
-/// Probes the store until the service stops.
-async fn probe(store: Arc<dyn Store>, ingest: Ingest, health: watch::Sender<Health>, stop: CancellationToken) {
-    let mut was_well = None;
-    while !stop.is_cancelled() {
-        let found = store.probe().await;
-        if found.is_err() {
-            ingest.suspect_connections();
-        }
-        if was_well != Some(found.is_ok()) {
+/// Asks the store how it is, and tells all who want to know.
+struct Probe {
+    store: Arc<dyn Store>,
+    ingest: Ingest,
+    metrics: Arc<Metrics>,
+    health: watch::Sender<Health>,
+}
+
+impl Probe {
+    /// Probes until the service stops.
+    async fn run(self, stop: CancellationToken) {
+        let mut was_well = None;
+        while !stop.is_cancelled() {
+            let found = self.store.probe().await;
+            let is_well = found.is_ok();
             match &found {
-                Ok(_) if was_well.is_some() => tracing::info!("the store is back"),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(
-                    error.class = error.class.as_str(),
-                    "the store is gone: {}",
-                    error.line()
-                ),
+                Ok(settled) => self.metrics.log_unsettled.set(settled.unsettled_seconds),
+                Err(error) => {
+                    self.metrics.count_store_error(error.class.as_str());
+                    self.ingest.suspect_connections();
+                }
             }
+            self.metrics.store_up.set(is_well.into());
+            if was_well != Some(is_well) {
+                match &found {
+                    Ok(_) if was_well.is_some() => tracing::info!("the store is back"),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(
+                        error.class = error.class.as_str(),
+                        "the store is gone: {}",
+                        error.line()
+                    ),
+                }
+            }
+            self.health.send_replace(Some(found.map_err(|error| error.class)));
+            if is_well && was_well != Some(true) {
+                self.learn_version().await;
+            }
+            was_well = Some(is_well);
+            stop.run_until_cancelled(tokio::time::sleep(PROBE_INTERVAL)).await;
         }
-        was_well = Some(found.is_ok());
-        health.send_replace(Some(found.map_err(|error| error.class)));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(PROBE_INTERVAL) => {}
+    }
+
+    /// A server that was away may have come back as another version.
+    async fn learn_version(&self) {
+        match self.store.version().await {
+            Ok(version) => {
+                self.metrics.store_info.reset();
+                self.metrics
+                    .store_info
+                    .with_label_values(&[self.store.name(), &version])
+                    .set(1);
+            }
+            Err(error) => tracing::debug!(
+                error.class = error.class.as_str(),
+                "the store does not tell its version: {}",
+                error.line()
+            ),
         }
     }
 }

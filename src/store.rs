@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 pub use self::batch::{Batch, Row};
 pub use self::error::{ErrorClass, StoreError};
-pub use self::outbox::{LedgerPruned, Outbox, Parked, Portion, Refused};
+pub use self::outbox::{LedgerPruned, Outbox, Owed, Parked, Portion, Refused};
 use crate::config::DatabaseUrl;
 use crate::event::{Cursor, EventId, Source, StoredEvent, Timestamp, Topic};
 
@@ -166,7 +166,7 @@ pub struct Settled {
 }
 
 /// Exact counts of the store, or of one topic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Events received.
     pub received: i64,
@@ -331,6 +331,12 @@ pub trait Store: Outbox {
     /// # Errors
     /// As [`StoreError::class`] says; what is off is no error but in the answer.
     async fn verify(&self) -> Result<Verification, StoreError>;
+
+    /// The version of the server, or of the library where there is none.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn version(&self) -> Result<String, StoreError>;
 
     /// Warnings about the server's settings that endanger what is promised, one sentence each.
     ///

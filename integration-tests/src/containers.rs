@@ -11,6 +11,7 @@ pub mod engine;
 mod faults;
 mod image;
 mod manual;
+mod observability;
 mod plain;
 mod replicas;
 mod stack;
@@ -61,6 +62,12 @@ pub fn scenarios() -> Vec<Scenario> {
             storage_and_broker_keep_what_they_have_acknowledged
             from_the_front_network_neither_storage_nor_broker_can_be_reached
             an_idle_aggregator_uses_less_than_30_mb
+        }
+        observability {
+            promtool_accepts_the_configuration_and_shows_each_alert_firing_and_not_firing
+            promtool_accepts_the_figures_of_a_service_under_load
+            prometheus_asks_the_service_and_an_alert_fires_when_the_broker_is_gone
+            prometheus_finds_every_replica
         }
         manual {
             every_command_of_the_readme_prints_what_it_shows

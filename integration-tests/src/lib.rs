@@ -30,8 +30,9 @@
 //!    [`postgres::PostgresServer`] or a [`redis::RedisServer`] of the test's own (the servers), from a [`disk::Disk`] that
 //!    fills up, or from a lock that the test holds ([`world::World::hold_writers`]).
 //! 6. A [`redis::Outlet`] is a channel and a stream of the test's own; a [`redis::Subscriber`] and a [`follower::Follower`]
-//!    tell what came out.
-//! 7. A test ends with [`world::World::check`]: rows, counters and `eventsieve verify` agree. Where events go to a Redis, with
+//!    tell what came out. A [`collector::Collector`] takes the spans of traced requests.
+//! 7. A [`browser::Browser`] is a real Chromium, for what people see.
+//! 8. A test ends with [`world::World::check`]: rows, counters and `eventsieve verify` agree. Where events go to a Redis, with
 //!    [`world::World::check_fanned_out`]: nothing is owed to it either.
 //!
 //! # Tests and checks
@@ -49,11 +50,13 @@
 //! # What it needs
 //!
 //! `make test` provides all of it: `DATABASE_URL` (a superuser of a throwaway PostgreSQL), `REDIS_URL`, `EVENTSIEVE_TEST_PG_BIN` and
-//! `EVENTSIEVE_TEST_PG_USER` (for servers of a test's own), and the built binary, or `EVENTSIEVE_BIN`. Something missing
+//! `EVENTSIEVE_TEST_PG_USER` (for servers of a test's own), Chromium with its `chromedriver`, and the built binary, or `EVENTSIEVE_BIN`. Something missing
 //! fails the test with a line that says what; nothing is ever skipped.
 
 pub mod api;
+pub mod browser;
 pub mod checks;
+pub mod collector;
 pub mod containers;
 pub mod deployment;
 pub mod disk;

@@ -310,10 +310,13 @@ pub struct Entry {
     pub cursor: String,
     /// The field `event`, byte for byte.
     pub event: String,
+    /// The field `traceparent`, which only events of traced requests have.
+    pub traceparent: Option<String>,
 }
 
 impl Entry {
-    fn new(fields: Vec<(String, String)>) -> Self {
+    fn new(mut fields: Vec<(String, String)>) -> Self {
+        let traceparent = fields.pop_if(|(name, _)| name == "traceparent").map(|(_, value)| value);
         let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
@@ -327,6 +330,7 @@ impl Entry {
             event_id,
             cursor,
             event,
+            traceparent,
         }
     }
 

@@ -5,9 +5,12 @@ use futures_util::future::join;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::encoded;
 use integration_tests::on_both_stores;
+use integration_tests::postgres::free_port;
 use integration_tests::publish::{Publish, event, events};
+use integration_tests::service::{Service, Settings};
 use integration_tests::world::World;
 use serde_json::{Value, json};
+use sqlx::types::chrono::{DateTime, Utc};
 
 async fn stats_have_every_member_and_are_the_stores_own(world: World) {
     let replicas = world.serve_replicas().await;
@@ -177,7 +180,78 @@ async fn the_first_page_says_who_is_there(world: World) {
     world.check(0).await;
 }
 
+/// When a point began, in seconds since 1970.
+fn began(point: &Value) -> i64 {
+    let at = point["at"].as_str().expect("a time");
+    assert!(at.ends_with('Z') && !at.contains('.'), "{at} is no whole second of UTC");
+    at.parse::<DateTime<Utc>>().expect("RFC 3339").timestamp()
+}
+
+async fn the_history_holds_each_second_once_and_all_that_was_received(world: World) {
+    let service = world.serve().await;
+    service.publish(&Value::from(events("orders", 0..5))).await;
+    service.publish(&Value::from(events("orders", 3..8))).await;
+    service.publish(&json!({})).await;
+    let points = eventually(SOON, async || {
+        let history = service.json("/stats/history").await;
+        assert_eq!(history["interval_seconds"], 1);
+        let points = history["points"].as_array().expect("points").clone();
+        let sum = |member: &str| {
+            points
+                .iter()
+                .map(|point| point[member].as_i64().expect("a number"))
+                .sum()
+        };
+        let sums: [i64; 3] = ["received", "unique_processed", "duplicate_dropped"].map(sum);
+        // They are told once their second is over, and then there is at least one without events.
+        ensure!(sums == [10, 8, 2] && points.len() >= 3, "{history}");
+        Ok(points)
+    })
+    .await;
+    for pair in points.windows(2) {
+        assert_eq!(began(&pair[1]), began(&pair[0]) + 1, "{points:?}");
+    }
+    let now = Utc::now().timestamp();
+    let newest = began(points.last().expect("points"));
+    assert!(
+        (now - 3..now).contains(&newest),
+        "{newest} is not the second before {now}"
+    );
+    let short = service.json("/stats/history?window=2s").await;
+    assert_eq!(short["points"].as_array().map(Vec::len), Some(2), "{short}");
+    world.check(8).await;
+}
+
+#[tokio::test]
+async fn a_window_that_is_none_or_too_long_is_refused() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    for (window, fault) in [
+        ("15m1s", "less_than_equal"),
+        ("0s", "greater_than_equal"),
+        ("soon", "string_pattern_mismatch"),
+    ] {
+        let answer = service.fetch(&format!("/stats/history?window={window}")).await;
+        assert_eq!(answer.faults(), [(fault.to_owned(), json!(["query", "window"]))]);
+    }
+    world.check(0).await;
+}
+
+#[tokio::test]
+async fn the_history_is_told_while_the_store_was_never_there() {
+    let nobody = format!("postgres://nobody@127.0.0.1:{}/none", free_port());
+    let service = Service::start(Settings::new(&nobody)).await;
+    eventually(SOON, async || {
+        let history = service.json("/stats/history?window=15m").await;
+        ensure!(history["points"][0]["received"] == 0, "{history}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(service.fetch("/readyz").await.status, 503);
+}
+
 on_both_stores! {
+    the_history_holds_each_second_once_and_all_that_was_received
     stats_have_every_member_and_are_the_stores_own
     stats_of_a_topic_are_its_own_and_zero_for_one_never_seen
     stats_survive_a_restart

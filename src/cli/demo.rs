@@ -84,7 +84,7 @@ impl Args {
         let service = self.bind(&folder).await?;
         let target = target::reached_at(&service.address().ip().to_string(), service.address().port())?;
         say(&format!(
-            "the store is in {folder}, the dashboard (in a later version) at {target}/dashboard\n"
+            "the store is in {folder}, the dashboard at {target}/dashboard\n"
         ))?;
         let phase = service.phase();
         let stop = CancellationToken::new();

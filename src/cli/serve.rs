@@ -26,6 +26,9 @@ impl Args {
     pub async fn run(self) -> anyhow::Result<()> {
         let config = self.options.check().map_err(|error| UsageError(error.to_string()))?;
         telemetry::start(LOG_FILTER).map_err(UsageError)?;
+        if let Some(trace) = config.trace.clone() {
+            telemetry::send_traces(trace).await.map_err(UsageError)?;
+        }
         serve::serve(config).await
     }
 }

@@ -22,6 +22,9 @@ impl Cursor {
     /// Before every event.
     pub const BEGINNING: Self = Self { batch: 0, position: 0 };
 
+    /// What the text of every cursor matches, and no other text: two numbers that are not negative.
+    pub const PATTERN: &str = "[0-7][0-9a-f]{15}[0-7][0-9a-f]{7}";
+
     /// The place `position` in `batch`. Negative numbers name no place: they are taken as 0.
     pub fn new(batch: i64, position: i32) -> Self {
         Self {

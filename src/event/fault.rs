@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// The most faults that one answer lists in full. A request with more is answered with the first ones.
 pub const FAULTS_MAX: usize = 100;
 
 /// The `type` of a fault, as the answer 422 names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum FaultKind {
     /// A required member is not there.
     Missing,
@@ -97,7 +99,7 @@ impl Serialize for FaultKind {
 }
 
 /// One step on the way to a fault: a name, or a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Loc {
     /// `body`, `line`, `query`, or the name of a member or parameter.
@@ -133,7 +135,7 @@ impl Breach {
 }
 
 /// One entry of an answer 422: `{"type":"missing","loc":["body","topic"],"msg":"Field required"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Fault {
     /// Which rule is broken.
     #[serde(rename = "type")]

@@ -30,8 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between the name of the channel of all events and a topic, in the name of the topic's channel.
 const TOPIC_SEPARATOR: &str = ":";
 
-/// The fields of a stream's entry, in their order.
+/// The fields of a stream's entry, in their order; that of a traced event has one more.
 const FIELDS: [&str; 4] = ["topic", "event_id", "cursor", "event"];
+const TRACE_FIELD: &str = "traceparent";
 
 /// The fan-out to a Redis.
 pub struct Redis {
@@ -169,6 +170,9 @@ impl Redis {
         ];
         for (field, value) in FIELDS.iter().zip(values) {
             entry.arg(field).arg(value);
+        }
+        if let Some(trace) = &event.trace {
+            entry.arg(TRACE_FIELD).arg(trace.as_str());
         }
         entry
     }

@@ -34,11 +34,20 @@ struct Segment {
     last: Cursor,
 }
 
+/// Events as they are sent.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Frames {
+    /// How many.
+    pub(super) events: usize,
+    /// Their frames, one after the other.
+    pub(super) bytes: Bytes,
+}
+
 /// What a follower finds in the tail.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// Frames, maybe none of its topic, and the place that it has come to.
-    Frames(Bytes, Cursor),
+    Frames(Frames, Cursor),
     /// It has seen all that there is.
     Nothing,
     /// What it wants next is in the store alone.
@@ -108,35 +117,46 @@ impl Tail {
         match self.segments.get(index) {
             Some(segment) => Look::Frames(segment.behind(at, topic), segment.last),
             // The edge has moved on over events of nobody.
-            None => Look::Frames(Bytes::new(), end),
+            None => Look::Frames(Frames::default(), end),
         }
     }
 }
 
 impl Segment {
     /// The frames behind a place, of one topic or of all.
-    fn behind(&self, at: Cursor, topic: Option<&Topic>) -> Bytes {
+    fn behind(&self, at: Cursor, topic: Option<&Topic>) -> Frames {
         let first = self.events.partition_point(|(cursor, _, _)| *cursor <= at);
         let events = &self.events[first..];
         match (topic, events.first()) {
-            (_, None) => Bytes::new(),
-            (None, Some((_, _, range))) => self.frames.slice(range.start..),
+            (_, None) => Frames::default(),
+            (None, Some((_, _, range))) => Frames {
+                events: events.len(),
+                bytes: self.frames.slice(range.start..),
+            },
             (Some(topic), _) => {
                 let of_the_topic = events.iter().filter(|(_, other, _)| other == topic);
-                let frames = of_the_topic.flat_map(|(_, _, range)| self.frames[range.clone()].iter().copied());
-                frames.collect()
+                let frames = of_the_topic
+                    .clone()
+                    .flat_map(|(_, _, range)| self.frames[range.clone()].iter().copied());
+                Frames {
+                    bytes: frames.collect(),
+                    events: of_the_topic.count(),
+                }
             }
         }
     }
 }
 
 /// Events as frames.
-pub(super) fn frames(events: &[StoredEvent]) -> Bytes {
+pub(super) fn frames(events: &[StoredEvent]) -> Frames {
     let mut frames = Vec::new();
     for event in events {
         write_frame(&mut frames, event);
     }
-    frames.into()
+    Frames {
+        events: events.len(),
+        bytes: frames.into(),
+    }
 }
 
 /// One event as a stream of Server-Sent Events has it: WHATWG HTML, section 9.2.
@@ -162,6 +182,7 @@ mod tests {
             },
             received_at: Timestamp::from_micros(0).unwrap(),
             cursor: Cursor::new(batch, 0),
+            trace: None,
         }
     }
 
@@ -185,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_an_id_a_name_and_one_line_of_data() {
-        let text = String::from_utf8(frames(&[event(7, "t")]).to_vec()).unwrap();
+        let text = String::from_utf8(frames(&[event(7, "t")]).bytes.to_vec()).unwrap();
         let cursor = Cursor::new(7, 0);
         assert_eq!(
             text,
@@ -215,7 +236,7 @@ mod tests {
         );
         assert_eq!(
             tail.look(Cursor::new(11, 0), Some(&odd)),
-            Look::Frames(Bytes::new(), Cursor::new(12, 0))
+            Look::Frames(Frames::default(), Cursor::new(12, 0))
         );
     }
 
@@ -225,7 +246,7 @@ mod tests {
         tail.extend(&page(0..0, 20));
         assert_eq!(
             tail.look(Cursor::new(12, 0), None),
-            Look::Frames(Bytes::new(), Cursor::new(20, 0))
+            Look::Frames(Frames::default(), Cursor::new(20, 0))
         );
         assert_eq!(tail.look(Cursor::new(20, 0), None), Look::Nothing);
         tail.extend(&page(21..22, 21));
@@ -250,11 +271,13 @@ mod tests {
         let (start, end) = tail.bounds.unwrap();
         let (mut at, mut found) = (start, 0);
         while let Look::Frames(frames, next) = tail.look(at, None) {
-            assert!(frames.len() < SEGMENT_BYTES + 1000);
-            found += frames
+            assert!(frames.bytes.len() < SEGMENT_BYTES + 1000);
+            let ids = frames
+                .bytes
                 .split(|byte| *byte == b'\n')
-                .filter(|line| line.starts_with(b"id: "))
-                .count();
+                .filter(|line| line.starts_with(b"id: "));
+            assert_eq!(ids.count(), frames.events);
+            found += frames.events;
             at = next;
         }
         assert_eq!(at, end);

@@ -1,16 +1,14 @@
 //! Every answer that is not the one hoped for: one enum, one match, a reason for each arm.
 //!
-//! A handler answers with a [`Failure`]; [`render`], the outermost layer, writes the problem document, because it alone
+//! A handler answers with a [`Failure`]; the outermost layer (`observe.rs`) has it write the problem document, because it alone
 //! knows the request's id, and because 404 and 405 of the router come the same way.
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::request_id::{RequestId, X_REQUEST_ID};
+use super::request_id::RequestId;
 use crate::event::Fault;
 use crate::ingest::SubmitError;
 use crate::store::{ErrorClass, StoreError};
@@ -49,7 +47,22 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn status(&self) -> StatusCode {
+    /// The store was not opened yet.
+    pub const STARTING: Self = Self::Unavailable("The service is starting: the store is not open yet. Try again.");
+    /// The store does not answer a read.
+    pub const UNREACHABLE: Self = Self::Unavailable("The store cannot be reached. Try again.");
+    /// The store was given as long as a query may take.
+    pub const TOO_SLOW: Self =
+        Self::Unavailable("The query took too long. Name a topic, or walk with after= through the log page by page.");
+    /// `/_flush` waited as long as a request may take.
+    pub const NOT_FLUSHED: Self = Self::Unavailable("Not all that was accepted could be committed in time. Try again.");
+    /// There is no place for one more follower.
+    pub const TOO_MANY_FOLLOWERS: Self = Self::Unavailable(
+        "There are as many followers as there may be. Try again later, or walk with GET /events?after=.",
+    );
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
         match self {
             Failure::NotFound => StatusCode::NOT_FOUND,
             Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -85,7 +98,7 @@ impl Failure {
     }
 
     /// The final response. `bare` carries the headers that the router has set (`Allow`).
-    fn response(&self, bare: Response, id: &RequestId) -> Response {
+    pub(super) fn response(&self, bare: Response, id: &RequestId) -> Response {
         let status = self.status();
         let (media_type, body) = match self {
             Failure::Invalid(faults) => ("application/json", json!({ "detail": faults })),
@@ -116,7 +129,8 @@ impl Failure {
         Response::from_parts(parts, Body::from(body.to_string()))
     }
 
-    fn problem(&self, status: StatusCode, id: &RequestId) -> serde_json::Value {
+    /// The body of the answer, for every failure but [`Failure::Invalid`].
+    pub fn problem(&self, status: StatusCode, id: &RequestId) -> serde_json::Value {
         let mut problem = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
@@ -160,31 +174,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         tracing::warn!(error.class = error.class.as_str(), "a read failed: {}", error.line());
         match error.class {
-            ErrorClass::Contention => Failure::Unavailable(
-                "The query took too long. Name a topic, or walk with after= through the log page by page.",
-            ),
+            ErrorClass::Contention => Failure::TOO_SLOW,
             ErrorClass::Data => Failure::Internal,
-            _ => Failure::Unavailable("The store cannot be reached. Try again."),
+            _ => Failure::UNREACHABLE,
         }
     }
-}
-
-/// The outermost layer: gives the request its id, writes failures out, and logs the request once.
-pub async fn render(mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
-    request.extensions_mut().insert(id.clone());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let begun = tokio::time::Instant::now();
-    let mut response = next.run(request).await;
-    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        response = failure.response(response, &id);
-    }
-    response.headers_mut().insert(X_REQUEST_ID, id.header());
-    let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
-    if response.status().is_server_error() {
-        tracing::warn!(request.id = id.as_str(), request.method = %method, request.path = path, status, milliseconds, "request failed");
-    } else {
-        tracing::debug!(request.id = id.as_str(), request.method = %method, request.path = path, status, milliseconds, "request");
-    }
-    response
 }

@@ -10,14 +10,16 @@ use futures_util::stream;
 
 use self::parameters::Parameters;
 use super::AppState;
+use super::docs::answers::ListAnswers;
+use super::docs::parameters::ListParameters;
 use super::error::Failure;
 use crate::event::{Breach, Cursor, FaultKind, Form, StoredEvent};
 use crate::store::{Filter, List, Order, Page, StoreError, Walk};
 
 /// The most events of a page.
-const LIMIT_MAX: u64 = 1000;
+pub(super) const LIMIT_MAX: u64 = 1000;
 /// The events of a page where no limit is given.
-const LIMIT_DEFAULT: u32 = 100;
+pub(super) const LIMIT_DEFAULT: u32 = 100;
 /// The events that a stream of lines reads at a time.
 const STREAM_PAGE: u32 = 500;
 
@@ -44,7 +46,20 @@ struct Query {
     style: Style,
 }
 
-/// Lists what is committed, or with `after=` walks over what is settled.
+/// Lists what is committed, or with `after=` walks over what is settled
+///
+/// A list shows everything that is committed, also what was just published. A walk shows every event exactly once, in log
+/// order, whatever is being committed meanwhile: begin with `after=` and go on with `after=` the last `next`, for ever. A page of
+/// a walk may hold fewer events than `limit`, even none. `next` is never null. With `Accept: application/x-ndjson` either is
+/// streamed, one event a line.
+#[utoipa::path(
+    get,
+    path = "/events",
+    operation_id = "list_events",
+    tag = "read",
+    params(ListParameters),
+    responses(ListAnswers)
+)]
 pub async fn list(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,

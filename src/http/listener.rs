@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 pub use self::socket::Client;
 use self::socket::Socket;
 use crate::config::HttpConfig;
+use crate::metrics::{Held, Metrics};
 
 /// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head.
 const CONNECTION_BUFFER: usize = 64 << 10;
@@ -49,6 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     tcp: TcpListener,
     config: HttpConfig,
+    metrics: Arc<Metrics>,
 }
 
 impl Listener {
@@ -56,9 +58,9 @@ impl Listener {
     ///
     /// # Errors
     /// The port is taken, the address is not ours, or the ready-file cannot be written.
-    pub async fn bind(config: HttpConfig) -> io::Result<Self> {
+    pub async fn bind(config: HttpConfig, metrics: Arc<Metrics>) -> io::Result<Self> {
         let tcp = TcpListener::bind((config.host.as_str(), config.port)).await?;
-        let listener = Self { tcp, config };
+        let listener = Self { tcp, config, metrics };
         if let Some(file) = &listener.config.ready_file {
             // Written beside and renamed, so that whoever waits for the file never reads half of it.
             let new = file.with_extension("new");
@@ -98,10 +100,12 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let connection = serve(stream, self.config.clone(), app.clone(), stop.clone());
+                    let open = Held::of(&self.metrics.http_connections);
+                    let metrics = self.metrics.clone();
+                    let connection = serve(stream, self.config.clone(), app.clone(), metrics, stop.clone());
                     connections.spawn(async move {
                         connection.await;
-                        drop(place);
+                        drop((open, place));
                     });
                 }
                 Err(error) => {
@@ -113,7 +117,7 @@ impl Listener {
     }
 }
 
-async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: CancellationToken) {
+async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<Metrics>, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection ended at once");
         return;
@@ -124,7 +128,13 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, stop: Cancell
     let client = Client(socket.0.clone());
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(config.idle_timeout));
-    let stream = HeadTimeout::new(Box::pin(stream), config.header_timeout, requests.clone());
+    let stream = HeadTimeout {
+        stream: Box::pin(stream),
+        limit: config.header_timeout,
+        requests: requests.clone(),
+        timer: None,
+        metrics,
+    };
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
         let under_way = requests.clone().begin(request.method() == Method::GET);
@@ -201,16 +211,16 @@ struct HeadTimeout<S> {
     requests: Arc<Requests>,
     /// Runs while a head arrives, with the number of requests that had begun when its first byte came.
     timer: Option<(u64, Pin<Box<Sleep>>)>,
+    metrics: Arc<Metrics>,
 }
 
 impl<S> HeadTimeout<S> {
-    fn new(stream: S, limit: Duration, requests: Arc<Requests>) -> Self {
-        Self {
-            stream,
-            limit,
-            requests,
-            timer: None,
+    /// Counts a write that took too long: the connection ends with it.
+    fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(&written, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut) {
+            self.metrics.http_readers_cut.inc();
         }
+        written
     }
 }
 
@@ -240,7 +250,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.noted(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -256,7 +267,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {

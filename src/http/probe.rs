@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::docs::answers::observe::{HealthAnswers, LiveAnswers, ReadyAnswers};
 use super::error::Failure;
 use super::{AppState, Phase};
 use crate::store::ErrorClass;
@@ -13,17 +14,21 @@ use crate::store::ErrorClass;
 /// A log that is unsettled for longer than this is worth a look: some transaction holds back every walk.
 const UNSETTLED_SECONDS_MAX: f64 = 10.0;
 
-/// `GET /`
+/// Who we are.
 pub async fn alive() -> Json<Value> {
     Json(json!({ "service": "eventsieve", "status": "alive", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// `GET /livez`: the process runs. Asks nothing of the store, so that an outage of it restarts nobody.
+/// Says that the process runs
+///
+/// Asks nothing of the store, so that an outage of it restarts nobody.
+#[utoipa::path(get, path = "/livez", tag = "observe", responses(LiveAnswers))]
 pub async fn livez() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
-/// `GET /readyz`: publishing can succeed.
+/// Says whether publishing can succeed
+#[utoipa::path(get, path = "/readyz", tag = "observe", responses(ReadyAnswers))]
 pub async fn readyz(State(state): State<AppState>) -> Result<Json<Value>, Failure> {
     match state.unready() {
         None => Ok(Json(json!({ "status": "ready" }))),
@@ -31,7 +36,10 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<Value>, Failur
     }
 }
 
-/// `GET /health`: the whole picture. A fan-out that is down keeps nobody from publishing, and so is no reason for a 503.
+/// Shows how the store and the fan-out are
+///
+/// A fan-out that is down keeps nobody from publishing, and so is no reason for a 503.
+#[utoipa::path(get, path = "/health", tag = "observe", responses(HealthAnswers))]
 pub async fn health(State(state): State<AppState>) -> Response {
     let health = *state.health.borrow();
     let unsettled = health
@@ -62,6 +70,12 @@ pub async fn health(State(state): State<AppState>) -> Response {
         );
     }
     response
+}
+
+/// Shows how the store and the fan-out are: the same as `/health`
+#[utoipa::path(get, path = "/healthz", tag = "observe", responses(HealthAnswers))]
+pub async fn healthz(state: State<AppState>) -> Response {
+    health(state).await
 }
 
 impl AppState {

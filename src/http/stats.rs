@@ -1,6 +1,5 @@
-//! `GET /stats`: the store's counters and this process's figures.
+//! `GET /stats`: the store's counters and this process's figures. `GET /stats/history`: this process's last seconds.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -10,11 +9,23 @@ use futures_util::future::{BoxFuture, Shared};
 use serde_json::{Map, Value, json};
 
 use super::AppState;
+use super::docs::answers::observe::{HistoryAnswers, StatsAnswers};
+use super::docs::parameters::{HistoryParameters, StatsParameters};
 use super::error::Failure;
 use super::events::parameters::Parameters;
+use crate::event::Timestamp;
+use crate::metrics::Fate;
+use crate::metrics::history::{SECONDS_MAX, Second};
 use crate::store::{Counts, Store, StoreError, StoreStats};
 
-/// Shows the figures, or with `topic=` the counts of that topic alone.
+/// Shows the figures, or with `topic=` the counts of that topic alone
+#[utoipa::path(
+    get,
+    path = "/stats",
+    tag = "observe",
+    params(StatsParameters),
+    responses(StatsAnswers)
+)]
 pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, Failure> {
     state.check_started()?;
     let mut parameters = Parameters::read(query.as_deref());
@@ -26,14 +37,45 @@ pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> R
     }
 }
 
+/// Shows what happened in each of the last seconds
+///
+/// From the memory of this process: also while the store is down.
+#[utoipa::path(
+    get,
+    path = "/stats/history",
+    operation_id = "show_history",
+    tag = "observe",
+    params(HistoryParameters),
+    responses(HistoryAnswers)
+)]
+pub async fn history(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, Failure> {
+    let mut parameters = Parameters::read(query.as_deref());
+    let window = parameters.seconds("window", SECONDS_MAX);
+    parameters.finish().map_err(Failure::Invalid)?;
+    let seconds = state.metrics.history(window.unwrap_or(SECONDS_MAX));
+    let points: Vec<Value> = seconds.iter().map(point).collect();
+    Ok(Json(json!({ "interval_seconds": 1, "points": points })))
+}
+
+fn point(second: &Second) -> Value {
+    json!({
+        "at": Timestamp::from_micros(second.at.saturating_mul(1_000_000)),
+        "received": second.received,
+        "unique_processed": second.unique_processed,
+        "duplicate_dropped": second.received - second.unique_processed,
+    })
+}
+
 fn counts(counts: &Counts) -> Value {
     json!(counts)
 }
 
 fn figures(state: &AppState, stats: &StoreStats) -> Value {
     let metrics = &state.metrics;
-    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let uptime = hundredths(metrics.started.elapsed().as_secs_f64());
+    let events = |fate| metrics.events_of(fate).get();
+    let unique_here = events(Fate::Stored);
+    let dropped_here = events(Fate::Duplicate) + events(Fate::Conflict);
+    let uptime = hundredths(metrics.started().elapsed().as_secs_f64());
     let (p50, p99) = metrics.commit_latency();
     let milliseconds = |time: std::time::Duration| hundredths(time.as_secs_f64() * 1e3);
     let Counts {
@@ -55,10 +97,10 @@ fn figures(state: &AppState, stats: &StoreStats) -> Value {
         "uptime": uptime,
         "uptime_seconds": uptime,
         "uptime_stats": {
-            "received": load(&metrics.received),
-            "unique_processed": load(&metrics.unique_processed),
-            "duplicate_dropped": load(&metrics.duplicate_dropped),
-            "rejected": load(&metrics.rejected),
+            "received": unique_here + dropped_here,
+            "unique_processed": unique_here,
+            "duplicate_dropped": dropped_here,
+            "rejected": events(Fate::Rejected),
         },
         "database_total_rows": unique_processed - pruned,
         "performance": {

@@ -7,11 +7,16 @@ use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::AppState;
+use super::docs::answers::StreamAnswers;
+use super::docs::parameters::StreamParameters;
 use super::error::Failure;
 use super::events::parameters::Parameters;
 use super::listener::Client;
+use super::observe::milliseconds;
+use super::request_id::RequestId;
 use crate::event::{Cursor, Loc};
 use crate::follow::Follower;
 
@@ -31,10 +36,18 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("no"),
 );
 
-/// Streams what comes next, or what lies behind `Last-Event-ID` or `after=`.
+/// Streams what comes next, or what lies behind `Last-Event-ID` or `after=`
+#[utoipa::path(
+    get,
+    path = "/events/stream",
+    tag = "read",
+    params(StreamParameters),
+    responses(StreamAnswers)
+)]
 pub async fn follow(
     State(state): State<AppState>,
     Extension(client): Extension<Client>,
+    Extension(id): Extension<RequestId>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -44,13 +57,10 @@ pub async fn follow(
     let after = parameters.after();
     parameters.finish().map_err(Failure::Invalid)?;
     let after = last_event_id(&headers)?.or(after);
-    let place = state.live.enter().map_err(|_| {
-        Failure::Unavailable(
-            "There are as many followers as there may be. Try again later, or walk with GET /events?after=.",
-        )
-    })?;
+    let place = state.live.enter().map_err(|_| Failure::TOO_MANY_FOLLOWERS)?;
     let follower = place.follow(after, topic).await?;
-    let frames = stream::unfold((follower, client), next);
+    let ending = Ending::of(id);
+    let frames = stream::unfold((follower, client, ending), next);
     let body = stream::iter([OPENING])
         .chain(frames)
         .map(Ok::<_, std::convert::Infallible>);
@@ -62,8 +72,11 @@ pub async fn follow(
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
+/// A follower, its client, and what will be told of the stream.
+type Followed = (Follower, Client, Ending);
+
 /// The next frames, or a comment when there were none for a while. The end comes with the service's, or the client's.
-async fn next((mut follower, client): (Follower, Client)) -> Option<(Bytes, (Follower, Client))> {
+async fn next((mut follower, client, mut ending): Followed) -> Option<(Bytes, Followed)> {
     let frames = tokio::select! {
         frames = tokio::time::timeout(HEARTBEAT, follower.next()) => frames,
         () = client.gone() => return None,
@@ -72,7 +85,47 @@ async fn next((mut follower, client): (Follower, Client)) -> Option<(Bytes, (Fol
         Ok(frames) => frames?,
         Err(_) => NOTHING,
     };
-    Some((frames, (follower, client)))
+    ending.count(&frames);
+    Some((frames, (follower, client, ending)))
+}
+
+/// Tells of a stream when it has ended, in one line of the log.
+struct Ending {
+    id: RequestId,
+    begun: Instant,
+    frames: usize,
+    bytes: usize,
+}
+
+impl Ending {
+    fn of(id: RequestId) -> Self {
+        Self {
+            id,
+            begun: Instant::now(),
+            frames: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Counts the frames in a piece of the stream: each, and nothing else in it, ends with an empty line.
+    fn count(&mut self, piece: &Bytes) {
+        self.bytes += piece.len();
+        if *piece != NOTHING && tracing::enabled!(tracing::Level::DEBUG) {
+            self.frames += piece.windows(2).filter(|two| two == b"\n\n").count();
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        tracing::debug!(
+            request.id = self.id.as_str(),
+            frames = self.frames,
+            bytes = self.bytes,
+            milliseconds = milliseconds(self.begun),
+            "a stream has ended"
+        );
+    }
 }
 
 /// The place that a client says it has come to. An empty header is none: so a browser says that it has seen nothing.

@@ -39,6 +39,12 @@ impl Budget {
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
+
+    /// The most bytes that may be taken.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
 }
 
 /// Bytes taken from a [`Budget`], given back on drop.

@@ -59,7 +59,9 @@ impl Queue {
             events,
             reservation,
             handling,
+            trace,
         } = submission;
+        let waiting_since = trace.as_ref().map(|_| Instant::now());
         let mut state = self.lock();
         if state.is_closed {
             return Err(SubmitError::Stopping);
@@ -78,6 +80,8 @@ impl Queue {
             reservation,
             deadline,
             answer,
+            trace,
+            waiting_since,
         }));
         state.waiting.push_back(seat.clone());
         drop(state);

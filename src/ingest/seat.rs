@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Handling, Reservation, SubmitError, Verdict};
-use crate::event::Event;
+use crate::event::{Event, Trace};
 
 /// What a request is answered.
 pub(super) type Answer = Result<Vec<Verdict>, SubmitError>;
@@ -22,6 +22,10 @@ pub(super) struct Work {
     /// `None`: nobody waits (`respond-async`), and no deadline ends it.
     pub(super) deadline: Option<Instant>,
     pub(super) answer: oneshot::Sender<Answer>,
+    /// The trace of the request, if it is traced.
+    pub(super) trace: Option<Trace>,
+    /// Since when a traced one waits for a writer, until that has taken it for the first time.
+    pub(super) waiting_since: Option<Instant>,
 }
 
 /// What came out of a seat.

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::event::{Cursor, Timestamp, Topic, parse_json};
+use crate::metrics::FlushEnd;
 use crate::store::{
-    Appended, Appender, Counts, Flush, Lease, LedgerPruned, List, Outbox, Page, Parked, Portion, Prune, Pruned,
+    Appended, Appender, Counts, Flush, Lease, LedgerPruned, List, Outbox, Owed, Page, Parked, Portion, Prune, Pruned,
     Refused, Settled, StoreError, StoreStats, Verification, Walk,
 };
 
@@ -189,6 +190,9 @@ impl Store for FakeStore {
     async fn verify(&self) -> Result<Verification, StoreError> {
         unreachable!("ingest only appends")
     }
+    async fn version(&self) -> Result<String, StoreError> {
+        unreachable!("ingest only appends")
+    }
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
         unreachable!("ingest only appends")
     }
@@ -216,6 +220,9 @@ impl Outbox for FakeStore {
         unreachable!("ingest only appends")
     }
     async fn unpark(&self, _: &[Cursor]) -> Result<u64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn owed(&self) -> Result<Owed, StoreError> {
         unreachable!("ingest only appends")
     }
     async fn prune_ledger(&self, _: i64, _: Duration, _: u32) -> Result<LedgerPruned, StoreError> {
@@ -266,6 +273,7 @@ impl Bench {
             events,
             reservation,
             handling,
+            trace: None,
         }
     }
 
@@ -439,7 +447,7 @@ async fn events_that_are_refused_after_they_were_accepted_are_counted() {
     bench.ingest.submit_and_forget(submission).unwrap();
     bench.ingest.flush().await.unwrap();
     assert_eq!(bench.received(), 1);
-    assert_eq!(bench.ingest.shared.metrics.rejected.load(Ordering::Relaxed), 1);
+    assert_eq!(bench.ingest.shared.metrics.events_of(Fate::Rejected).get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -533,4 +541,42 @@ async fn a_closed_ingest_commits_what_it_has_and_takes_no_more() {
         ended.unwrap();
     }
     assert_eq!(bench.received(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_events_and_flushes_is_counted() {
+    let bench = bench(
+        1,
+        [
+            Behave::CommitAndFail(ErrorClass::Ambiguous),
+            Behave::Fail(ErrorClass::Contention),
+        ],
+    );
+    let metrics = &bench.ingest.shared.metrics;
+    // The second attempt finds contention, and the third the ledger row of the first.
+    bench.submit(&["a", "b", "a"]).await.unwrap();
+    assert_eq!(bench.submit(&["poison", "c"]).await, Err(SubmitError::Refused(vec![0])));
+    let many = vec!["d"; 101];
+    assert_eq!(bench.submit(&many).await, Err(SubmitError::Full));
+    let too_many = bench.submission(&many, Handling::Lenient);
+    assert_eq!(bench.ingest.submit_and_forget(too_many), Err(SubmitError::Full));
+    *bench.fake.outage.lock().unwrap() = Some(ErrorClass::Ambiguous);
+    assert_eq!(bench.submit(&["e", "f"]).await, Err(SubmitError::Unknown));
+    let events = [
+        (Fate::Stored, 2),
+        (Fate::Duplicate, 1),
+        (Fate::Conflict, 0),
+        (Fate::Rejected, 1),
+        (Fate::Refused, 202),
+        (Fate::Unknown, 2),
+    ];
+    for (fate, count) in events {
+        assert_eq!(metrics.events_of(fate).get(), count, "{fate:?}");
+    }
+    assert_eq!(metrics.flushes_of(FlushEnd::Committed).get(), 1);
+    assert!(metrics.flushes_of(FlushEnd::Refused).get() >= 1);
+    assert!(metrics.flush_attempts.get() > 4);
+    let errors = |class: ErrorClass| metrics.store_errors.with_label_values(&[class.as_str()]).get();
+    assert_eq!((errors(ErrorClass::Contention), errors(ErrorClass::LostRace)), (1, 0));
+    assert!(errors(ErrorClass::Ambiguous) > 1 && errors(ErrorClass::Data) >= 1);
 }

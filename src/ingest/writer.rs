@@ -2,6 +2,7 @@
 
 mod culprits;
 mod doubt;
+mod steps;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,9 @@ use self::doubt::{Doubt, Failure};
 use super::queue::Seated;
 use super::seat::{Answer, Seat, Taken, Work};
 use super::{Shared, SubmitError, Verdict};
-use crate::event::StoredEvent;
+use crate::event::{StoredEvent, Trace};
 use crate::fanout::Committed;
+use crate::metrics::Commit;
 use crate::store::backoff::Backoff;
 use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Lease, Outcome, Place, Store, StoreError};
 
@@ -51,13 +53,14 @@ enum Step {
     Again(Vec<Arc<Seat>>),
 }
 
-/// The lease that a flush was committed under.
-#[derive(Debug, Clone, Copy)]
-struct Leased {
+/// A flush that was committed, and the lease that it was committed under.
+#[derive(Debug)]
+struct Flushed {
+    appended: Appended,
     /// When the flush began.
     since: Instant,
-    /// Whether it kept others away from the commit on.
-    lasts: bool,
+    /// Whether the lease kept others away from the commit on.
+    is_leased: bool,
 }
 
 impl Writer {
@@ -153,12 +156,13 @@ impl Writer {
         for (_, work) in &mut group {
             counts.push(work.events.len());
             events.append(&mut work.events);
+            steps::waited(work);
         }
         let (batch, row_of) = Batch::new(events);
         match self.append(&batch, &group).await {
-            Ok((appended, leased)) => {
-                let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
-                self.hand_over(batch, &appended, leased, &group);
+            Ok(flushed) => {
+                let mut verdicts = verdicts(&batch, &row_of, &flushed.appended).into_iter();
+                self.hand_over(batch, &flushed, &group, &counts);
                 for ((_, work), count) in group.into_iter().zip(counts) {
                     self.answer(*work, Ok(verdicts.by_ref().take(count).collect()));
                 }
@@ -183,17 +187,33 @@ impl Writer {
         }
     }
 
-    /// One flush: attempts under one id until it is known to have been committed, or known not to have been, or given up. Also
-    /// answers under which lease, and since when.
-    async fn append(&mut self, batch: &Batch, group: &[Seated]) -> Result<(Appended, Leased), Failure> {
+    /// One flush, which the traces of its requests show, and the metrics.
+    async fn append(&mut self, batch: &Batch, group: &[Seated]) -> Result<Flushed, Failure> {
+        let begun = Instant::now();
+        let mut attempts = 0;
+        let result = self.append_in(&mut attempts, batch, group).await;
+        let traces: Vec<&Trace> = group.iter().filter_map(|(_, work)| work.trace.as_ref()).collect();
+        if !traces.is_empty() {
+            steps::commit(begun, attempts, &result)
+                .with("store", self.store.name())
+                .count("batch.events", batch.len())
+                .count("batch.requests", group.len())
+                .end(traces);
+        }
+        if let Err(failure) = &result {
+            self.shared.metrics.flushes_of(failure.end()).inc();
+        }
+        result
+    }
+
+    /// Attempts under one id, which are counted, until the flush is known to have been committed, or known not to have been, or
+    /// given up.
+    async fn append_in(&mut self, attempts: &mut usize, batch: &Batch, group: &[Seated]) -> Result<Flushed, Failure> {
         let lease = self.shared.handover.debt().map(|debt| Lease {
             owner: debt.owner,
             length: debt.lease,
         });
-        let leased = Leased {
-            since: Instant::now(),
-            lasts: lease.is_some_and(|lease| !lease.length.is_zero()),
-        };
+        let since = Instant::now();
         let flush = Flush {
             id: Uuid::new_v4(),
             batch,
@@ -202,22 +222,25 @@ impl Writer {
         let mut doubt = Doubt::default();
         loop {
             let begun = Instant::now();
+            *attempts += 1;
+            self.shared.metrics.flush_attempts.inc();
             match self.attempt(&flush).await {
                 Ok(appended) => {
-                    let unique = appended
-                        .outcomes
-                        .iter()
-                        .filter(|outcome| matches!(outcome, Outcome::Stored(_)))
-                        .count();
-                    self.shared
-                        .metrics
-                        .record_commit(batch.len() as u64, unique as u64, begun.elapsed());
+                    let commit = commit_of(batch, &appended, begun.elapsed());
+                    self.shared.metrics.record_commit(commit);
                     self.shared.set_trouble(None);
                     self.backoff.reset();
-                    return Ok((appended, leased));
+                    return Ok(Flushed {
+                        appended,
+                        since,
+                        is_leased: lease.is_some_and(|lease| !lease.length.is_zero()),
+                    });
                 }
                 // A refusal settles a doubt, too: had the first attempt committed, this one had met its ledger row.
-                Err(error) if error.class == ErrorClass::Data => return Err(Failure::Refused),
+                Err(error) if error.class == ErrorClass::Data => {
+                    self.shared.metrics.count_store_error(error.class.as_str());
+                    return Err(Failure::Refused);
+                }
                 Err(error) => {
                     self.report(&error);
                     doubt.note(error.class);
@@ -238,29 +261,36 @@ impl Writer {
     }
 
     /// Hands what was stored over to the fan-out. Before anybody is answered: what is published after an answer must come after
-    /// it there, too.
-    fn hand_over(&self, batch: Batch, appended: &Appended, leased: Leased, group: &[Seated]) {
+    /// it there, too. Of the events of the batch, each request of the group has brought as many as `counts` says.
+    fn hand_over(&self, batch: Batch, flushed: &Flushed, group: &[Seated], counts: &[usize]) {
+        let appended = &flushed.appended;
         let mut places = vec![None; batch.len()];
         for (row, outcome) in batch.rows().iter().zip(&appended.outcomes) {
             if let Outcome::Stored(place) = outcome {
                 places[row.position as usize] = Some(*place);
             }
         }
-        let stored = |(event, place): (_, Option<Place>)| {
+        let traces = group
+            .iter()
+            .zip(counts)
+            .flat_map(|((_, work), count)| std::iter::repeat_n(&work.trace, *count));
+        let stored = |((event, place), trace): ((_, Option<Place>), &Option<Trace>)| {
             place.map(|place| StoredEvent {
                 event,
                 received_at: place.received_at,
                 cursor: place.cursor,
+                trace: trace.clone(),
             })
         };
-        let events: Vec<StoredEvent> = batch.into_events().into_iter().zip(places).filter_map(stored).collect();
+        let placed = batch.into_events().into_iter().zip(places);
+        let events: Vec<StoredEvent> = placed.zip(traces).filter_map(stored).collect();
         if !events.is_empty() {
             self.shared.handover.push(Committed {
                 batch: appended.batch,
                 events,
                 bytes: group.iter().map(|(_, work)| work.reservation.bytes()).sum(),
-                since: leased.since,
-                is_leased: leased.lasts,
+                since: flushed.since,
+                is_leased: flushed.is_leased,
             });
         }
     }
@@ -300,6 +330,7 @@ impl Writer {
 
     fn report(&self, error: &StoreError) {
         self.shared.set_trouble(Some(error.class));
+        self.shared.metrics.count_store_error(error.class.as_str());
         if error.class.breaks_connection() {
             self.shared.breaks.fetch_add(1, Ordering::Relaxed);
         }
@@ -351,6 +382,28 @@ impl Work {
 fn put_back((seat, work): Seated) -> Arc<Seat> {
     seat.put_back(work);
     seat
+}
+
+/// How many events of each verdict a flush had. The first copy of a row that was stored is the stored one.
+fn commit_of(batch: &Batch, appended: &Appended, latency: Duration) -> Commit {
+    let mut commit = Commit {
+        stored: 0,
+        duplicates: 0,
+        conflicts: 0,
+        latency,
+    };
+    for (row, outcome) in batch.rows().iter().zip(&appended.outcomes) {
+        let copies = u64::from(row.copies);
+        match outcome {
+            Outcome::Stored(_) => {
+                commit.stored += 1;
+                commit.duplicates += copies - 1;
+            }
+            Outcome::Duplicate(_) => commit.duplicates += copies,
+            Outcome::Conflict(_) => commit.conflicts += copies,
+        }
+    }
+    commit
 }
 
 /// The verdict of each event, in the order of their arrival.

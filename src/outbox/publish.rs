@@ -3,9 +3,11 @@
 use tokio::time::Instant;
 
 use super::{Relay, Stopped};
-use crate::event::StoredEvent;
+use crate::event::{StoredEvent, Trace};
 use crate::fanout::{Committed, FanoutError, Trouble};
+use crate::metrics::Way;
 use crate::store::Refused;
+use crate::telemetry::Step;
 
 /// How many bytes of payload are read back, and go into one pipeline, at a time.
 pub(super) const PORTION_BYTES: usize = 2 << 20;
@@ -20,7 +22,9 @@ impl Relay {
             since,
             ..
         } = committed;
+        let begun = Instant::now();
         let published = self.publish_in_portions(&events, since).await;
+        show(begun, &events, batch, matches!(published, Ok(true)));
         match published {
             Ok(true) => self.note_published(batch),
             Ok(false) | Err(_) => self.orphans.push(batch),
@@ -44,7 +48,7 @@ impl Relay {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (portion, left) = rest.split_at(count);
-            self.publish(portion).await?;
+            self.publish(portion, Way::Fast).await?;
             rest = left;
             if !rest.is_empty() {
                 self.reached = portion.last().map(|event| event.cursor);
@@ -53,12 +57,15 @@ impl Relay {
         Ok(true)
     }
 
-    /// Publishes events, and parks those that the fan-out refuses for themselves.
-    pub(super) async fn publish(&mut self, events: &[StoredEvent]) -> Result<(), Stopped> {
+    /// Publishes events, and parks those that the fan-out refuses for themselves. They are counted by the `way` that they came.
+    pub(super) async fn publish(&mut self, events: &[StoredEvent], way: Way) -> Result<(), Stopped> {
         if events.is_empty() {
             return Ok(());
         }
-        let refused = match self.fanout.publish(events).await {
+        let begun = Instant::now();
+        let answer = self.fanout.publish(events).await;
+        self.metrics.fanout_duration.observe(begun.elapsed().as_secs_f64());
+        let refused: Vec<Refused> = match answer {
             Ok(refusals) => refusals
                 .into_iter()
                 .map(|refusal| Refused {
@@ -70,8 +77,11 @@ impl Relay {
             Err(error) => return Err(error.into()),
         };
         self.answered_at = Instant::now();
+        let taken = events.len() - refused.len();
+        self.metrics.published_on(way).inc_by(taken as u64);
         if !refused.is_empty() {
             self.store.park(&refused).await?;
+            self.metrics.fanout_parked.inc_by(refused.len() as u64);
             for Refused { cursor, reason } in &refused {
                 tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
             }
@@ -102,4 +112,21 @@ impl Relay {
         }
         Ok(refused)
     }
+}
+
+/// Shows in the traces of a batch's requests that it was published, or left to the outbox.
+fn show(begun: Instant, events: &[StoredEvent], batch: i64, is_published: bool) {
+    let mut traces: Vec<&Trace> = events.iter().filter_map(|event| event.trace.as_ref()).collect();
+    // The events of a request lie side by side.
+    traces.dedup();
+    if traces.is_empty() {
+        return;
+    }
+    let mut step = Step::new("outbox.publish", begun)
+        .with("batch", batch)
+        .count("batch.events", events.len());
+    if !is_published {
+        step = step.failed("left to the outbox");
+    }
+    step.end(traces);
 }

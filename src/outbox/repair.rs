@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::publish::PORTION_BYTES;
 use super::{MARK_INTERVAL, Relay, Stopped};
 use crate::event::Cursor;
+use crate::metrics::Way;
 use crate::store::{Lease, StoreError};
 
 /// How often the outbox is looked at for what others have left.
@@ -130,7 +131,7 @@ impl Relay {
                             false => Some(read(left.iter().copied().collect(), last).await),
                         }
                     };
-                    let (published, read) = tokio::join!(self.publish(&portion.events), reading);
+                    let (published, read) = tokio::join!(self.publish(&portion.events, Way::Repair), reading);
                     next = read;
                     published.map(|()| (last, portion.is_last))
                 }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::*;
 use crate::event::{Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
 use crate::fanout::{Committed, Refusal};
-use crate::store::{ErrorClass, Lease, LedgerPruned, Parked, Portion, Refused};
+use crate::metrics::Way;
+use crate::store::{ErrorClass, Lease, LedgerPruned, Owed, Parked, Portion, Refused};
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -122,6 +123,15 @@ impl Outbox for FakeStore {
         unreachable!("the relay only parks")
     }
 
+    async fn owed(&self) -> Result<Owed, StoreError> {
+        self.check()?;
+        Ok(Owed {
+            batches: i64::try_from(self.unpublished().len()).unwrap(),
+            oldest_seconds: 0.0,
+            parked: 0,
+        })
+    }
+
     async fn prune_ledger(&self, _: i64, _: Duration, _: u32) -> Result<LedgerPruned, StoreError> {
         unreachable!("that is a task of its own")
     }
@@ -190,6 +200,7 @@ struct Bench {
     fanout: Arc<FakeFanout>,
     handover: Arc<Handover>,
     trouble: watch::Receiver<Option<Trouble>>,
+    metrics: Arc<Metrics>,
     debt: Debt,
     stop: CancellationToken,
     relay: tokio::task::JoinSet<()>,
@@ -207,7 +218,15 @@ fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
     };
     let handover = Arc::new(Handover::new(Some(debt)));
     let (trouble, seen) = watch::channel(None);
-    let relay = Relay::new(store.clone(), fanout.clone(), handover.clone(), debt, trouble);
+    let metrics = Arc::new(Metrics::default());
+    let relay = Relay::new(Settings {
+        store: store.clone(),
+        fanout: fanout.clone(),
+        handover: handover.clone(),
+        debt,
+        trouble,
+        metrics: metrics.clone(),
+    });
     let stop = CancellationToken::new();
     let mut running = tokio::task::JoinSet::new();
     running.spawn(relay.run(stop.clone()));
@@ -217,6 +236,7 @@ fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
         fanout,
         handover,
         trouble: seen,
+        metrics,
         debt,
         stop,
     }
@@ -233,6 +253,7 @@ fn events(batch: i64, topics: &[&str]) -> Vec<StoredEvent> {
         },
         received_at: Timestamp::from_micros(0).unwrap(),
         cursor: Cursor::new(batch, position),
+        trace: None,
     };
     (0..).zip(topics).map(event).collect()
 }
@@ -567,4 +588,56 @@ async fn a_relay_that_stops_while_the_fan_out_is_away_gives_all_leases_back() {
     bench.stop.cancel();
     bench.ended().await;
     assert!(bench.store.batches.lock().unwrap()[&1].lease.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_and_what_fails_is_counted() {
+    let bench = bench();
+    bench.open().await;
+    bench.commit(1, &["t", "refused", "t"]);
+    bench.settled().await;
+    let published = |way| bench.metrics.published_on(way).get();
+    assert_eq!((published(Way::Fast), published(Way::Repair)), (2, 0));
+    assert_eq!(bench.metrics.fanout_parked.get(), 1);
+    *bench.fanout.outage.lock().unwrap() = Some(Trouble::Full);
+    bench.commit(2, &["t", "t", "t", "t"]);
+    bench
+        .until("it has noticed", |bench| bench.trouble.borrow().is_some())
+        .await;
+    *bench.fanout.outage.lock().unwrap() = None;
+    bench.settled().await;
+    assert_eq!((published(Way::Fast), published(Way::Repair)), (2, 4));
+    assert!(bench.metrics.fanout_duration.get_sample_count() >= 3);
+    let errors = |trouble: Trouble| bench.metrics.fanout_errors.with_label_values(&[trouble.as_str()]).get();
+    assert!(errors(Trouble::Full) >= 1);
+    assert_eq!(errors(Trouble::Odd), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_level_of_the_outbox_is_looked_at_until_the_stop() {
+    let (store, metrics) = (Arc::new(FakeStore::default()), Arc::new(Metrics::default()));
+    let stop = CancellationToken::new();
+    let mut watching = tokio::task::JoinSet::new();
+    watching.spawn(watch_level(store.clone(), metrics.clone(), stop.clone()));
+    let level = async |batches: i64| {
+        let seen = async {
+            while metrics.outbox_batches.get() != batches {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(6), seen).await.is_ok()
+    };
+    store
+        .batches
+        .lock()
+        .unwrap()
+        .extend([row(1, &["t"], None), row(2, &["t"], None)]);
+    assert!(level(2).await, "it looks every five seconds");
+    *store.is_down.lock().unwrap() = true;
+    store.batches.lock().unwrap().clear();
+    assert!(!level(0).await, "what is not told stays");
+    *store.is_down.lock().unwrap() = false;
+    assert!(level(0).await);
+    stop.cancel();
+    watching.join_next().await.unwrap().unwrap();
 }

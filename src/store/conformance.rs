@@ -378,6 +378,7 @@ conformance! {
             parked_events_are_listed_in_log_order
             an_event_that_is_parked_again_has_the_new_reason_and_the_old_time
             what_the_fan_out_has_taken_is_parked_no_longer
+            what_is_owed_is_counted_with_its_age_and_what_is_parked
             the_ledger_is_pruned_in_steps_up_to_what_is_young
             a_step_of_the_ledger_ends_at_the_first_young_row
             what_is_unpublished_or_was_published_lately_stays_in_the_ledger
@@ -408,6 +409,7 @@ conformance! {
             a_store_that_takes_no_writes_says_so
             all_that_is_committed_lies_below_the_horizon
             what_is_received_is_stamped_by_the_store_s_clock
+            a_store_tells_its_version
             a_server_in_order_gives_no_warnings
             a_closed_store_takes_no_calls
         }

@@ -28,6 +28,20 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// All of them.
+    pub const ALL: [ErrorClass; 10] = [
+        ErrorClass::Data,
+        ErrorClass::LostRace,
+        ErrorClass::Contention,
+        ErrorClass::Resources,
+        ErrorClass::ReadOnly,
+        ErrorClass::Ambiguous,
+        ErrorClass::NotSent,
+        ErrorClass::StalePlan,
+        ErrorClass::Configuration,
+        ErrorClass::Unexpected,
+    ];
+
     /// Whether the flush may have been committed all the same.
     #[must_use]
     pub fn is_ambiguous(self) -> bool {

@@ -63,12 +63,29 @@ pub trait Outbox: Send + Sync + 'static {
     /// As [`StoreError::class`] says.
     async fn unpark(&self, events: &[Cursor]) -> Result<u64, StoreError>;
 
+    /// How much is owed to the fan-out, by all who share the store. It costs no more than what is owed.
+    ///
+    /// # Errors
+    /// As [`StoreError::class`] says.
+    async fn owed(&self) -> Result<Owed, StoreError>;
+
     /// Removes ledger rows that were published longer ago than `age`: looks at the `limit` rows behind the batch `after`, and
     /// ends at the first that was received more recently than that. Events are not touched, and unpublished rows stay.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
     async fn prune_ledger(&self, after: i64, age: Duration, limit: u32) -> Result<LedgerPruned, StoreError>;
+}
+
+/// What is stored and not published.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Owed {
+    /// Batches that are not published, parked events aside.
+    pub batches: i64,
+    /// The age of the oldest of them in seconds.
+    pub oldest_seconds: f64,
+    /// Events that are parked.
+    pub parked: i64,
 }
 
 /// Some events of some batches.

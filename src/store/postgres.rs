@@ -43,6 +43,9 @@ const PROBE: &str = concat!(
 /// The server's clock; a transaction's own, `now()`, is what `received_at` is made of.
 const CLOCK: &str = "select clock_timestamp()";
 
+/// As `17.2`: what a packager adds to it is left out.
+const VERSION: &str = "select split_part(current_setting('server_version'), ' ', 1)";
+
 /// The versions of the migrations that were applied.
 const APPLIED: &str = "select version from _sqlx_migrations where success";
 
@@ -232,6 +235,15 @@ impl Store for Postgres {
         let verification = verify::verify(&mut pg).await?;
         close(pg).await;
         Ok(verification)
+    }
+
+    async fn version(&self) -> Result<String, StoreError> {
+        self.readers
+            .run(STATS_TIMEOUT, |mut pg| async move {
+                let version = sqlx::query_scalar::<_, String>(VERSION).fetch_one(&mut pg).await;
+                Ok((pg, version.map_err(error::during("reading the server's version"))?))
+            })
+            .await
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {

@@ -202,6 +202,10 @@ impl Store for Sqlite {
         self.readers.run(PATIENCE, verify::verify).await
     }
 
+    async fn version(&self) -> Result<String, StoreError> {
+        Ok(rusqlite::version().to_owned())
+    }
+
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
         if self.readers.is_closed() {
             return Err(closed());

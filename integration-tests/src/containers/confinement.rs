@@ -6,7 +6,7 @@ use super::engine::{attempt, docker, inspect};
 use super::stack::Stack;
 
 /// Those that go on for ever.
-const SERVERS: [&str; 4] = ["aggregator", "storage", "broker", "balancer"];
+const SERVERS: [&str; 5] = ["aggregator", "storage", "broker", "balancer", "prometheus"];
 
 /// What an idle service may use, as the engine counts it.
 const IDLE_MB: f64 = 30.0;
@@ -24,8 +24,11 @@ pub async fn no_container_may_do_more_than_it_must() {
             may_do_little(name, &inspect(name).await, name.contains(published));
         }
     }
-    // The one that is not there unless it is asked for.
+    // Those that are not there unless they are asked for.
     let stack = Stack::plain().await;
+    stack.observe().await;
+    let prometheus = stack.container("prometheus").await;
+    may_do_little(&prometheus, &inspect(&prometheus).await, false);
     let tester = format!("{}-tester-1", stack.project());
     stack
         .compose(&["run", "-d", "--no-deps", "--name", &tester, "tester", "--list"])

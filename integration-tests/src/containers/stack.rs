@@ -121,6 +121,13 @@ impl Stack {
         self.docker_wait(&self.container("publisher").await).await;
     }
 
+    /// Starts `prometheus`, if it does not run, and waits until it is ready.
+    pub async fn observe(&self) {
+        let up = ["--profile", "observability", "up", "-d", "--no-deps", "prometheus"];
+        self.compose(&up).await;
+        self.healthy(&self.container("prometheus").await).await;
+    }
+
     /// The name of the project, with which the names of all that is in it begin.
     pub fn project(&self) -> &str {
         &self.project

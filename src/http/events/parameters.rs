@@ -1,5 +1,7 @@
 //! Query parameters: each read once, every fault listed.
 
+use std::time::Duration;
+
 use crate::event::{Breach, Cursor, EventId, Fault, FaultKind, Loc, Source, Timestamp, Topic};
 
 /// The parameters of a request, and the faults found in them so far.
@@ -88,6 +90,27 @@ impl Parameters {
         })
     }
 
+    /// A length of time such as `60s` or `5m`, in whole seconds: at least one, and at most `max`.
+    pub fn seconds(&mut self, name: &'static str, max: u64) -> Option<u64> {
+        self.parsed(name, |text| {
+            let length = humantime::parse_duration(text).map_err(|_| {
+                let form = "Input should be a length of time such as 60s or 5m";
+                Breach::new(FaultKind::StringPatternMismatch, form)
+            })?;
+            let (kind, bound) = match length.as_secs() {
+                0 => (
+                    FaultKind::GreaterThanEqual,
+                    "greater than or equal to 1 second".to_owned(),
+                ),
+                _ if length > Duration::from_secs(max) => {
+                    (FaultKind::LessThanEqual, format!("less than or equal to {max} seconds"))
+                }
+                seconds => return Ok(seconds),
+            };
+            Err(Breach::new(kind, format!("Input should be {bound}")))
+        })
+    }
+
     /// One of some words.
     pub fn word<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)]) -> Option<T> {
         self.parsed(name, |text| {
@@ -147,6 +170,26 @@ mod tests {
         assert_eq!(number("limit="), Err(FaultKind::IntParsing));
         assert_eq!(number("limit=1.5"), Err(FaultKind::IntParsing));
         assert_eq!(number("limit=5&limit=6"), Err(FaultKind::RepeatedMember));
+    }
+
+    #[test]
+    fn a_length_of_time_is_taken_between_a_second_and_its_bound() {
+        let seconds = |text: &str| {
+            let mut parameters = Parameters::read(Some(&format!("window={text}")));
+            let seconds = parameters.seconds("window", 900);
+            parameters
+                .finish()
+                .map(|()| seconds.unwrap())
+                .map_err(|faults| faults[0].kind)
+        };
+        assert_eq!(seconds("1s"), Ok(1));
+        assert_eq!(seconds("90500ms"), Ok(90));
+        assert_eq!(seconds("15m"), Ok(900));
+        assert_eq!(seconds("900001ms"), Err(FaultKind::LessThanEqual));
+        assert_eq!(seconds("999ms"), Err(FaultKind::GreaterThanEqual));
+        for text in ["", "60", "soon", "-5m", "99999999999999999999s"] {
+            assert_eq!(seconds(text), Err(FaultKind::StringPatternMismatch), "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! before two writes have failed. So who writes one watches the socket itself.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,6 +22,11 @@ pub(super) struct Socket(pub(super) Arc<TcpStream>);
 pub struct Client(pub(super) Arc<TcpStream>);
 
 impl Client {
+    /// Its address, as long as the connection knows it.
+    pub fn address(&self) -> Option<tracing::field::DisplayValue<SocketAddr>> {
+        self.0.peer_addr().ok().map(tracing::field::display)
+    }
+
     /// Waits until the client has closed its side of the connection. If it sends something instead, this waits for ever: then
     /// the connection's own limits apply.
     pub async fn gone(&self) {

@@ -1,7 +1,6 @@
 //! What the store refuses of a request: the search for it, and what becomes of the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
@@ -11,6 +10,7 @@ use crate::event::Event;
 use crate::ingest::queue::Seated;
 use crate::ingest::seat::{Seat, Work};
 use crate::ingest::{Handling, SubmitError, Verdict};
+use crate::metrics::Fate;
 use crate::store::{Batch, ErrorClass, Flush, StoreError};
 
 /// How many rehearsals the search for events that the store refuses may cost; what is not cleared by then is refused.
@@ -69,9 +69,10 @@ impl Writer {
             }
         };
         let answer = match result {
-            Ok((appended, leased)) => {
-                let mut verdicts = verdicts(&batch, &row_of, &appended).into_iter();
-                self.hand_over(batch, &appended, leased, &group);
+            Ok(flushed) => {
+                let mut verdicts = verdicts(&batch, &row_of, &flushed.appended).into_iter();
+                let count = batch.len();
+                self.hand_over(batch, &flushed, &group, &[count]);
                 let verdict = |index| {
                     if is_culprit(&index) {
                         Some(Verdict::Refused)
@@ -133,7 +134,7 @@ impl Writer {
 
     /// Counts events that the store refused, and says so: nobody may be waiting to hear it.
     fn count_refused(&self, events: usize) {
-        self.shared.metrics.rejected.fetch_add(events as u64, Ordering::Relaxed);
+        self.shared.metrics.events_of(Fate::Rejected).inc_by(events as u64);
         tracing::warn!(events, "the store refused events");
     }
 }

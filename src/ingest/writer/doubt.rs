@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::ingest::queue::Seated;
+use crate::metrics::FlushEnd;
 use crate::store::ErrorClass;
 
 /// A flush whose first attempt is older is never sent again: its ledger row may be gone, and a second copy of its counts
@@ -23,6 +24,17 @@ pub(super) enum Failure {
     Refused,
     /// Nobody knows.
     Unknown,
+}
+
+impl Failure {
+    /// How the flush has ended.
+    pub(super) fn end(self) -> FlushEnd {
+        match self {
+            Failure::Definite => FlushEnd::Again,
+            Failure::Refused => FlushEnd::Refused,
+            Failure::Unknown => FlushEnd::Unknown,
+        }
+    }
 }
 
 /// What is known about the attempts of one flush.

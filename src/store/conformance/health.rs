@@ -80,6 +80,14 @@ pub(super) async fn what_is_received_is_stamped_by_the_store_s_clock(bed: &dyn B
     }
 }
 
+pub(super) async fn a_store_tells_its_version(bed: &dyn Bed) {
+    let version = bed.store().version().await.unwrap();
+    let major = version.split('.').next().unwrap().parse::<u32>().unwrap();
+    let expected = if bed.name() == "postgres" { 14..100 } else { 3..4 };
+    assert!(expected.contains(&major), "{version}");
+    assert!(version.chars().all(|c| c.is_ascii_digit() || c == '.'), "{version}");
+}
+
 pub(super) async fn a_server_in_order_gives_no_warnings(bed: &dyn Bed) {
     assert_eq!(migrated(bed).await.warnings().await.unwrap(), [""; 0]);
 }

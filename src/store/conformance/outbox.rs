@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{ATTEMPT, Bed, Writer, event, events, eventually, listed, migrated};
 use crate::event::{Cursor, Event, StoredEvent};
-use crate::store::{Lease, Portion, Refused, Store};
+use crate::store::{Lease, Owed, Portion, Refused, Store};
 
 pub(super) async fn a_batch_with_a_lease_is_owed_to_the_fan_out(bed: &dyn Bed) {
     let store = migrated(bed).await;
@@ -102,6 +102,8 @@ async fn outbox_batches(store: &Arc<dyn Store>) -> i64 {
         (verification.outbox_batches, verification.drifts),
         (stats.outbox_batches, vec![])
     );
+    let owed = store.owed().await.unwrap();
+    assert_eq!((owed.batches, owed.parked), (stats.outbox_batches, stats.parked));
     stats.outbox_batches
 }
 
@@ -406,6 +408,33 @@ fn refused(cursor: Cursor, reason: &str) -> Refused {
         cursor,
         reason: reason.to_owned(),
     }
+}
+
+pub(super) async fn what_is_owed_is_counted_with_its_age_and_what_is_parked(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    assert_eq!(
+        store.owed().await.unwrap(),
+        Owed {
+            batches: 0,
+            oldest_seconds: 0.0,
+            parked: 0
+        }
+    );
+    let batches = owed(&store, 3).await;
+    age(bed, &format!("batch = {}", batches[1])).await;
+    store
+        .park(&[refused(listed(&store).await[0].cursor, "")])
+        .await
+        .unwrap();
+    let owed = store.owed().await.unwrap();
+    assert_eq!((owed.batches, owed.parked), (3, 1));
+    assert!((7200.0..7800.0).contains(&owed.oldest_seconds), "{owed:?}");
+    let lease = long();
+    store.claim_unpublished(lease, 10).await.unwrap();
+    store.mark_published(lease.owner, &batches[1..]).await.unwrap();
+    let owed = store.owed().await.unwrap();
+    assert_eq!(owed.batches, 1);
+    assert!((0.0..600.0).contains(&owed.oldest_seconds), "{owed:?}");
 }
 
 pub(super) async fn parked_events_are_listed_in_log_order(bed: &dyn Bed) {

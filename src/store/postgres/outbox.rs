@@ -13,9 +13,9 @@ use super::Postgres;
 use super::append::{interval, timestamp};
 use super::connect::{Role, bounded, connect};
 use super::error::{decoding, during};
-use super::read::{LIST_TIMEOUT, before_cut, columns, cut, is_cut, stored_event, stored_events};
+use super::read::{LIST_TIMEOUT, before_cut, columns, cut, is_cut, owed, stored_event, stored_events};
 use crate::event::Cursor;
-use crate::store::{Lease, LedgerPruned, Outbox, Parked, Portion, Refused, StoreError};
+use crate::store::{Lease, LedgerPruned, Outbox, Owed, Parked, Portion, Refused, StoreError};
 
 /// $1 owner, $2 length of the lease, $3 how many. Who claims at the same time passes over what is locked here, and the lock
 /// ends with the statement. Rows are found again by their ctid: no plan can make a scan of it.
@@ -274,6 +274,15 @@ impl Outbox for Postgres {
         let (batches, positions) = places(events);
         let query = sqlx::query(UNPARK).bind(batches).bind(positions);
         count(&self.relay("unparking events", query).await?)
+    }
+
+    async fn owed(&self) -> Result<Owed, StoreError> {
+        self.readers
+            .run(TIMEOUT, |mut pg| async move {
+                let owed = owed(&mut pg).await?;
+                Ok((pg, owed))
+            })
+            .await
     }
 
     async fn prune_ledger(&self, after: i64, age: Duration, limit: u32) -> Result<LedgerPruned, StoreError> {

@@ -13,7 +13,7 @@ use sqlx::query::Query;
 use super::append::timestamp;
 use super::error::{decoding, during};
 use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::store::{Counts, Filter, List, Order, Page, Settled, StoreError, StoreStats, TOPICS_MAX, Walk};
+use crate::store::{Counts, Filter, List, Order, Owed, Page, Settled, StoreError, StoreStats, TOPICS_MAX, Walk};
 
 /// The query time limit: what a list or a walk's page may take, the wait for its turn included.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -191,6 +191,21 @@ const WALK_ALL: &str = walk!(everything);
 const WALK_TOPIC: &str = walk!(one_topic);
 const WALK_IDENTITY: &str = walk!(one_identity);
 
+/// What is not published. Each row of it is in a small index of its own.
+macro_rules! unpublished {
+    () => {
+        "select count(*) as outbox_batches,
+               coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8 as outbox_oldest
+        from batches where published_at is null"
+    };
+}
+
+const OWED: &str = concat!(
+    "select o.*, (select count(*) from parked) as parked from (",
+    unpublished!(),
+    ") o"
+);
+
 /// One snapshot: the totals with the log's and the outbox's state in the first row, then the largest topics.
 const STATS: &str = concat!(
     "with t as materialized (
@@ -200,16 +215,14 @@ const STATS: &str = concat!(
         from topic_counts group by topic
     ), s as ",
     settled!(),
-    ", o as (
-        select count(*) as batches,
-               coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8 as oldest
-        from batches where published_at is null
-    )
+    ", o as (",
+    unpublished!(),
+    ")
     (select null::text as topic, coalesce(sum(t.received), 0)::bigint as received,
            coalesce(sum(t.unique_processed), 0)::bigint as unique_processed,
            coalesce(sum(t.duplicate_dropped), 0)::bigint as duplicate_dropped,
            coalesce(sum(t.conflicts), 0)::bigint as conflicts, coalesce(sum(t.pruned), 0)::bigint as pruned,
-           count(t.topic) as topics, (select batches from o) as outbox_batches, (select oldest from o) as outbox_oldest,
+           count(t.topic) as topics, (select outbox_batches from o) as outbox_batches, (select outbox_oldest from o) as outbox_oldest,
            (select count(*) from parked) as parked,
            (select edge from s) as edge, (select horizon from s) as horizon,
            ",
@@ -346,18 +359,33 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
         .map_err(during("reading counters"))?;
     let read = || {
         let (totals, topics) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
+        let owed = owed_of(totals)?;
         let topic = |row: &PgRow| Ok((row.try_get("topic")?, row.try_get("unique_processed")?));
         Ok(StoreStats {
             counts: counts(totals)?,
             topic_count: totals.try_get("topics")?,
             topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
-            outbox_batches: totals.try_get("outbox_batches")?,
-            outbox_oldest_seconds: totals.try_get("outbox_oldest")?,
-            parked: totals.try_get("parked")?,
+            outbox_batches: owed.batches,
+            outbox_oldest_seconds: owed.oldest_seconds,
+            parked: owed.parked,
             settled: settled_of(totals)?,
         })
     };
     read().map_err(decoding)
+}
+
+/// What is not published.
+pub(super) async fn owed(pg: &mut PgConnection) -> Result<Owed, StoreError> {
+    let row = sqlx::query(OWED).fetch_one(pg).await;
+    owed_of(&row.map_err(during("counting what is not published"))?).map_err(decoding)
+}
+
+fn owed_of(row: &PgRow) -> sqlx::Result<Owed> {
+    Ok(Owed {
+        batches: row.try_get("outbox_batches")?,
+        oldest_seconds: row.try_get("outbox_oldest")?,
+        parked: row.try_get("parked")?,
+    })
 }
 
 /// The counters of one topic.
@@ -452,5 +480,6 @@ pub(super) fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
         event,
         received_at: timestamp(row.try_get("received_at")?),
         cursor,
+        trace: None,
     })
 }

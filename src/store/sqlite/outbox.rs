@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::append::{in_micros, now, timestamp};
 use super::connect::{Link, Role, blocking, closed};
 use super::error::{committing, during};
-use super::read::{LIST_TIMEOUT, Taken, columns, stored_event};
+use super::read::{LIST_TIMEOUT, Taken, columns, owed, stored_event};
 use super::{Sqlite, schema};
 use crate::event::Cursor;
-use crate::store::{ErrorClass, Lease, LedgerPruned, Outbox, Parked, Portion, Refused, StoreError};
+use crate::store::{ErrorClass, Lease, LedgerPruned, Outbox, Owed, Parked, Portion, Refused, StoreError};
 
 /// Nobody else writes meanwhile, so two that claim at once take turns of some microseconds each.
 const CLAIM: &str = "
@@ -257,6 +257,14 @@ impl Outbox for Sqlite {
             })
         })
         .await
+    }
+
+    async fn owed(&self) -> Result<Owed, StoreError> {
+        self.readers
+            .run(LIST_TIMEOUT, |connection| {
+                owed(connection).map_err(during("counting what is not published"))
+            })
+            .await
     }
 
     /// The log remembers the number of its last batch itself, so no number comes again.

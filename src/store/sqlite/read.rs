@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, named_params};
 use super::append::{now, timestamp};
 use super::error::during;
 use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::store::{Counts, Filter, List, Order, Page, Settled, StoreError, StoreStats, TOPICS_MAX, Walk};
+use crate::store::{Counts, Filter, List, Order, Owed, Page, Settled, StoreError, StoreStats, TOPICS_MAX, Walk};
 
 /// The query time limit: what a list or a walk's page may take, the wait for its turn included.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -262,21 +262,31 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
             .prepare_cached(TOPICS)?
             .query_map([TOPICS_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        let (outbox_batches, oldest, parked): (i64, Option<i64>, i64) = connection
-            .prepare_cached(OUTBOX)?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(0));
+        let owed = owed(connection)?;
         Ok(StoreStats {
             counts,
             topic_count,
             topics,
-            outbox_batches,
-            outbox_oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),
-            parked,
+            outbox_batches: owed.batches,
+            outbox_oldest_seconds: owed.oldest_seconds,
+            parked: owed.parked,
             settled: settled(connection)?,
         })
     };
     read().map_err(during("reading counters"))
+}
+
+/// What is not published.
+pub(super) fn owed(connection: &Connection) -> rusqlite::Result<Owed> {
+    let (batches, oldest, parked): (i64, Option<i64>, i64) = connection
+        .prepare_cached(OUTBOX)?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(0));
+    Ok(Owed {
+        batches,
+        oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),
+        parked,
+    })
 }
 
 /// The counters of one topic.
@@ -326,5 +336,6 @@ pub(super) fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         },
         received_at: timestamp(row.get("received_at")?)?,
         cursor: cursor(row)?,
+        trace: None,
     })
 }

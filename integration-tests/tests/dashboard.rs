@@ -1,0 +1,638 @@
+//! The dashboard in a real browser: what it shows, what it does in an outage, and that nothing a client sends runs on it.
+
+use anyhow::ensure;
+use integration_tests::browser::Browser;
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::http::ask;
+use integration_tests::proxy::{Network, Proxy};
+use integration_tests::publish::{Publish, event, event_with_payload, events, text};
+use integration_tests::service::{Service, Signal};
+use integration_tests::world::World;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// The keys that are no characters, as WebDriver writes them.
+const TAB: &str = "\u{E004}";
+const ENTER: &str = "\u{E007}";
+
+/// Nobody reaches a part of the page by more presses of the tab key.
+const TABS_MAX: usize = 40;
+
+/// What the page's longest pause between two frames may be while it is flooded. The browser, the service, its store and the
+/// publisher share two cores, on which all of them together have more to do than there is time.
+const FRAME_GAP_MAX_MS: f64 = 700.0;
+
+/// How old the newest event on the page may be at the end of a flood, in milliseconds: a second from one sample to the next, and
+/// more for its answer on busy cores.
+const NEWEST_AGE_MAX_MS: f64 = 2500.0;
+
+/// The page of a service, as wide as a laptop's.
+async fn dashboard(service: &Service) -> Browser {
+    let browser = Browser::open(1280, 900).await;
+    browser.go(&format!("{}/dashboard", service.url())).await;
+    browser.until_text("#status", "healthy").await;
+    browser
+}
+
+/// The figure that an element shows, without the blanks between its thousands.
+async fn figure(browser: &Browser, selector: &str) -> Option<u64> {
+    let text = browser.text(selector).await;
+    text.replace('\u{202f}', "").parse().ok()
+}
+
+/// Waits until the page shows that so many events were received.
+async fn until_received(browser: &Browser, received: u64) {
+    eventually(SOON, async || {
+        let shown = figure(browser, "#received").await;
+        ensure!(shown == Some(received), "{shown:?} of {received}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_run_the_page_shows_what_stats_says() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    world.load(service.url(), &["--events", "12345", "--topics", "7"]).await;
+    let browser = dashboard(&service).await;
+    until_received(&browser, 12345).await;
+    let stats = service.json("/stats").await;
+    for (selector, figure_of_stats) in [
+        ("#unique", &stats["unique_processed"]),
+        ("#duplicates", &stats["duplicate_dropped"]),
+        ("#conflicts", &stats["conflicts"]),
+        ("#rows", &stats["database_total_rows"]),
+    ] {
+        assert_eq!(figure(&browser, selector).await, figure_of_stats.as_u64(), "{selector}");
+    }
+    assert_eq!(browser.text("#received").await, "12\u{202f}345");
+    assert_eq!(browser.text("#duplicates-note").await, "30.0\u{202f}% of received");
+    browser.until_text("#topics-note", "7 topics").await;
+    let rows = "return Object.fromEntries([...document.querySelectorAll('#topics tbody tr')].map((row) =>
+                [row.cells[0].textContent, Number(row.cells[1].textContent.replaceAll('\u{202f}', ''))]))";
+    assert_eq!(browser.run(rows).await, stats["topics"]);
+    let version = service.json("/").await["version"].clone();
+    browser
+        .until_text("#version", version.as_str().expect("a version"))
+        .await;
+    assert_eq!(browser.text("#store").await, "sqlite is up");
+    assert_eq!(browser.text("#fanout").await, "process is up");
+    world
+        .check(stats["database_total_rows"].as_i64().expect("a number"))
+        .await;
+}
+
+#[tokio::test]
+async fn the_chart_moves_and_shows_what_was_published() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    let browser = dashboard(&service).await;
+    let area = "return document.querySelector('#chart path.unique')?.getAttribute('d') ?? ''";
+    service.publish(&Value::from(events("orders", 0..300))).await;
+    browser
+        .until(
+            "the rate is shown",
+            "return !['–', '0/s'].includes(document.querySelector('#rate-unique').textContent)",
+        )
+        .await;
+    let before = browser.run(area).await;
+    eventually(SOON, async || {
+        let after = browser.run(area).await;
+        ensure!(after != before, "the chart stands still");
+        Ok(())
+    })
+    .await;
+    // An area that has a height is drawn above the axis: the published events.
+    browser
+        .until(
+            "the area rises above its axis",
+            "return document.querySelector('#chart path.unique').getBBox().height > 20",
+        )
+        .await;
+    browser.click("[data-minutes='1']").await;
+    browser.until_text("#chart", "−60").await;
+}
+
+#[tokio::test]
+async fn live_events_arrive_on_top_with_their_payloads_folded() {
+    const PRECISE: &str = r#"{"large":9007199254740993,"b":1.0}"#;
+
+    let world = World::embedded();
+    let service = world.serve().await;
+    let browser = dashboard(&service).await;
+    browser.until_text("#live-note", "Every event").await;
+    for id in ["first", "second"] {
+        let body = event_with_payload("orders", id, PRECISE);
+        assert_eq!(service.publish_bytes("application/json", body).await.status, 201);
+        browser.until_text("#live li:first-child .id", id).await;
+    }
+    assert_eq!(browser.text("#live li:nth-child(2) .id").await, "first");
+    let is_folded = "return document.querySelector('#live pre') === null";
+    assert_eq!(browser.run(is_folded).await, true);
+
+    // What is unfolded is read: it stays where it is until it is let go.
+    browser.click("#live li:first-child summary").await;
+    let payload = browser.text("#live li:first-child pre").await;
+    assert!(
+        payload.contains("9007199254740993") && payload.contains("1.0"),
+        "{payload}"
+    );
+    assert_eq!(browser.text("#pause").await, "Resume");
+    service.publish(&event("orders", "third")).await;
+    until_received(&browser, 3).await;
+    assert_eq!(browser.text("#live li:first-child .id").await, "second");
+    browser.click("#pause").await;
+    browser.until_text("#live li:first-child .id", "third").await;
+    assert_eq!(
+        browser.run("return document.querySelectorAll('#live li').length").await,
+        3
+    );
+}
+
+#[tokio::test]
+async fn markup_in_topic_id_source_and_payload_stays_text_and_runs_nothing() {
+    const SCRIPT: &str = "<script>window.ran=1</script>";
+    const IMAGE: &str = "\"><img/src=x/onerror=window.ran=1>";
+
+    let world = World::embedded();
+    let service = world.serve().await;
+    let browser = dashboard(&service).await;
+    for markup in [SCRIPT, IMAGE] {
+        let mut event = event(markup, markup);
+        event["source"] = json!(markup);
+        event["payload"] = json!({ markup: markup });
+        assert_eq!(service.publish(&event).await.status, 201);
+        for place in ["topic", "id", "source"] {
+            browser
+                .until_text(&format!("#live li:first-child .{place}"), markup)
+                .await;
+        }
+        browser.click("#live li:first-child summary").await;
+        let shown: Value = serde_json::from_str(&browser.text("#live li:first-child pre").await).expect("JSON");
+        assert_eq!(shown, event["payload"]);
+        browser.click("#pause").await;
+
+        let fields = format!(
+            "document.querySelector('#search-topic').value = {0}; document.querySelector('#search-id').value = {0};",
+            json!(markup)
+        );
+        browser.run(&fields).await;
+        browser.click("#search button").await;
+        browser.until_text("#found", markup).await;
+    }
+    browser
+        .until(
+            "both topics are listed",
+            "return document.querySelectorAll('#topics tbody tr').length === 2",
+        )
+        .await;
+    let strange = "return [...document.querySelectorAll('main script, main img')].length";
+    assert_eq!(browser.run(strange).await, 0);
+    assert_eq!(browser.run("return window.ran ?? null").await, Value::Null);
+    assert_eq!(browser.console().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_page_asks_its_own_service_alone_and_has_nothing_to_complain_of() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    world.load(service.url(), &["--events", "2000"]).await;
+    // Under another name than it knows of itself, and from the root.
+    let url = service.url().replace("127.0.0.1", "localhost");
+    let browser = Browser::open(1280, 900).await;
+    browser.go(&format!("{url}/")).await;
+    until_received(&browser, 2000).await;
+    browser.until_text("#live-note", "Every event").await;
+    browser.until_text("#rate-received", "/s").await;
+    browser.click("#theme").await;
+    let requests = browser.requests().await;
+    for part in [
+        "/dashboard/style.css",
+        "/stats",
+        "/stats/history",
+        "/health",
+        "/events/stream",
+    ] {
+        let is_asked = requests.iter().any(|asked| asked.contains(part));
+        assert!(is_asked, "nobody asked for {part}: {requests:?}");
+    }
+    let strangers: Vec<&String> = requests
+        .iter()
+        .filter(|asked| !asked.starts_with(&format!("{url}/")) && !asked.starts_with("data:"))
+        .collect();
+    assert!(strangers.is_empty(), "{strangers:?}");
+    assert_eq!(browser.console().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_browser_gets_the_page_at_the_root_and_a_program_gets_json() {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+                          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+    let world = World::embedded();
+    let service = world.serve().await;
+    let program = service.fetch("/").await;
+    assert_eq!(
+        (program.json()["service"].as_str(), program.header("vary")),
+        (Some("eventsieve"), "accept")
+    );
+    let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let root = ask(service.get("/").header("accept", accept)).await;
+    let page = service.fetch("/dashboard").await;
+    assert_eq!(root.header("vary"), "accept");
+    assert_eq!(root.text(), page.text());
+    for answer in [&root, &page, &service.fetch("/dashboard/app.js").await] {
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-security-policy"), POLICY);
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        assert_eq!(answer.header("cache-control"), "no-cache");
+    }
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    for inline in ["<style", " style=", "javascript:", "<script>", " on"] {
+        let found = page.text().lines().find(|line| {
+            line.match_indices(inline)
+                .any(|(at, _)| inline != " on" || line[at..].split('"').next().is_some_and(|word| word.ends_with('=')))
+        });
+        assert_eq!(found, None, "{inline}");
+    }
+    let again = ask(service.get("/dashboard").header("if-none-match", page.header("etag"))).await;
+    assert_eq!((again.status, again.text()), (304, ""));
+    let other = ask(service.get("/dashboard").header("if-none-match", "\"another\"")).await;
+    assert_eq!(other.status, 200);
+    service.fetch("/dashboard/secret.txt").await.problem(404);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_told_of_and_the_page_recovers_without_a_reload() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let settings = world
+        .settings()
+        .with("DATABASE_URL", &proxy.through(world.database_url()))
+        .with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
+    let service = world.serve_with(settings).await;
+    assert_eq!(service.publish(&event("orders", "before")).await.status, 201);
+    let browser = dashboard(&service).await;
+    until_received(&browser, 1).await;
+    browser.run("window.sameVisit = true").await;
+
+    proxy.set(Network::Refuse);
+    proxy.cut();
+    browser.until_text("#trouble-text", "The store is down.").await;
+    browser.until_text("#status", "unhealthy").await;
+    browser.until_text("#store", "postgres is down").await;
+    browser.until_text("#trouble-age", "ago").await;
+    assert_eq!(figure(&browser, "#received").await, Some(1), "the last figures stay");
+    let is_marked = "return document.body.classList.contains('stale')";
+    assert_eq!(browser.run(is_marked).await, true);
+
+    proxy.set(Network::Pass);
+    browser.until_text("#status", "healthy").await;
+    eventually(SOON, async || {
+        let answer = service.publish(&event("orders", "after")).await;
+        ensure!([200, 201].contains(&answer.status), "{}", answer.text());
+        Ok(())
+    })
+    .await;
+    browser.until_text("#live li:first-child .id", "after").await;
+    browser
+        .until("the banner is gone", "return document.querySelector('#trouble').hidden")
+        .await;
+    assert_eq!(browser.run(is_marked).await, false);
+    assert_eq!(browser.run("return window.sameVisit").await, true);
+    assert_eq!(figure(&browser, "#unique").await, Some(2));
+    world.check(2).await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_found_again_without_a_reload() {
+    let world = World::embedded();
+    let mut service = world.serve().await;
+    service.publish(&Value::from(events("orders", 0..3))).await;
+    let browser = dashboard(&service).await;
+    browser.until_text("#live-note", "Every event").await;
+    browser.run("window.sameVisit = true").await;
+    service.signal(Signal::Stop);
+    browser.until_text("#trouble-text", "does not answer").await;
+    browser.until_text("#status", "no answer").await;
+    service.restart().await;
+    service.ready().await;
+    browser.until_text("#status", "healthy").await;
+    service.publish(&event("orders", "after")).await;
+    browser.until_text("#live li:first-child .id", "after").await;
+    browser.until_text("#live-note", "Every event").await;
+    until_received(&browser, 4).await;
+    browser
+        .until("the banner is gone", "return document.querySelector('#trouble').hidden")
+        .await;
+    assert_eq!(browser.run("return window.sameVisit").await, true);
+}
+
+#[tokio::test]
+async fn more_than_a_thousand_topics_are_sorted_and_filtered() {
+    const FIRST: &str = "return document.querySelector('#topics tbody th').textContent";
+    const ROWS: &str = "return document.querySelectorAll('#topics tbody tr').length";
+    /// How long a person waits for a table without noticing. The quickest of five counts: the machine has other work to do.
+    const QUICK_MS: f64 = 500.0;
+
+    let world = World::embedded();
+    let service = world.serve().await;
+    let mut batch: Vec<Value> = (0..1234)
+        .map(|number| event(&format!("topic.{number}"), "evt"))
+        .collect();
+    batch.extend(events("topic.777", 0..5));
+    batch.extend(events("topic.42", 0..3));
+    assert_eq!(service.publish(&Value::from(batch)).await.status, 201);
+    let browser = dashboard(&service).await;
+    browser
+        .until_text(
+            "#topics-note",
+            "1\u{202f}234 topics, the 1\u{202f}000 largest are listed",
+        )
+        .await;
+    assert_eq!(browser.run(ROWS).await, 1000);
+    assert_eq!(browser.run(FIRST).await, "topic.777");
+    let took = browser
+        .run(
+            "const sort = () => {
+               const begun = performance.now();
+               document.querySelector('[data-sort=name]').click();
+               document.body.getBoundingClientRect();
+               return performance.now() - begun;
+             };
+             return Math.min(sort(), sort(), sort(), sort(), sort())",
+        )
+        .await;
+    assert!(took.as_f64().is_some_and(|took| took < QUICK_MS), "sorted in {took} ms");
+    let order = browser
+        .run("return [...document.querySelectorAll('#topics tbody th')].map((name) => Number(name.textContent.slice(6)))")
+        .await;
+    let order: Vec<i64> = serde_json::from_value(order).expect("numbers");
+    assert!(order.is_sorted(), "by name, numbers as numbers: {order:?}");
+    browser.click("[data-sort=name]").await;
+    assert_eq!(
+        browser
+            .run("return document.querySelector('[data-sort=name]').closest('th').ariaSort")
+            .await,
+        "descending"
+    );
+    browser.click("[data-sort=count]").await;
+    assert_eq!(browser.run(FIRST).await, "topic.777");
+
+    browser.click("#topic-filter").await;
+    browser.press("C.42").await;
+    browser.until_text("#topics-note", "match").await;
+    assert_eq!(browser.run(FIRST).await, "topic.42");
+    let strangers =
+        "return [...document.querySelectorAll('#topics tbody th')].every((name) => name.textContent.includes('c.42'))";
+    assert_eq!(browser.run(strangers).await, true);
+}
+
+#[tokio::test]
+async fn the_search_tells_when_the_first_copy_came_and_when_there_is_none() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    let first = service.publish(&event("orders", "evt & 1")).await;
+    let received_at = text(&first.json()["results"][0], "received_at");
+    service.publish(&event("orders", "evt & 1")).await;
+    let browser = dashboard(&service).await;
+    browser.click("#search-topic").await;
+    browser.press("orders").await;
+    browser.click("#search-id").await;
+    browser.press("evt & 1").await;
+    browser.click("#search button").await;
+    browser.until_text("#found", &received_at).await;
+    for part in [
+        "First copy came",
+        "integration-tests",
+        "2025-10-24T10:30:00Z",
+        "\"message\": \"hello\"",
+    ] {
+        browser.until_text("#found", part).await;
+    }
+    browser.click("#search-id").await;
+    browser.press("0").await;
+    browser.press(ENTER).await;
+    browser
+        .until_text("#found", "There is no event with this topic and id.")
+        .await;
+}
+
+/// Presses the tab key until an element has the focus, which must be seen.
+async fn tab_to(browser: &Browser, selector: &str) {
+    let is_there = format!("return document.activeElement.matches({})", json!(selector));
+    for _ in 0..TABS_MAX {
+        if browser.run(&is_there).await == true {
+            let outline = browser
+                .run("return getComputedStyle(document.activeElement).outlineStyle")
+                .await;
+            assert_eq!(outline, "solid", "one sees where one is: {selector}");
+            return;
+        }
+        browser.press(TAB).await;
+    }
+    panic!("{TABS_MAX} tabs do not lead to {selector}");
+}
+
+#[tokio::test]
+async fn a_keyboard_is_enough_to_search_to_sort_to_pause_and_to_read() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    service
+        .publish(&json!([event("a.topic", "evt-1"), event("b.topic", "evt-2")]))
+        .await;
+    let browser = dashboard(&service).await;
+    browser.until_text("#live", "evt-1").await;
+    tab_to(&browser, "#theme").await;
+    tab_to(&browser, "#chart").await;
+    browser.press("\u{E012}").await;
+    browser
+        .until(
+            "an arrow key reads the chart",
+            "return !document.querySelector('#reading').hidden",
+        )
+        .await;
+    tab_to(&browser, "#search-topic").await;
+    browser.press("b.topic").await;
+    tab_to(&browser, "#search-id").await;
+    browser.press(&format!("evt-2{ENTER}")).await;
+    browser.until_text("#found", "First copy came").await;
+    tab_to(&browser, "[data-sort=name]").await;
+    browser.press(ENTER).await;
+    browser
+        .until(
+            "the table is sorted",
+            "return document.querySelector('#topics th').ariaSort === 'ascending'",
+        )
+        .await;
+    tab_to(&browser, "#live summary").await;
+    browser.press(ENTER).await;
+    browser.until_text("#live pre", "hello").await;
+    assert_eq!(browser.text("#pause").await, "Resume");
+}
+
+#[tokio::test]
+async fn a_phone_scrolls_down_and_never_sideways() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    let long = "x".repeat(255);
+    service.publish(&event(&long, &long)).await;
+    world
+        .load(
+            service.url(),
+            &["--events", "100000", "--batch-size", "10000", "--topics", "30"],
+        )
+        .await;
+    service.publish(&event(&long, "evt")).await;
+    let browser = dashboard(&service).await;
+    browser.resize(360, 780).await;
+    browser.until_text("#received", "100\u{202f}002").await;
+    browser.until_text("#live", &long).await;
+    browser.run("document.querySelector('#live details').open = true").await;
+    let fields = format!(
+        "document.querySelector('#search-topic').value = document.querySelector('#search-id').value = '{long}'"
+    );
+    browser.run(&fields).await;
+    browser.click("#search button").await;
+    browser.until_text("#found", "First copy came").await;
+    let beyond = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    assert_eq!(browser.run(beyond).await, 0);
+    // Nothing is cut off either: every figure fits into its tile.
+    let cut = "return [...document.querySelectorAll('.figure, .facts dd, .legend dd, button')]
+               .filter((part) => part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 0).map((part) => part.id)";
+    assert_eq!(browser.run(cut).await, json!([]));
+}
+
+/// The ratio of the luminances of a text and what is behind it is at least 4.5 (WCAG 2.2, success criterion 1.4.3): answers
+/// with the texts where it is less.
+const FAINT_TEXTS: &str = "
+    const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+    const bytes = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+                               return canvas.getImageData(0, 0, 1, 1).data };
+    const luminance = (color) => [...bytes(color)].slice(0, 3).map((byte) => byte / 255)
+        .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+    const behind = (part) => { const color = getComputedStyle(part).backgroundColor;
+                               return bytes(color)[3] === 255 ? color : behind(part.parentElement) };
+    const texts = [...document.querySelectorAll('body *')].filter((part) => part.checkVisibility()
+        && [...part.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
+    return texts.map((part) => {
+        const style = getComputedStyle(part);
+        const [text, ground] = [luminance(part.matches('svg *') ? style.fill : style.color), luminance(behind(part))];
+        const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+        return [part.id || part.className?.baseVal || part.className || part.tagName, ratio];
+    }).filter(([, ratio]) => ratio < 4.5)";
+
+#[tokio::test]
+async fn light_and_dark_can_be_chosen_are_remembered_and_are_both_easy_to_read() {
+    const GROUND: &str = "return getComputedStyle(document.body).backgroundColor";
+
+    let world = World::embedded();
+    let service = world.serve().await;
+    world.load(service.url(), &["--events", "500"]).await;
+    let browser = dashboard(&service).await;
+    until_received(&browser, 500).await;
+    let light = browser.run(GROUND).await;
+    assert_eq!(browser.run(FAINT_TEXTS).await, json!([]), "in light");
+    browser.click("#theme").await;
+    let dark = browser.run(GROUND).await;
+    assert_ne!(light, dark);
+    assert_eq!(browser.run(FAINT_TEXTS).await, json!([]), "in dark");
+    browser.go(&format!("{}/dashboard", service.url())).await;
+    assert_eq!(browser.run(GROUND).await, dark, "it is remembered");
+
+    // Where nothing was chosen, the system decides, also when it changes its mind.
+    browser.run("localStorage.clear()").await;
+    for (scheme, ground) in [("dark", &dark), ("light", &light)] {
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        browser.devtools("Emulation.setEmulatedMedia", features).await;
+        eventually(SOON, async || {
+            let shown = browser.run(GROUND).await;
+            ensure!(shown == *ground, "{shown} in {scheme}");
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_empty_store_tells_how_to_publish_the_first_event_and_that_works() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    let browser = dashboard(&service).await;
+    browser
+        .until(
+            "the empty state is shown",
+            "return !document.querySelector('#empty').hidden",
+        )
+        .await;
+    let command = browser.text("#first-event").await;
+    assert!(command.contains(&format!("{}/publish", service.url())), "{command}");
+    let ran = Command::new("bash")
+        .args(["-c", &command])
+        .env("NO_PROXY", "*")
+        .output()
+        .await;
+    let ran = ran.expect("bash is there");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    until_received(&browser, 1).await;
+    assert_eq!(
+        browser.run("return document.querySelector('#empty').hidden").await,
+        true
+    );
+    browser.until_text("#live li:first-child .topic", "order.created").await;
+}
+
+#[tokio::test]
+async fn ten_thousand_events_a_second_leave_the_page_smooth_and_current() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    let browser = dashboard(&service).await;
+    browser.until_text("#live-note", "Every event").await;
+    browser
+        .run(
+            "window.gap = 0;
+             window.sampled = false;
+             let last = performance.now();
+             const note = document.querySelector('#live-note');
+             const frame = (now) => { gap = Math.max(gap, now - last); last = now;
+                                      sampled ||= note.textContent.startsWith('A sample'); requestAnimationFrame(frame) };
+             requestAnimationFrame(frame)",
+        )
+        .await;
+    let flood = ["--events", "60000", "--rate", "10000", "--batch-size", "200"];
+    let newest = "return Date.now() - Date.parse(document.querySelector('#live time')?.dateTime)";
+    let mut age = Value::Null;
+    let mut publishing = std::pin::pin!(world.load(service.url(), &flood));
+    loop {
+        // A person may touch it meanwhile; and the age is of an instant at which it was still flooded.
+        let touch = async {
+            browser.click("[data-sort=name]").await;
+            browser.run(newest).await
+        };
+        tokio::select! {
+            _ = &mut publishing => break,
+            seen = touch => age = seen,
+        }
+    }
+    assert_eq!(browser.run("return sampled").await, true);
+    let gap = browser.run("return gap").await;
+    let kept = browser.run("return document.querySelectorAll('#live li').length").await;
+    let is_current = age.as_f64().is_some_and(|age| age < NEWEST_AGE_MAX_MS);
+    let is_smooth = gap.as_f64().is_some_and(|gap| gap < FRAME_GAP_MAX_MS);
+    assert!(
+        is_current && is_smooth,
+        "the newest is {age} ms old, and a frame took {gap} ms"
+    );
+    assert!(
+        kept.as_u64().is_some_and(|kept| kept <= 100),
+        "{kept} events on the page"
+    );
+    until_received(&browser, 60000).await;
+    // When it is over, every event is followed again.
+    browser.until_text("#live-note", "Every event").await;
+    assert_eq!(browser.console().await, Vec::<String>::new());
+    world.check(42000).await;
+}

@@ -1,0 +1,327 @@
+//! `/metrics`: what was sent is what it says, whatever clients try and whatever the store does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures_util::future::join;
+use futures_util::{StreamExt, stream};
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::follower::{Follower, StalledFollower};
+use integration_tests::http::{ask, client};
+use integration_tests::on_both_stores;
+use integration_tests::proxy::{Network, Proxy};
+use integration_tests::publish::{Publish, event, events};
+use integration_tests::redis::RedisServer;
+use integration_tests::service::Service;
+use integration_tests::world::World;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// The value of each series, by its name with its labels.
+async fn figures(service: &Service) -> BTreeMap<String, f64> {
+    let answer = service.fetch("/metrics").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
+    let series = answer.text().lines().filter(|line| !line.starts_with('#'));
+    series
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("NAME VALUE");
+            (name.to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+fn verdict(figures: &BTreeMap<String, f64>, verdict: &str) -> f64 {
+    figures[&format!("eventsieve_events_total{{verdict=\"{verdict}\"}}")]
+}
+
+async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
+    let service = world.serve().await;
+    let before = figures(&service).await;
+    let bodies = [
+        Value::from(events("orders", 0..5)),
+        Value::from(events("orders", 3..8)),
+        json!([event("a", "1"), event("a", "1"), event("a", "1")]),
+        {
+            let mut conflicting = event("orders", "evt-0");
+            conflicting["payload"] = json!({"another": 1});
+            conflicting
+        },
+        json!([{}, {}]),
+    ];
+    let mut bytes = 0;
+    for body in &bodies {
+        bytes += service.publish(body).await.status;
+    }
+    assert_eq!(bytes, 201 + 201 + 201 + 200 + 422);
+    let bytes: usize = bodies.iter().map(|body| body.to_string().len()).sum();
+    let after = figures(&service).await;
+    let more = |series: &str| after[series] - before.get(series).copied().unwrap_or(0.0);
+    for (name, events) in [
+        ("stored", 9.0),
+        ("duplicate", 4.0),
+        ("conflict", 1.0),
+        ("rejected", 2.0),
+        ("refused", 0.0),
+        ("unknown", 0.0),
+    ] {
+        assert_eq!(verdict(&after, name), events, "{name}");
+    }
+    let stats = service.json("/stats").await;
+    assert_eq!(
+        stats["uptime_stats"],
+        json!({"received": 14, "unique_processed": 9, "duplicate_dropped": 5, "rejected": 2})
+    );
+    assert_eq!(more("eventsieve_flush_events_sum"), 14.0);
+    assert_eq!(more("eventsieve_flush_events_count"), 4.0);
+    assert_eq!(more("eventsieve_flush_duration_seconds_count"), 4.0);
+    assert_eq!(more("eventsieve_flushes_total{outcome=\"committed\"}"), 4.0);
+    assert_eq!(more("eventsieve_flush_attempts_total"), 4.0);
+    assert_eq!(more("eventsieve_http_bodies_total"), 5.0);
+    assert_eq!(more("eventsieve_http_body_bytes_total"), bytes as f64);
+    for (status, requests) in [("201", 3.0), ("200", 1.0), ("422", 1.0)] {
+        let series =
+            format!("eventsieve_http_requests_total{{method=\"POST\",route=\"/publish\",status=\"{status}\"}}");
+        assert_eq!(more(&series), requests, "{status}");
+    }
+    assert_eq!(
+        more("eventsieve_http_request_duration_seconds_count{route=\"/publish\"}"),
+        5.0
+    );
+    assert_eq!(after["eventsieve_queue_events_max"], stats["queue"]["capacity"]);
+    assert_eq!(
+        (after["eventsieve_queue_events"], after["eventsieve_queue_bytes"]),
+        (0.0, 0.0)
+    );
+    assert_eq!(
+        (after["eventsieve_store_up"], after["eventsieve_fanout_up"]),
+        (1.0, 1.0)
+    );
+    assert_eq!(after["eventsieve_http_requests_in_flight"], 1.0, "this one");
+    assert!(after["eventsieve_http_connections_open"] >= 1.0);
+    let kind = format!("eventsieve_store_info{{kind=\"{}\",version=\"", world.store_name());
+    assert_eq!(after.keys().filter(|series| series.starts_with(&kind)).count(), 1);
+    world.check(9).await;
+}
+
+#[tokio::test]
+async fn the_version_and_the_limits_are_told() {
+    let world = World::embedded();
+    let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS", "123");
+    let service = world.serve_with(settings.with("EVENTSIEVE_MAX_FOLLOWERS", "45")).await;
+    let figures = figures(&service).await;
+    let version = service.json("/").await["version"].clone();
+    assert_eq!(figures[&format!("eventsieve_build_info{{version={version}}}")], 1.0);
+    assert_eq!(figures["eventsieve_http_connections_max"], 123.0);
+    assert_eq!(figures["eventsieve_followers_max"], 45.0);
+}
+
+async fn what_clients_make_up_makes_no_series(world: World) {
+    const MADE_UP: usize = 1000;
+
+    let service = world.serve().await;
+    let client = client();
+    let ask_made_up = async |number: usize| {
+        let method = Method::from_bytes(format!("MAKEUP{number}").as_bytes()).expect("a method is a token");
+        let url = format!("{}/made/up/{number}?x={number}", service.url());
+        assert_eq!(ask(client.request(method, url)).await.status, 404);
+        let answer = service.publish(&event(&format!("topic-{number}"), "1")).await;
+        assert_eq!(answer.status, 201);
+    };
+    ask_made_up(MADE_UP).await;
+    let names = async || figures(&service).await.into_keys().collect::<BTreeSet<String>>();
+    let before = {
+        // The series of its own answer is there with the next one.
+        names().await;
+        names().await
+    };
+    stream::iter(0..MADE_UP)
+        .for_each_concurrent(16, async |number| ask_made_up(number).await)
+        .await;
+    assert_eq!(names().await, before);
+    let other = "eventsieve_http_requests_total{method=\"other\",route=\"other\",status=\"404\"}";
+    assert_eq!(figures(&service).await[other], 1001.0);
+    world.check(1001).await;
+}
+
+#[tokio::test]
+async fn the_figures_are_shown_while_the_store_is_a_black_hole() {
+    let world = World::new().await;
+    let proxy = Proxy::to(world.database_url()).await;
+    let settings = world
+        .settings()
+        .with("DATABASE_URL", &proxy.through(world.database_url()))
+        .with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
+    let service = world.serve_with(settings).await;
+    service.publish(&event("orders", "1")).await;
+    proxy.set(Network::BlackHole);
+    service.unready_within(SOON).await;
+    let lost = service.publish(&Value::from(events("lost", 0..3))).await;
+    assert!([503, 504].contains(&lost.status), "{}", lost.text());
+    let asked = Instant::now();
+    let figures_now = figures(&service).await;
+    assert!(
+        asked.elapsed() < Duration::from_millis(500),
+        "after {:?}",
+        asked.elapsed()
+    );
+    assert_eq!(figures_now["eventsieve_store_up"], 0.0);
+    assert_eq!(verdict(&figures_now, "stored"), 1.0);
+    let (refused, unknown) = (verdict(&figures_now, "refused"), verdict(&figures_now, "unknown"));
+    assert_eq!(refused + unknown, 3.0, "{refused} refused, {unknown} unknown");
+    let errors: f64 = figures_now
+        .iter()
+        .filter(|(series, _)| series.starts_with("eventsieve_store_errors_total"))
+        .map(|(_, count)| count)
+        .sum();
+    assert!(errors >= 1.0, "the probe has met one");
+    proxy.set(Network::Pass);
+    eventually(SOON, async || {
+        ensure!(
+            figures(&service).await["eventsieve_store_up"] == 1.0,
+            "it is still down"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+async fn an_outage_of_redis_shows_in_the_fan_out_and_in_the_outbox(world: World) {
+    let mut redis = RedisServer::new().await;
+    let service = world.serve_with(world.settings().with("REDIS_URL", &redis.url())).await;
+    let fast = "eventsieve_fanout_events_total{path=\"fast\"}";
+    let repair = "eventsieve_fanout_events_total{path=\"repair\"}";
+    service.publish(&Value::from(events("orders", 0..5))).await;
+    let published = eventually(SOON, async || {
+        let figures = figures(&service).await;
+        ensure!(figures[fast] + figures[repair] == 5.0, "{figures:?}");
+        Ok(figures)
+    })
+    .await;
+    assert!(published["eventsieve_fanout_publish_duration_seconds_count"] >= 1.0);
+    redis.kill();
+    service.publish(&Value::from(events("orders", 5..8))).await;
+    eventually(SOON, async || {
+        let figures = figures(&service).await;
+        ensure!(figures["eventsieve_fanout_up"] == 0.0, "it is still up");
+        ensure!(figures["eventsieve_fanout_errors_total{trouble=\"unreachable\"}"] >= 1.0);
+        ensure!(figures["eventsieve_outbox_batches"] == 1.0, "{figures:?}");
+        ensure!(figures["eventsieve_outbox_oldest_seconds"] > 0.0);
+        Ok(())
+    })
+    .await;
+    redis.start().await;
+    eventually(SOON, async || {
+        let figures = figures(&service).await;
+        ensure!(figures["eventsieve_fanout_up"] == 1.0, "it is still down");
+        ensure!(figures[fast] + figures[repair] == 8.0, "{figures:?}");
+        ensure!(figures["eventsieve_outbox_batches"] == 0.0, "not yet looked at");
+        Ok(())
+    })
+    .await;
+    world.check(8).await;
+}
+
+#[tokio::test]
+async fn followers_are_counted_with_what_they_were_sent_and_cut_when_they_do_not_read() {
+    const EVENTS: usize = 100;
+
+    let world = World::embedded();
+    let service = world
+        .serve_with(world.settings().with("EVENTSIEVE_IDLE_TIMEOUT", "1s"))
+        .await;
+    let stalled = StalledFollower::open(&service, "after=").await;
+    let mut follower = Follower::open(&service, "topic=orders", None).await;
+    eventually(SOON, async || {
+        let followers = figures(&service).await["eventsieve_followers"];
+        ensure!(followers == 2.0, "{followers}");
+        Ok(())
+    })
+    .await;
+    let publishing = async {
+        for number in 0..EVENTS {
+            let mut event = event("orders", &format!("evt-{number}"));
+            event["payload"] = json!({"text": "x".repeat(100_000)});
+            service.publish(&event).await;
+        }
+        service.publish(&event("others", "1")).await;
+    };
+    let (frames, ()) = join(follower.collect(EVENTS, SOON), publishing).await;
+    assert_eq!(frames.len(), EVENTS);
+    let cut = eventually(SOON, async || {
+        let figures = figures(&service).await;
+        ensure!(figures["eventsieve_http_readers_cut_total"] == 1.0, "it is not cut");
+        ensure!(figures["eventsieve_followers"] == 1.0, "its place is not free");
+        Ok(figures)
+    })
+    .await;
+    drop(stalled);
+    let events = cut["eventsieve_follower_events_total"];
+    // The one that reads had all of its topic; the other had some.
+    assert!((100.0..201.0).contains(&events), "{events}");
+    assert!(cut["eventsieve_follower_bytes_total"] > events * 100_000.0);
+    world.check(101).await;
+}
+
+/// The names in a text that begin with one of these.
+fn names(text: &str, prefixes: &[&str]) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| {
+            prefixes
+                .iter()
+                .any(|prefix| word.len() > prefix.len() && word.starts_with(prefix))
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+fn file(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    std::fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[tokio::test]
+async fn every_series_that_an_alert_or_the_readme_names_is_there() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    service.publish(&event("orders", "1")).await;
+    let shown = service.fetch("/metrics").await;
+    let there = names(shown.text(), &["eventsieve_", "process_"]);
+    let alerts = names(&file("deploy/prometheus/alerts.yml"), &["eventsieve_", "process_"]);
+    assert!(alerts.len() > 10, "{alerts:?}");
+    let readme = file("README.md");
+    let (_, section) = readme.split_once("## Operating by its signals").expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("another section");
+    let told = names(section, &["eventsieve_", "process_"]);
+    for name in alerts.iter().chain(&told) {
+        assert!(there.contains(name), "there is no series {name}");
+    }
+    world.check(1).await;
+}
+
+#[test]
+fn every_alert_is_explained_in_the_readme_and_tested_both_ways() {
+    let rules = file("deploy/prometheus/alerts.yml");
+    let alerts: BTreeSet<String> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .map(str::to_owned)
+        .collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    let tests = names(&file("deploy/prometheus/alerts.test.yml"), &["Eventsieve"]);
+    let told: BTreeSet<String> = file("README.md")
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .flat_map(|line| names(line, &["Eventsieve"]))
+        .collect();
+    assert_eq!(tests, alerts);
+    assert_eq!(told, alerts);
+}
+
+on_both_stores! {
+    the_figures_are_what_was_sent_and_what_stats_say
+    what_clients_make_up_makes_no_series
+    an_outage_of_redis_shows_in_the_fan_out_and_in_the_outbox
+}

@@ -1,0 +1,418 @@
+//! Traces: what a collector gets of a request on its way from the head to Redis, and that it costs nothing where it is off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures_util::future::join_all;
+use integration_tests::collector::{Collector, Manner, Span};
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::http::{Answer, ask};
+use integration_tests::on_both_stores;
+use integration_tests::postgres::free_port;
+use integration_tests::publish::{Publish, event, text};
+use integration_tests::redis::{Outlet, RedisServer};
+use integration_tests::service::{Service, Signal};
+use integration_tests::world::World;
+use serde_json::Value;
+
+const PARENT: &str = "00f067aa0ba902b7";
+
+/// The spans of a publication that reaches Redis, in the order of their names.
+const STEPS: [&str; 5] = [
+    "POST /publish",
+    "http.read",
+    "ingest.commit",
+    "ingest.wait",
+    "outbox.publish",
+];
+
+/// The id of a trace of the test's own, one for each number.
+fn trace_id(number: usize) -> String {
+    format!("4bf92f3577b34da6a3ce929d0e{number:06x}")
+}
+
+async fn publish_in(service: &Service, traceparent: &str, event_id: &str) -> Answer {
+    let request = service.post("/publish").header("traceparent", traceparent);
+    let answer = ask(request.json(&event("orders", event_id))).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer
+}
+
+/// Asserts that these are the spans of one publication below that of its client, and gives back the id of the request's own.
+#[track_caller]
+fn complete(spans: &BTreeMap<String, Span>, parent: &str) -> String {
+    let names: Vec<&str> = spans.keys().map(String::as_str).collect();
+    assert_eq!(names, STEPS);
+    let request = &spans["POST /publish"];
+    assert_eq!(request.parent, parent);
+    for span in spans.values() {
+        assert!(span.begun <= span.ended, "{span:?}");
+        if span.id != request.id {
+            assert_eq!(span.parent, request.id, "{span:?}");
+        }
+        assert!(!span.has_failed, "{span:?}");
+    }
+    request.id.clone()
+}
+
+async fn a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_client(world: World) {
+    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
+    let settings = world.settings().with_redis(&outlet).with_collector(&collector);
+    let service = world.serve_with(settings.with("OTEL_SERVICE_NAME", "shop-log")).await;
+    let subscriber = outlet.subscribe().await;
+    publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(1)), "evt-1").await;
+
+    let spans = collector.wait_for(&trace_id(1), STEPS.len(), SOON).await;
+    let request = complete(&spans, PARENT);
+    let told = |name: &str, attribute: &str| spans[name].attributes[attribute].clone();
+    assert_eq!(told("POST /publish", "http.request.method"), "POST");
+    assert_eq!(told("POST /publish", "http.route"), "/publish");
+    assert_eq!(told("POST /publish", "http.response.status_code"), "201");
+    assert_eq!(told("http.read", "events"), "1");
+    assert_eq!(told("ingest.commit", "store"), world.store_name());
+    assert_eq!(told("ingest.commit", "attempts"), "1");
+    assert_eq!(told("ingest.commit", "batch.events"), "1");
+    assert_eq!(told("ingest.commit", "batch"), told("outbox.publish", "batch"));
+    assert!(spans.values().all(|span| span.service == "shop-log"));
+    let heads = collector.heads();
+    assert!(
+        heads.iter().all(|head| head.starts_with("POST /v1/traces ")),
+        "{heads:?}"
+    );
+
+    let traceparent = format!("00-{}-{request}-01", trace_id(1));
+    let message = &subscriber.wait_for(1, SOON).await[0];
+    let end = format!(",\"traceparent\":\"{traceparent}\"}}");
+    let listed = service.json("/events").await["events"][0].clone();
+    assert_eq!(
+        message.event.replace(&end, "}"),
+        listed.to_string(),
+        "else it is as in /events"
+    );
+    assert!(message.event.ends_with(&end), "{}", message.event);
+    let entries = outlet.entries().await;
+    assert_eq!(entries[0].traceparent.as_ref(), Some(&traceparent));
+    assert_eq!(entries[0].event, message.event);
+    world.check_fanned_out(1).await;
+    outlet.clean_up().await;
+}
+
+async fn without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_of_its_own(world: World) {
+    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
+    let service = world
+        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
+        .await;
+    let subscriber = outlet.subscribe().await;
+    let good = trace_id(2);
+    let wrong = [
+        "".to_owned(),
+        "nonsense".to_owned(),
+        format!("00-{}-{PARENT}-01", "0".repeat(32)),
+        format!("00-{good}-{}-01", "0".repeat(16)),
+        format!("00-{}-{PARENT}-01", good.to_uppercase()),
+        format!("ff-{good}-{PARENT}-01"),
+        format!("00-{good}-{PARENT}"),
+    ];
+    for (number, traceparent) in wrong.iter().enumerate() {
+        publish_in(&service, traceparent, &format!("evt-{number}")).await;
+    }
+    let messages = subscriber.wait_for(wrong.len(), SOON).await;
+    let mut traces = BTreeSet::new();
+    for message in messages {
+        let traceparent = text(&message.json(), "traceparent");
+        let parts: Vec<&str> = traceparent.split('-').collect();
+        let spans = collector.wait_for(parts[1], STEPS.len(), SOON).await;
+        assert_eq!(complete(&spans, ""), parts[2]);
+        traces.insert(parts[1].to_owned());
+    }
+    assert_eq!(traces.len(), wrong.len(), "each has a trace of its own");
+    assert!(!traces.contains(&good));
+    world.check_fanned_out(wrong.len().try_into().expect("a few")).await;
+    outlet.clean_up().await;
+}
+
+async fn a_request_whose_client_does_not_sample_is_not_traced(world: World) {
+    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
+    let service = world
+        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
+        .await;
+    let subscriber = outlet.subscribe().await;
+    publish_in(&service, &format!("00-{}-{PARENT}-00", trace_id(3)), "evt-1").await;
+    publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(4)), "evt-2").await;
+    // Spans are sent in the order in which they have ended.
+    collector.wait_for(&trace_id(4), STEPS.len(), SOON).await;
+    assert!(collector.trace(&trace_id(3)).is_empty(), "{:?}", collector.spans());
+    let messages = subscriber.wait_for(2, SOON).await;
+    let listed = service.json("/events").await["events"][0].clone();
+    assert_eq!(messages[0].event, listed.to_string());
+    assert!(messages[1].json()["traceparent"].is_string());
+    world.check_fanned_out(2).await;
+    outlet.clean_up().await;
+}
+
+async fn requests_that_share_a_flush_have_a_complete_trace_each(world: World) {
+    const REQUESTS: usize = 64;
+
+    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
+    let service = world
+        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
+        .await;
+    let subscriber = outlet.subscribe().await;
+    let held = world.hold_writers().await;
+    let held_since = Instant::now();
+    let requests = join_all((0..REQUESTS).map(|number| {
+        let traceparent = format!("00-{}-{PARENT}-01", trace_id(100 + number));
+        let service = &service;
+        async move { publish_in(service, &traceparent, &format!("evt-{number}")).await }
+    }));
+    let releasing = async {
+        eventually(SOON, async || {
+            let queued = service.json("/stats").await["queue"]["events"].clone();
+            ensure!(queued == REQUESTS, "{queued} events are queued");
+            Ok(())
+        })
+        .await;
+        let held_for = held_since.elapsed();
+        held.release().await;
+        held_for
+    };
+    let (_, held_for) = futures_util::future::join(requests, releasing).await;
+
+    let messages = subscriber.wait_for(REQUESTS, SOON).await;
+    let mut shared = 0;
+    for number in 0..REQUESTS {
+        let spans = collector.wait_for(&trace_id(100 + number), STEPS.len(), SOON).await;
+        let request = complete(&spans, PARENT);
+        let traceparent = format!("00-{}-{request}-01", trace_id(100 + number));
+        let message = messages
+            .iter()
+            .find(|message| message.event_id() == format!("evt-{number}"))
+            .expect("each was published");
+        assert_eq!(text(&message.json(), "traceparent"), traceparent);
+        let commit = &spans["ingest.commit"];
+        shared += usize::from(commit.attributes["batch.requests"] != "1");
+        assert!(spans["ingest.wait"].ended <= commit.ended);
+        let waited = Duration::from_nanos(commit.ended - spans["ingest.wait"].begun);
+        assert!(waited <= held_for + SOON, "{waited:?} of {held_for:?}");
+    }
+    assert!(shared > REQUESTS / 2, "{shared} of {REQUESTS} requests shared a flush");
+    world.check_fanned_out(64).await;
+    outlet.clean_up().await;
+}
+
+async fn a_collector_that_takes_nothing_costs_no_request_anything_and_one_line(world: World) {
+    const KEY: &str = "key-Sw0rdfish";
+
+    let collector = Collector::start(Manner::Refuses).await;
+    let settings = world.settings().with_collector(&collector);
+    let mut service = world
+        .serve_with(settings.with("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization={KEY}")))
+        .await;
+    let mut sent = 0;
+    eventually(SOON, async || {
+        sent += 1;
+        assert_eq!(
+            service.publish(&event("orders", &format!("evt-{sent}"))).await.status,
+            201
+        );
+        let refused = collector.heads().len();
+        ensure!(refused >= 4, "{refused} times refused");
+        Ok(())
+    })
+    .await;
+    assert!(collector.heads()[0].contains(KEY), "the header goes to the collector");
+    service.stop().await;
+    let log = service.log();
+    assert!(!log.contains(KEY), "{log}");
+    assert_eq!(log.matches("spans are lost").count(), 1, "{log}");
+    world.check(sent).await;
+}
+
+async fn a_collector_that_hangs_or_is_not_there_holds_up_neither_requests_nor_the_end(world: World) {
+    const REQUESTS: i64 = 50;
+    /// Less than the least that one send to a collector that hangs takes.
+    const QUICK: Duration = Duration::from_secs(5);
+
+    let hanging = Collector::start(Manner::Hangs).await;
+    let absent = format!("http://127.0.0.1:{}", free_port());
+    let mut rows = 0;
+    for url in [hanging.url(), &absent] {
+        let settings = world.settings().with("OTEL_EXPORTER_OTLP_ENDPOINT", url);
+        let mut service = world.serve_with(settings.with("OTEL_BSP_SCHEDULE_DELAY", "10")).await;
+        for _ in 0..REQUESTS {
+            rows += 1;
+            let begun = Instant::now();
+            assert_eq!(
+                service.publish(&event("orders", &format!("evt-{rows}"))).await.status,
+                201
+            );
+            assert!(begun.elapsed() < QUICK, "{:?}", begun.elapsed());
+        }
+        service.signal(Signal::Term);
+        let status = service.ended_within(Duration::from_secs(10)).await;
+        assert_eq!(status.code(), Some(0));
+    }
+    assert!(!hanging.heads().is_empty(), "something was sent to it");
+    world.check(rows).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_does_not_wait_for_a_collector_that_hangs() {
+    let world = World::embedded();
+    let collector = Collector::start(Manner::Hangs).await;
+    let mut service = world.serve_with(world.settings().with_collector(&collector)).await;
+    assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
+    eventually(SOON, async || {
+        ensure!(!collector.heads().is_empty(), "nothing was sent yet");
+        Ok(())
+    })
+    .await;
+    service.signal(Signal::Term);
+    eventually(SOON, async || {
+        ensure!(service.log().contains("\"stopped\""), "it has not stopped yet");
+        Ok(())
+    })
+    .await;
+    service.signal(Signal::Term);
+    let status = service.ended_within(Duration::from_secs(3)).await;
+    assert_eq!(status.code(), Some(1), "{}", service.log());
+    world.check(1).await;
+}
+
+#[tokio::test]
+async fn the_last_spans_are_sent_before_the_process_ends() {
+    let world = World::embedded();
+    let collector = Collector::start(Manner::Takes).await;
+    let settings = world.settings().with_collector(&collector);
+    let mut service = world
+        .serve_with(settings.with("OTEL_BSP_SCHEDULE_DELAY", "600000"))
+        .await;
+    publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(5)), "evt-1").await;
+    assert!(collector.spans().is_empty());
+    service.stop().await;
+    assert_eq!(
+        collector.trace(&trace_id(5)).len(),
+        STEPS.len() - 1,
+        "all but that of Redis"
+    );
+    world.check(1).await;
+}
+
+#[tokio::test]
+async fn what_redis_gets_after_an_outage_carries_no_traceparent() {
+    let world = World::embedded();
+    let mut server = RedisServer::absent(&[]);
+    let (outlet, collector) = (Outlet::on(&server), Collector::start(Manner::Takes).await);
+    let service = world
+        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
+        .await;
+    publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(6)), "evt-1").await;
+    server.start().await;
+    world.fanned_out(SOON).await;
+    let entries = outlet.entries().await;
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].traceparent, None);
+    assert_eq!(entries[0].event, service.json("/events").await["events"][0].to_string());
+    world.check_fanned_out(1).await;
+}
+
+#[tokio::test]
+async fn without_a_collector_nothing_is_traced_and_nobody_is_connected_to() {
+    let world = World::embedded();
+    let service = world
+        .serve_with(world.settings().with("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
+        .await;
+    publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(7)), "evt-1").await;
+    let threads: Vec<String> = fs::read_dir(format!("/proc/{}/task", service.pid()))
+        .expect("the process runs")
+        .map(|task| fs::read_to_string(task.expect("a thread").path().join("comm")).unwrap_or_default())
+        .collect();
+    assert!(
+        !threads.iter().any(|name| name.starts_with("OpenTelemetry")),
+        "{threads:?}"
+    );
+    let port = service
+        .address()
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .parse()
+        .expect("a number");
+    assert_eq!(foreign_connections(service.pid(), port), [""; 0]);
+    let listed = service.json("/events").await["events"][0].clone();
+    assert_eq!(listed.get("traceparent"), None);
+    world.check(1).await;
+}
+
+/// The TCP sockets of a process that do not belong to this port of its own, as the kernel shows them.
+fn foreign_connections(pid: u32, port: u16) -> Vec<String> {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let inodes: BTreeSet<String> = folder
+        .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("Linux shows its sockets");
+    let own = format!(":{port:04X}");
+    table
+        .lines()
+        .skip(1)
+        .filter(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            inodes.contains(fields[9]) && !fields[1].ends_with(&own)
+        })
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_ends_the_start_with_one_line_that_does_not_show_it() {
+    let world = World::embedded();
+    for url in ["collector:4318", "http://user:Sw0rdfish@collector:4318"] {
+        let ended = world.settings().with("OTEL_EXPORTER_OTLP_ENDPOINT", url).run().await;
+        ended.ended_with(64);
+        assert!(
+            ended.stderr.contains("OTEL_EXPORTER_OTLP_ENDPOINT must be"),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(!ended.stderr.contains("Sw0rdfish"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_fails_is_a_span_that_has_failed() {
+    let world = World::embedded();
+    let collector = Collector::start(Manner::Takes).await;
+    let unreachable = format!("postgres://u:p@127.0.0.1:{}/d", free_port());
+    let settings = world
+        .settings()
+        .with_collector(&collector)
+        .with("DATABASE_URL", &unreachable);
+    let service = Service::start(settings).await;
+    let traceparent = format!("00-{}-{PARENT}-01", trace_id(8));
+    let request = service.post("/publish").header("traceparent", traceparent);
+    let refused = ask(request.json(&event("orders", "evt-1"))).await;
+    refused.problem(503);
+    let spans = collector.wait_for(&trace_id(8), 1, SOON).await;
+    assert!(spans["POST /publish"].has_failed);
+    // The line in the log leads to the trace.
+    let log = service.log();
+    let line: Value = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .find(|line: &Value| line["message"] == "request failed")
+        .expect("a line for the request");
+    assert_eq!(line["trace.id"], trace_id(8));
+}
+
+on_both_stores! {
+    a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_client
+    without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_of_its_own
+    a_request_whose_client_does_not_sample_is_not_traced
+    requests_that_share_a_flush_have_a_complete_trace_each
+    a_collector_that_takes_nothing_costs_no_request_anything_and_one_line
+    a_collector_that_hangs_or_is_not_there_holds_up_neither_requests_nor_the_end
+}

@@ -1,0 +1,64 @@
+// The totals, what is on the way, and how the store and the fan-out are.
+
+import { count, duration, element, fixed, percent, rate, show } from './text.js';
+
+const byId = (id) => document.getElementById(id);
+
+/** Shows an answer of `/stats`. */
+export function showFigures(stats) {
+  const { received, unique_processed: unique, duplicate_dropped: duplicates, conflicts } = stats;
+  const rows = stats.database_total_rows;
+  const { events_per_second: perSecond, commit_latency_ms: latency, duplicate_rate: part } = stats.performance;
+  const rejected = stats.uptime_stats.rejected;
+  const milliseconds = (ms) => (ms > 0 ? `${fixed(ms, 1)}\u202fms` : 'none yet');
+  const texts = {
+    received: count(received),
+    unique: count(unique),
+    duplicates: count(duplicates),
+    conflicts: count(conflicts),
+    rows: count(rows),
+    'received-note': `${rate(perSecond)}/s now${rejected > 0 ? `, ${count(rejected)} rejected` : ''}`,
+    'unique-note': received > 0 ? `${percent(1 - part)} of received` : 'stored once',
+    'duplicates-note': received > 0 ? `${percent(part)} of received` : 'dropped',
+    'rows-note': unique > rows ? `${count(unique - rows)} pruned` : 'none pruned',
+    p50: milliseconds(latency.p50),
+    p99: milliseconds(latency.p99),
+    queue: `${count(stats.queue.events)} of ${count(stats.queue.capacity)}`,
+    outbox: stats.outbox.batches > 0
+      ? `${count(stats.outbox.batches)} batches, ${duration(stats.outbox.oldest_seconds)}`
+      : 'nothing waits',
+    parked: count(stats.outbox.parked),
+    unsettled: `${fixed(stats.log.unsettled_seconds, 1)}\u202fs`,
+    uptime: `up ${duration(stats.uptime_seconds)}`,
+  };
+  for (const [id, text] of Object.entries(texts)) show(byId(id), text);
+  // What an operator should look into.
+  byId('parked').classList.toggle('bad', stats.outbox.parked > 0);
+  byId('conflicts').classList.toggle('bad', conflicts > 0);
+  byId('queue').classList.toggle('bad', stats.queue.events > stats.queue.capacity * 0.8);
+  byId('unsettled').classList.toggle('bad', stats.log.unsettled_seconds > 10);
+  byId('empty').hidden = received > 0;
+}
+
+const STATES = { healthy: 'good', degraded: 'worse', unhealthy: 'bad', 'no answer': 'bad' };
+
+/** Shows an answer of `/health`, or `{status: 'no answer'}`. */
+export function showHealth({ status, store, fanout }) {
+  showState(byId('status'), status, STATES[status] ?? 'worse');
+  showPart('store', store, 'bad');
+  showPart('fanout', fanout, 'worse');
+}
+
+function showPart(name, part, whenDown) {
+  const place = byId(name);
+  const state = place.firstElementChild ?? place.appendChild(element('span', 'state'));
+  showState(state, part ? `${part.kind} is ${part.status}` : 'not known', !part ? 'wait' : part.status === 'up' ? 'good' : whenDown);
+  const reason = byId(`${name}-reason`);
+  reason.hidden = !part?.reason;
+  show(reason, part?.reason ?? '');
+}
+
+function showState(place, text, state) {
+  show(place, text);
+  place.dataset.state = state;
+}

@@ -1,0 +1,49 @@
+// The search for one event by topic and id: the event as it is stored, and when its first copy came.
+
+import { text } from './ask.js';
+import { duration, element, parse } from './text.js';
+
+const byId = (id) => document.getElementById(id);
+
+/** Answers the form from now on. */
+export function listen() {
+  byId('search').addEventListener('submit', (event) => {
+    event.preventDefault();
+    find(byId('search-topic').value, byId('search-id').value);
+  });
+}
+
+async function find(topic, id) {
+  const place = byId('found');
+  try {
+    const query = new URLSearchParams({ topic, event_id: id, limit: 1 });
+    const { events } = parse(await text(`events?${query}`));
+    place.replaceChildren(...(events.length > 0 ? found(events[0]) : [element('p', 'note', 'There is no event with this topic and id.')]));
+  } catch (error) {
+    const isRefusal = error.status !== undefined;
+    place.replaceChildren(element('p', 'note bad', isRefusal ? error.message : 'eventsieve does not answer. Try again.'));
+  }
+}
+
+function found(event) {
+  const received = new Date(event.received_at);
+  const ago = duration(Math.max(0, (Date.now() - received) / 1000));
+  const facts = element('dl', 'facts');
+  for (const [name, value, note] of [
+    ['First copy came', event.received_at, `${ago} ago`],
+    ['Topic', event.topic],
+    ['Event id', event.event_id],
+    ['Source', event.source],
+    ['Timestamp', event.timestamp],
+    ['Cursor', event.cursor],
+  ]) {
+    const row = element('div');
+    const figure = element('dd', '', value);
+    if (note) figure.append(' ', element('span', 'note', note));
+    row.append(element('dt', '', name), figure);
+    facts.append(row);
+  }
+  const payload = element('pre', '', JSON.stringify(event.payload, null, 2));
+  payload.tabIndex = 0;
+  return [facts, payload];
+}

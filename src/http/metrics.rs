@@ -1,0 +1,47 @@
+//! `GET /metrics`: every series of this process, from memory, also while the store is down or does not answer.
+
+use axum::extract::State;
+use axum::http::{HeaderName, header};
+
+use super::AppState;
+use super::docs::answers::observe::MetricsAnswers;
+use super::error::Failure;
+
+/// The text format of Prometheus.
+const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+
+/// Shows every series of this process, for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "show_metrics",
+    tag = "observe",
+    responses(MetricsAnswers)
+)]
+pub async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), Failure> {
+    let shown = state.metrics.show(|| state.set_levels());
+    let text = shown.map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be written");
+        Failure::Internal
+    })?;
+    Ok((TEXT, text))
+}
+
+impl AppState {
+    /// Sets what has no moment at which it changes.
+    fn set_levels(&self) {
+        let (metrics, ingest) = (&self.metrics, &self.ingest);
+        for (gauge, number) in [
+            (&metrics.http_connections_max, self.limits.connections_max),
+            (&metrics.queue_events, ingest.queued()),
+            (&metrics.queue_events_max, ingest.capacity()),
+            (&metrics.queue_bytes, ingest.bytes().taken()),
+            (&metrics.queue_bytes_max, ingest.bytes().max()),
+            (&metrics.followers, self.live.followers()),
+            (&metrics.followers_max, self.live.followers_max()),
+        ] {
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+        metrics.fanout_up.set(self.fanout.trouble.borrow().is_none().into());
+    }
+}
