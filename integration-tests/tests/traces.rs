@@ -12,7 +12,7 @@ use integration_tests::http::{Answer, ask};
 use integration_tests::on_both_stores;
 use integration_tests::postgres::free_port;
 use integration_tests::publish::{Publish, event, text};
-use integration_tests::redis::{Outlet, RedisServer};
+use integration_tests::redis::{Outlet, RedisServer, Subscriber};
 use integration_tests::service::{Service, Signal};
 use integration_tests::world::World;
 use serde_json::Value;
@@ -40,6 +40,53 @@ async fn publish_in(service: &Service, traceparent: &str, event_id: &str) -> Ans
     answer
 }
 
+/// A service whose spans go to a collector, and whose events go to Redis from memory.
+struct Traced {
+    service: Service,
+    collector: Collector,
+    outlet: Outlet,
+    /// Hears what is published from now on.
+    subscriber: Subscriber,
+    /// How many events were stored until now.
+    stored: i64,
+}
+
+impl Traced {
+    /// Starts it. What is stored before its relay has reached Redis goes through the outbox, which keeps no trace: that is
+    /// waited for, with events of a topic of their own.
+    async fn start(world: &World) -> Self {
+        let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
+        let settings = world.settings().with_redis(&outlet).with_collector(&collector);
+        let service = world.serve_with(settings.with("OTEL_SERVICE_NAME", "shop-log")).await;
+        let first = outlet.subscribe().await;
+        let mut stored = 0;
+        eventually(SOON, async || {
+            stored += 1;
+            let answer = service.publish(&event("before", &format!("evt-{stored}"))).await;
+            ensure!(answer.status == 201, "{}", answer.text());
+            let heard = first.wait_for(stored, SOON).await;
+            let has_trace = heard.iter().any(|message| message.json()["traceparent"].is_string());
+            ensure!(has_trace, "{stored} events went through the outbox");
+            Ok(())
+        })
+        .await;
+        Traced {
+            subscriber: outlet.subscribe().await,
+            stored: stored.try_into().expect("a few"),
+            service,
+            collector,
+            outlet,
+        }
+    }
+
+    /// Waits until everything is published, and checks that beside what was stored at the start there are so many events.
+    async fn check(self, world: &World, events: usize) {
+        let events = i64::try_from(events).expect("a few");
+        world.check_fanned_out(self.stored + events).await;
+        self.outlet.clean_up().await;
+    }
+}
+
 /// Asserts that these are the spans of one publication below that of its client, and gives back the id of the request's own.
 #[track_caller]
 fn complete(spans: &BTreeMap<String, Span>, parent: &str) -> String {
@@ -58,11 +105,15 @@ fn complete(spans: &BTreeMap<String, Span>, parent: &str) -> String {
 }
 
 async fn a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_client(world: World) {
-    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
-    let settings = world.settings().with_redis(&outlet).with_collector(&collector);
-    let service = world.serve_with(settings.with("OTEL_SERVICE_NAME", "shop-log")).await;
-    let subscriber = outlet.subscribe().await;
-    publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(1)), "evt-1").await;
+    let traced = Traced::start(&world).await;
+    let Traced {
+        service,
+        collector,
+        outlet,
+        subscriber,
+        ..
+    } = &traced;
+    publish_in(service, &format!("00-{}-{PARENT}-01", trace_id(1)), "evt-1").await;
 
     let spans = collector.wait_for(&trace_id(1), STEPS.len(), SOON).await;
     let request = complete(&spans, PARENT);
@@ -85,26 +136,27 @@ async fn a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_cli
     let traceparent = format!("00-{}-{request}-01", trace_id(1));
     let message = &subscriber.wait_for(1, SOON).await[0];
     let end = format!(",\"traceparent\":\"{traceparent}\"}}");
-    let listed = service.json("/events").await["events"][0].clone();
+    let listed = service.json("/events?topic=orders").await["events"][0].clone();
     assert_eq!(
         message.event.replace(&end, "}"),
         listed.to_string(),
         "else it is as in /events"
     );
     assert!(message.event.ends_with(&end), "{}", message.event);
-    let entries = outlet.entries().await;
-    assert_eq!(entries[0].traceparent.as_ref(), Some(&traceparent));
-    assert_eq!(entries[0].event, message.event);
-    world.check_fanned_out(1).await;
-    outlet.clean_up().await;
+    let entry = outlet.entries().await.pop().expect("the event is in the stream");
+    assert_eq!(entry.traceparent.as_ref(), Some(&traceparent));
+    assert_eq!(entry.event, message.event);
+    traced.check(&world, 1).await;
 }
 
 async fn without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_of_its_own(world: World) {
-    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
-    let service = world
-        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
-        .await;
-    let subscriber = outlet.subscribe().await;
+    let traced = Traced::start(&world).await;
+    let Traced {
+        service,
+        collector,
+        subscriber,
+        ..
+    } = &traced;
     let good = trace_id(2);
     let wrong = [
         "".to_owned(),
@@ -116,7 +168,7 @@ async fn without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_o
         format!("00-{good}-{PARENT}"),
     ];
     for (number, traceparent) in wrong.iter().enumerate() {
-        publish_in(&service, traceparent, &format!("evt-{number}")).await;
+        publish_in(service, traceparent, &format!("evt-{number}")).await;
     }
     let messages = subscriber.wait_for(wrong.len(), SOON).await;
     let mut traces = BTreeSet::new();
@@ -129,42 +181,43 @@ async fn without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_o
     }
     assert_eq!(traces.len(), wrong.len(), "each has a trace of its own");
     assert!(!traces.contains(&good));
-    world.check_fanned_out(wrong.len().try_into().expect("a few")).await;
-    outlet.clean_up().await;
+    traced.check(&world, wrong.len()).await;
 }
 
 async fn a_request_whose_client_does_not_sample_is_not_traced(world: World) {
-    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
-    let service = world
-        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
-        .await;
-    let subscriber = outlet.subscribe().await;
-    publish_in(&service, &format!("00-{}-{PARENT}-00", trace_id(3)), "evt-1").await;
-    publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(4)), "evt-2").await;
+    let traced = Traced::start(&world).await;
+    let Traced {
+        service,
+        collector,
+        subscriber,
+        ..
+    } = &traced;
+    publish_in(service, &format!("00-{}-{PARENT}-00", trace_id(3)), "evt-1").await;
+    publish_in(service, &format!("00-{}-{PARENT}-01", trace_id(4)), "evt-2").await;
     // Spans are sent in the order in which they have ended.
     collector.wait_for(&trace_id(4), STEPS.len(), SOON).await;
     assert!(collector.trace(&trace_id(3)).is_empty(), "{:?}", collector.spans());
     let messages = subscriber.wait_for(2, SOON).await;
-    let listed = service.json("/events").await["events"][0].clone();
+    let listed = service.json("/events?topic=orders").await["events"][0].clone();
     assert_eq!(messages[0].event, listed.to_string());
     assert!(messages[1].json()["traceparent"].is_string());
-    world.check_fanned_out(2).await;
-    outlet.clean_up().await;
+    traced.check(&world, 2).await;
 }
 
 async fn requests_that_share_a_flush_have_a_complete_trace_each(world: World) {
     const REQUESTS: usize = 64;
 
-    let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
-    let service = world
-        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
-        .await;
-    let subscriber = outlet.subscribe().await;
+    let traced = Traced::start(&world).await;
+    let Traced {
+        service,
+        collector,
+        subscriber,
+        ..
+    } = &traced;
     let held = world.hold_writers().await;
     let held_since = Instant::now();
     let requests = join_all((0..REQUESTS).map(|number| {
         let traceparent = format!("00-{}-{PARENT}-01", trace_id(100 + number));
-        let service = &service;
         async move { publish_in(service, &traceparent, &format!("evt-{number}")).await }
     }));
     let releasing = async {
@@ -198,8 +251,7 @@ async fn requests_that_share_a_flush_have_a_complete_trace_each(world: World) {
         assert!(waited <= held_for + SOON, "{waited:?} of {held_for:?}");
     }
     assert!(shared > REQUESTS / 2, "{shared} of {REQUESTS} requests shared a flush");
-    world.check_fanned_out(64).await;
-    outlet.clean_up().await;
+    traced.check(&world, REQUESTS).await;
 }
 
 async fn a_collector_that_takes_nothing_costs_no_request_anything_and_one_line(world: World) {
