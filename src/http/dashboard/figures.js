@@ -25,7 +25,7 @@ export function showFigures(stats) {
     p99: milliseconds(latency.p99),
     queue: `${count(stats.queue.events)} of ${count(stats.queue.capacity)}`,
     outbox: stats.outbox.batches > 0
-      ? `${count(stats.outbox.batches)} batches, ${duration(stats.outbox.oldest_seconds)}`
+      ? `${count(stats.outbox.batches)} ${stats.outbox.batches === 1 ? 'batch' : 'batches'}, ${duration(stats.outbox.oldest_seconds)}`
       : 'nothing waits',
     parked: count(stats.outbox.parked),
     unsettled: `${fixed(stats.log.unsettled_seconds, 1)}\u202fs`,
