@@ -37,7 +37,7 @@ compose-test: ## build the images, and test the deployment: faults between hosts
 schemathesis: ## compare the service's answers with its OpenAPI document, by requests made from it; needs Python and PyPI
 	integration-tests/schemathesis/install
 	cargo build --workspace --all-targets --locked
-	deploy/test-services.sh target/debug/schemathesis $(ARGS)
+	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/schemathesis $(ARGS)
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.

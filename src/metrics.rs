@@ -73,8 +73,8 @@ series! {
     http_body_bytes: IntCounter = counter("eventsieve_http_body_bytes_total");
 
     /// Events by what became of them. Committed are "stored", "duplicate" and "conflict" (a duplicate with another payload);
-    /// "rejected" broke a rule; "refused" were answered 503, and nothing of them was stored; "unknown" were answered 504, and may
-    /// have been committed later.
+    /// "rejected" broke a rule; "refused" were answered 503, and nothing of them was stored; "unknown" were answered 504 (or 202,
+    /// before), and may have been committed later.
     events: IntCounterVec = counters("eventsieve_events_total", &["verdict"]);
     /// Events in memory: queued, or in a flush.
     queue_events: IntGauge = number("eventsieve_queue_events");
@@ -188,7 +188,8 @@ struct Recent {
 }
 
 impl Metrics {
-    /// What is known from the start. A series with labels is there before its first event, so that its rate is right from then.
+    /// What is known from the start. A series with such labels is there before its first event, so that its rate is right from
+    /// then; of requests, those of publishing are.
     fn begin(&self) {
         self.process_started.set(self.clock.wall().as_secs_f64());
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -200,6 +201,9 @@ impl Metrics {
         }
         for way in Way::ALL {
             self.published_on(way);
+        }
+        for status in ["200", "201", "202", "422", "503", "504"] {
+            self.http_requests.with_label_values(&["/publish", "POST", status]);
         }
         self.fanout_up.set(1);
     }

@@ -331,6 +331,7 @@ impl Probe {
     /// Probes until the service stops.
     async fn run(self, stop: CancellationToken) {
         let mut was_well = None;
+        let mut knows_version = false;
         while !stop.is_cancelled() {
             let found = self.store.probe().await;
             let is_well = found.is_ok();
@@ -354,8 +355,9 @@ impl Probe {
                 }
             }
             self.health.send_replace(Some(found.map_err(|error| error.class)));
-            if is_well && was_well != Some(true) {
-                self.learn_version().await;
+            knows_version &= was_well == Some(true);
+            if is_well && !knows_version {
+                knows_version = self.learn_version().await;
             }
             was_well = Some(is_well);
             stop.run_until_cancelled(tokio::time::sleep(PROBE_INTERVAL)).await;
@@ -363,7 +365,8 @@ impl Probe {
     }
 
     /// A server that was away may have come back as another version.
-    async fn learn_version(&self) {
+    /// Answers whether it is known now.
+    async fn learn_version(&self) -> bool {
         match self.store.version().await {
             Ok(version) => {
                 self.metrics.store_info.reset();
@@ -371,12 +374,16 @@ impl Probe {
                     .store_info
                     .with_label_values(&[self.store.name(), &version])
                     .set(1);
+                true
             }
-            Err(error) => tracing::debug!(
-                error.class = error.class.as_str(),
-                "the store does not tell its version: {}",
-                error.line()
-            ),
+            Err(error) => {
+                tracing::debug!(
+                    error.class = error.class.as_str(),
+                    "the store does not tell its version: {}",
+                    error.line()
+                );
+                false
+            }
         }
     }
 }

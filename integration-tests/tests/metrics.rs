@@ -162,11 +162,7 @@ async fn the_figures_are_shown_while_the_store_is_a_black_hole() {
     assert!([503, 504].contains(&lost.status), "{}", lost.text());
     let asked = Instant::now();
     let figures_now = figures(&service).await;
-    assert!(
-        asked.elapsed() < Duration::from_millis(500),
-        "after {:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(3), "after {:?}", asked.elapsed());
     assert_eq!(figures_now["eventsieve_store_up"], 0.0);
     assert_eq!(verdict(&figures_now, "stored"), 1.0);
     let (refused, unknown) = (verdict(&figures_now, "refused"), verdict(&figures_now, "unknown"));
@@ -230,7 +226,7 @@ async fn followers_are_counted_with_what_they_were_sent_and_cut_when_they_do_not
 
     let world = World::embedded();
     let service = world
-        .serve_with(world.settings().with("EVENTSIEVE_IDLE_TIMEOUT", "1s"))
+        .serve_with(world.settings().with("EVENTSIEVE_IDLE_TIMEOUT", "4s"))
         .await;
     let stalled = StalledFollower::open(&service, "after=").await;
     let mut follower = Follower::open(&service, "topic=orders", None).await;
@@ -310,7 +306,12 @@ fn every_alert_is_explained_in_the_readme_and_tested_both_ways() {
         .map(str::to_owned)
         .collect();
     assert!(alerts.len() > 10, "{alerts:?}");
-    let tests = names(&file("deploy/prometheus/alerts.test.yml"), &["Eventsieve"]);
+    // Where a test expects it to fire: with a value beside it.
+    let tests: BTreeSet<String> = file("deploy/prometheus/alerts.test.yml")
+        .lines()
+        .filter(|line| line.contains("alertname=\""))
+        .flat_map(|line| names(line, &["Eventsieve"]))
+        .collect();
     let told: BTreeSet<String> = file("README.md")
         .lines()
         .filter(|line| line.starts_with("| "))

@@ -124,6 +124,7 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<
     }
     let requests = Arc::new(Requests::default());
     let seen = requests.clone();
+    let address = stream.peer_addr().ok();
     let socket = Socket(Arc::new(stream));
     let client = Client(socket.0.clone());
     let mut stream = TimeoutStream::new(socket);
@@ -134,6 +135,7 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<
         requests: requests.clone(),
         timer: None,
         metrics,
+        client: address,
     };
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
@@ -212,13 +214,17 @@ struct HeadTimeout<S> {
     /// Runs while a head arrives, with the number of requests that had begun when its first byte came.
     timer: Option<(u64, Pin<Box<Sleep>>)>,
     metrics: Arc<Metrics>,
+    client: Option<SocketAddr>,
 }
 
 impl<S> HeadTimeout<S> {
     /// Counts a write that took too long: the connection ends with it.
     fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if matches!(&written, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut) {
+        // An error of the system is of a client that is gone.
+        let is_ours = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
+        if matches!(&written, Poll::Ready(Err(error)) if is_ours(error)) {
             self.metrics.http_readers_cut.inc();
+            tracing::debug!(client = ?self.client, "a reader that does not read is cut");
         }
         written
     }

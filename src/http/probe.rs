@@ -11,6 +11,9 @@ use super::error::Failure;
 use super::{AppState, Phase};
 use crate::store::ErrorClass;
 
+/// What `/readyz` says while the process still serves, but will not for long.
+pub const STOPPING: &str = "The service is stopping.";
+
 /// A log that is unsettled for longer than this is worth a look: some transaction holds back every walk.
 const UNSETTLED_SECONDS_MAX: f64 = 10.0;
 
@@ -83,7 +86,7 @@ impl AppState {
     fn unready(&self) -> Option<&'static str> {
         match *self.phase.borrow() {
             Phase::Starting => Some("The service is starting: the store is not open yet."),
-            Phase::Draining => Some("The service is stopping."),
+            Phase::Draining => Some(STOPPING),
             Phase::Serving => self.trouble(),
         }
     }

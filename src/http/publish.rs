@@ -62,7 +62,10 @@ pub async fn publish(
     let trace = trace.map(|Extension(trace)| trace);
     let answer = take(&state, trace, (&headers, body), &mut tally).await;
     let mut response = answer.into_response();
-    response.extensions_mut().insert(tally);
+    // Of a body that did not come nothing is known.
+    if tally.bytes > 0 {
+        response.extensions_mut().insert(tally);
+    }
     response
 }
 
@@ -123,7 +126,10 @@ async fn take(
             count(&verdicts, tally);
             Ok(report.processed(&parsed, &verdicts, tally))
         }
-        Err(SubmitError::Refused(culprits)) => Err(Failure::Invalid(report.faults(&parsed, &culprits))),
+        Err(SubmitError::Refused(culprits)) => {
+            tally.rejected += culprits.len();
+            Err(Failure::Invalid(report.faults(&parsed, &culprits)))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -169,7 +169,11 @@ impl Writer {
                 Step::Done
             }
             Err(Failure::Unknown) => {
-                for (_, work) in group {
+                for ((_, work), count) in group.into_iter().zip(counts) {
+                    if work.deadline.is_none() {
+                        // It was answered 202: nobody else counts it.
+                        self.shared.count_failed(&SubmitError::Unknown, count);
+                    }
                     self.answer(*work, Err(SubmitError::Unknown));
                 }
                 Step::Done

@@ -10,7 +10,7 @@ use std::io::{self, Write, stderr};
 /// Standard error, on which each record becomes one line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines {
-    /// Whether the formatter colours its lines. Escapes of others it has replaced by then.
+    /// Whether the formatter colours its lines. Then colours are let through, and no other escapes.
     pub(super) is_coloured: bool,
 }
 
@@ -36,16 +36,14 @@ fn one_line(record: &str, is_coloured: bool) -> Cow<'_, str> {
         Some(text) => (text, "\n"),
         None => (record, ""),
     };
-    let is_unfit = |c: char| {
-        let directs = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        (c.is_control() || directs) && !(is_coloured && c == '\u{1b}')
-    };
+    let directs = |c: char| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_unfit = |c: char| c.is_control() || directs(c);
     if !text.contains(is_unfit) {
         return Cow::Borrowed(record);
     }
     let mut line = String::with_capacity(record.len() + 16);
-    for c in text.chars() {
-        if is_unfit(c) {
+    for (at, c) in text.char_indices() {
+        if is_unfit(c) && !(is_coloured && is_colour(&text[at..])) {
             line.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             line.push(c);
@@ -53,6 +51,14 @@ fn one_line(record: &str, is_coloured: bool) -> Cow<'_, str> {
     }
     line.push_str(end);
     Cow::Owned(line)
+}
+
+/// Whether a text begins with what sets a colour (ECMA-48, "select graphic rendition").
+fn is_colour(text: &str) -> bool {
+    let parameters = text.strip_prefix("\u{1b}[").unwrap_or_default();
+    parameters
+        .trim_start_matches(|c: char| c.is_ascii_digit() || c == ';')
+        .starts_with('m')
 }
 
 #[cfg(test)]
@@ -67,8 +73,8 @@ mod tests {
             "a\\u000ab\\u000d\\u001b[31m\\u009b31m\\u007f\\u0000\\u0009\\u2028\\u202eé\n"
         );
         assert_eq!(
-            one_line("\u{1b}[31mred\u{1b}[0m\u{9b}\n", true),
-            "\u{1b}[31mred\u{1b}[0m\\u009b\n"
+            one_line("\u{1b}[1;31mred\u{1b}[0m\u{9b}\u{1b}[2J\u{1b}c\n", true),
+            "\u{1b}[1;31mred\u{1b}[0m\\u009b\\u001b[2J\\u001bc\n"
         );
     }
 

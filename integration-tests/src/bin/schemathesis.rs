@@ -5,14 +5,20 @@
 //! is asked for, and what a schema cannot say. Arguments are passed on to schemathesis.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context;
 use integration_tests::redis::Outlet;
 use integration_tests::service::Service;
 use integration_tests::world::World;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 /// Where `integration-tests/schemathesis/install` puts the program.
 const PROGRAM: &str = "target/schemathesis/bin/schemathesis";
+
+/// A run takes half a minute on two slow cores. One that takes so long meets a service that does not answer.
+const RUN_MAX: Duration = Duration::from_secs(600);
 
 const CONFIGURATION: &str = "integration-tests/schemathesis/schemathesis.toml";
 
@@ -31,12 +37,15 @@ async fn main() -> anyhow::Result<ExitCode> {
 /// Whether all that `service` answers is in its document.
 async fn compare(world: &World, service: &Service) -> anyhow::Result<bool> {
     println!("{}", world.store_name());
-    let status = Command::new(PROGRAM)
+    let mut program = Command::new(PROGRAM);
+    program
         .args(["--config-file", CONFIGURATION, "run"])
         .arg(format!("{}/openapi.json", service.url()))
         .args(std::env::args().skip(1))
-        .status()
-        .await?;
+        .kill_on_drop(true);
+    let status = timeout(RUN_MAX, program.status())
+        .await
+        .with_context(|| format!("it had not come to an end within {RUN_MAX:?}"))??;
     world.run(&["verify"]).await.ended_with(0);
     Ok(status.success())
 }

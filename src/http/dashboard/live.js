@@ -1,5 +1,5 @@
 // The latest events, newest on top, whatever the rate. Few events are followed one by one, on the stream. Many are sampled: the
-// newest are listed once a second, which costs the service the same at any rate, and this page can never fall behind.
+// newest are listed once a second, as many at any rate, and this page can never fall behind.
 
 import { text } from './ask.js';
 import { count, element, parse, show, timeOfDay } from './text.js';
@@ -9,8 +9,10 @@ const FOLLOWED_MAX = 100;
 /** How many events are listed at a time, and how many are kept on the page. */
 const LISTED = 30;
 const KEPT = 100;
-/** A sample that reaches back to the one before it missed nothing; after so many in a row the stream is followed again. */
+/** After so many looks in a row that found few events the stream is followed again. */
 const QUIET_LOOKS = 2;
+/** So many more after the stream had too many: a rate that comes and goes shall not make the page do so. */
+const FLOODED_LOOKS = 3;
 /** What has come is put on the page so often. */
 const DRAW_MS = 250;
 
@@ -22,6 +24,7 @@ export class Live {
     this.shown = new Set(); // the cursors of the events on the page
     this.waiting = []; // events that are not on the page yet, the oldest first: JSON as it came on the stream
     this.quiet = QUIET_LOOKS;
+    this.rate = Infinity; // events a second, as the service says
     this.arrived = 0;
     this.pause = byId('pause');
     this.pause.addEventListener('click', () => this.hold(!this.isHeld));
@@ -34,13 +37,23 @@ export class Live {
   /** Called once a second, while the page is seen. */
   async look() {
     this.arrived = 0;
-    if (this.isHeld || this.stream) return;
-    // As text: a payload's numbers keep their digits only if they are parsed with care.
-    const page = parse(await text(`events?order=desc&limit=${LISTED}`));
+    if (this.isHeld || this.stream || this.isLooking) return;
+    this.isLooking = true;
+    try {
+      // As text: a payload's numbers keep their digits only if they are parsed with care.
+      this.take(parse(await text(`events?order=desc&limit=${LISTED}`)));
+    } finally {
+      this.isLooking = false;
+    }
+  }
+
+  /** Shows a sample, and follows the stream from there if few events come: so few that the sample before missed none, or that the
+   * service says so. */
+  take(page) {
     if (this.isHeld || document.hidden) return;
     const fresh = page.events.filter((event) => !this.shown.has(event.cursor));
     const missedNothing = fresh.length < page.events.length || page.events.length < LISTED || this.shown.size === 0;
-    this.quiet = missedNothing ? this.quiet + 1 : 0;
+    this.quiet = missedNothing || this.rate <= FOLLOWED_MAX ? this.quiet + 1 : Math.min(this.quiet, 0);
     this.put(fresh);
     if (this.quiet >= QUIET_LOOKS) this.follow(page.next);
     else show(byId('live-note'), `A sample: the newest ${LISTED}, once a second`);
@@ -56,7 +69,7 @@ export class Live {
     this.stream.addEventListener('event', ({ data }) => {
       this.waiting.push(data);
       this.arrived += 1;
-      if (this.arrived > FOLLOWED_MAX) this.leave();
+      if (this.arrived > FOLLOWED_MAX) this.leave(-FLOODED_LOOKS);
       this.timer ??= setTimeout(() => this.draw(), DRAW_MS);
     });
     // The looks go on, and follow again once the service answers.
@@ -64,10 +77,10 @@ export class Live {
     show(byId('live-note'), 'Every event, as it is stored');
   }
 
-  leave() {
+  leave(quiet = 0) {
     this.stream?.close();
     this.stream = undefined;
-    this.quiet = 0;
+    this.quiet = quiet;
   }
 
   draw() {

@@ -13,15 +13,20 @@ export function listen() {
   });
 }
 
+let searches = 0;
+
 async function find(topic, id) {
   const place = byId('found');
+  const search = searches += 1;
+  // An answer that comes late shall not replace that of a later search.
+  const answer = (...parts) => { if (search === searches) place.replaceChildren(...parts); };
   try {
     const query = new URLSearchParams({ topic, event_id: id, limit: 1 });
     const { events } = parse(await text(`events?${query}`));
-    place.replaceChildren(...(events.length > 0 ? found(events[0]) : [element('p', 'note', 'There is no event with this topic and id.')]));
+    answer(...(events.length > 0 ? found(events[0]) : [element('p', 'note', 'There is no event with this topic and id.')]));
   } catch (error) {
     const isRefusal = error.status !== undefined;
-    place.replaceChildren(element('p', 'note bad', isRefusal ? error.message : 'eventsieve does not answer. Try again.'));
+    answer(element('p', 'note bad', isRefusal ? error.message : 'eventsieve does not answer. Try again.'));
   }
 }
 

@@ -8,6 +8,7 @@ use super::{Answers, content, failures, invalid, of, read_failures, retry_after,
 use crate::event::{FaultKind, Loc};
 use crate::http::docs::schemas::observe::{Health, History, Probe, Stats};
 use crate::http::error::Failure;
+use crate::http::probe::STOPPING;
 
 /// Of `GET /stats`.
 pub struct StatsAnswers;
@@ -89,7 +90,11 @@ pub struct ReadyAnswers;
 impl IntoResponses for ReadyAnswers {
     fn responses() -> Answers {
         let ready = of::<Probe>("Publishing can succeed.", [("ready", json!({ "status": "ready" }))]);
-        let failures = failures([("starting", Failure::STARTING), ("unreachable", Failure::UNREACHABLE)]);
+        let failures = failures([
+            ("starting", Failure::STARTING),
+            ("stopping", Failure::Unavailable(STOPPING)),
+            ("unreachable", Failure::UNREACHABLE),
+        ]);
         with(failures, [("200", ready)])
     }
 }

@@ -122,7 +122,7 @@ pub struct UptimeFigures {
     pub unique_processed: u64,
     /// Of these, dropped as duplicates.
     pub duplicate_dropped: u64,
-    /// Events that broke a rule.
+    /// Events that broke a rule, or that the store would not take.
     pub rejected: u64,
 }
 
@@ -131,7 +131,7 @@ pub struct UptimeFigures {
 pub struct Performance {
     /// Events received a second, of late.
     pub events_per_second: f64,
-    /// From a request's arrival at the writer to its commit.
+    /// Of the last flushes that were committed: the time of the attempt that did it.
     pub commit_latency_ms: Percentiles,
     /// Duplicates among all events received, 0 to 1.
     #[schema(minimum = 0, maximum = 1)]
@@ -150,7 +150,7 @@ pub struct Percentiles {
 /// The queue of this process.
 #[derive(ToSchema)]
 pub struct Queue {
-    /// Events that wait.
+    /// Events that wait, or are being committed.
     pub events: u64,
     /// How many may.
     pub capacity: u64,
