@@ -12,7 +12,7 @@
 //! | floor | room | what belongs there |
 //! |---|---|---|
 //! | 5 | [`cli`] | the commands, a file for each, with a folder for what only it has; exit codes. `target.rs` (which service a command asks). `main.rs` only parses and dispatches |
-//! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop; `serve` and `demo` run it |
+//! | 4 | [`serve`] | composition: which parts a service is made of, the order in which they start, and stop; `probe.rs` asks the store how it is; `serve` and `demo` run it |
 //! | 3 | [`http`] | the edge. Routes (`http.rs`), a file for each resource, `body.rs` (media types, codings, limits), `prefer.rs`, `error.rs` (every answer that is an error), `observe.rs` (what is told of each request), `measure.rs` (requests, counted and timed), `docs.rs` (the OpenAPI document, made from the handlers, and Swagger UI), `listener.rs` (connections and their time-outs), `dashboard.rs` (the built-in page, made of the plain files in its folder, that ask this service as any client does) |
 //! | 3 | [`client`] | the HTTP client that commands use: its answers, what an error means, `events.rs` (pages and the stream), `target.rs` (the base URL) |
 //! | 3 | [`lifecycle`] | signals, the stop token, tasks that must not die |
@@ -46,7 +46,7 @@
 //! 6. [`store::Appender::append`] is one transaction, and on PostgreSQL one statement: the ledger row, the events, the first copies of the
 //!    duplicates, the counters. It answers with an [`store::Outcome`] for each row.
 //! 7. The writer leaves what was stored at the [`fanout::Handover`], without waiting, turns outcomes into an
-//!    [`ingest::Verdict`] for each event and answers every request with its own, in its own order; `http/publish.rs` renders them.
+//!    [`ingest::Verdict`] for each event and answers every request with its own, in its own order; `http/publish/report.rs` renders them.
 //! 8. The [`outbox::Relay`] publishes the batch in one pipeline ([`fanout::Fanout::publish`]) and marks it published together
 //!    with later ones; or, when Redis is away or behind, finds it in the outbox when it is back.
 //! 9. The watcher ([`follow::Live::watch`]) reads it once it is settled, and every [`follow::Follower`] gets it
