@@ -56,6 +56,7 @@ async fn a_service_starts_before_its_database_and_becomes_ready_by_itself() {
         (health.status, &health.json()["status"]),
         (503, &Value::from("unhealthy"))
     );
+    assert_eq!(health.header("retry-after"), "1", "every 503 says when to try again");
     service.publish(&event("orders", "early")).await.problem(503);
     service.fetch("/events").await.problem(503);
     service.fetch("/stats").await.problem(503);
