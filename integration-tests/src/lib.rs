@@ -64,6 +64,7 @@ pub mod eventually;
 pub mod follower;
 pub mod http;
 pub mod postgres;
+pub mod processes;
 pub mod program;
 pub mod proxy;
 pub mod publish;

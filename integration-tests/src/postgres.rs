@@ -1,7 +1,7 @@
 //! PostgreSQL servers of a test's own, for tests that kill a whole server, hold its transactions open, or need passwords.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::environment;
 use crate::eventually::{SOON, eventually};
@@ -36,6 +37,7 @@ pub struct PostgresServer {
     folder: TempDir,
     port: u16,
     authentication: Authentication,
+    settings: Vec<String>,
     process: Option<Child>,
 }
 
@@ -47,12 +49,26 @@ impl PostgresServer {
 
     /// Makes a server, and waits until it takes connections.
     pub async fn with(authentication: Authentication) -> Self {
+        Self::made(authentication, &[]).await
+    }
+
+    /// Makes a server with settings such as `shared_buffers=1GB`, that lets everybody in, and waits until it takes connections.
+    pub async fn with_settings(settings: &[&str]) -> Self {
+        Self::made(Authentication::Trust, settings).await
+    }
+
+    async fn made(authentication: Authentication, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         give_away(folder.path());
         let mut server = PostgresServer {
             folder,
             port: free_port(),
             authentication,
+            settings: settings
+                .iter()
+                .flat_map(|setting| ["-c", setting])
+                .map(str::to_owned)
+                .collect(),
             process: None,
         };
         server.initialise();
@@ -98,6 +114,7 @@ impl PostgresServer {
             .args(["-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories="])
             .args(["-c", "max_connections=100"])
+            .args(&self.settings)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(both)
@@ -133,6 +150,11 @@ impl PostgresServer {
         connection
     }
 
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
+    }
+
     /// The superuser's URL of its database `postgres`.
     pub fn url(&self) -> String {
         let password = match self.authentication {
@@ -166,6 +188,9 @@ impl Drop for PostgresServer {
 }
 
 /// A port that nobody listens on, and that no outgoing connection takes.
+///
+/// It is tried without listening: a process that another thread is just starting holds our sockets until it becomes another
+/// program, and one that listens would keep the port from its taker so long. Those that only have a name do not.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Each process of the tests begins elsewhere.
@@ -173,7 +198,9 @@ pub fn free_port() -> u16 {
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST_PORT + (start + step) % PORTS;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let socket = TcpSocket::new_v4().expect("a socket more");
+        socket.set_reuseaddr(true).expect("a socket of our own takes options");
+        if socket.bind((Ipv4Addr::LOCALHOST, port).into()).is_ok() {
             return port;
         }
     }

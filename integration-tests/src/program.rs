@@ -3,14 +3,18 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::ensure;
 use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::time::timeout;
 
-use crate::eventually::{SOON, eventually};
+use crate::eventually::eventually;
 use crate::service::{Finished, Settings, Signal, send};
+
+/// How long it may take to say or do something: a demonstration publishes 20 000 events meanwhile, each commit on disk.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
@@ -62,7 +66,7 @@ impl Program {
 
     /// Waits until `condition` holds for its standard output, and gives that back.
     pub async fn says(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
-        eventually(SOON, async || {
+        eventually(PATIENCE, async || {
             let said = self.stdout();
             ensure!(
                 condition(&said),
@@ -82,7 +86,7 @@ impl Program {
 
     /// Waits until it has ended.
     pub async fn ended(mut self) -> Finished {
-        let status = timeout(SOON, self.child.wait())
+        let status = timeout(PATIENCE, self.child.wait())
             .await
             .unwrap_or_else(|_| panic!("it still runs: {}{}", self.stdout(), self.written("stderr")))
             .expect("a process of our own can be waited for");

@@ -2,9 +2,10 @@
 //! or lossy at exactly the wrong moment.
 //!
 //! It knows just enough of PostgreSQL's protocol to see a *flush* go by: the execution of a prepared statement whose SQL
-//! contains `append_v1`. Of Redis it knows nothing but the port. It speaks no TLS; the URL of [`Proxy::through`] says so.
+//! contains `append_v`. Of Redis it knows nothing but the port. It speaks no TLS; the URL of [`Proxy::through`] says so.
 
 use std::collections::{HashSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,18 +17,22 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use crate::eventually::SOON;
 use crate::postgres::free_port;
 
 /// What a statement is recognised as a flush by.
-const FLUSH_SQL: &[u8] = b"append_v1";
+const FLUSH_SQL: &[u8] = b"append_v";
 
 /// How much of a `Bind` is looked at: the names of the portal and of the statement come first.
 const BIND_PREFIX: usize = 256;
 
 /// How much is forwarded at once.
 const CHUNK: usize = 64 * 1024;
+
+/// When a port that is taken is tried again.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// What the network does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,10 +216,16 @@ fn server_of(url: &str) -> (Protocol, (String, u16)) {
     (protocol, (host, url.port().unwrap_or(protocol.default_port())))
 }
 
+/// Listens on the port, as soon as no process that is just being started holds our last listener any more ([`free_port`]).
+/// Not by `eventually`, whose future may not run in a task of its own.
 async fn bind(port: u16) -> TcpListener {
-    TcpListener::bind(("127.0.0.1", port))
-        .await
-        .expect("the port is free, and below those of outgoing connections")
+    let end = Instant::now() + SOON;
+    loop {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => sleep(AGAIN).await,
+            bound => return bound.expect("the port is free, and below those of outgoing connections"),
+        }
+    }
 }
 
 /// Accepts for ever, and listens only while the network lets it.

@@ -105,7 +105,8 @@ impl RedisServer {
         send(Signal::Continue, self.pid());
     }
 
-    fn pid(&self) -> u32 {
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the server runs").id()
     }
 
@@ -175,7 +176,7 @@ impl Drop for RedisServer {
 }
 
 /// A connection that waits for its answers as long as a busy machine may need.
-async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
+pub async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(SOON))
         .set_response_timeout(Some(SOON));

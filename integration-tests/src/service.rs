@@ -17,15 +17,13 @@ use crate::api::Api;
 use crate::environment;
 use crate::eventually::{SOON, eventually};
 use crate::http::try_ask;
+use crate::processes;
 
 /// How long a command may take: the load generator, with everything being killed under it, is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How much of a log is shown when a test fails: enough for its last troubles.
 const LOG_LINES_SHOWN: usize = 60;
-
-/// What Linux counts the processor's time in, on every machine that Rust runs on.
-const TICKS_PER_SECOND: u64 = 100;
 
 /// What a process of the binary is started with. It inherits nothing else from the environment of the tests.
 #[derive(Debug, Clone)]
@@ -347,28 +345,12 @@ impl Service {
 
     /// Its resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        let kilobytes: u64 = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|number| number.parse().ok())
-            .expect("Linux tells the resident memory in kB");
-        kilobytes * 1024
+        processes::resident_bytes(self.pid()).expect("the process runs")
     }
 
     /// How long the processor has worked for it so far.
     pub fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process runs");
-        // The name of the program, in parentheses, may hold blanks; the fields are counted from behind it.
-        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().expect("utime and stime are numbers"))
-            .sum();
-        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+        processes::processor_time(self.pid()).expect("the process runs")
     }
 
     /// How many file descriptors it has open.
@@ -376,6 +358,13 @@ impl Service {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("the process runs")
             .count()
+    }
+
+    /// How many connections of clients it holds open, on its IPv4 port.
+    pub fn open_connections(&self) -> usize {
+        let (_, port) = self.address().rsplit_once(':').expect("an address has a port");
+        let port = port.parse().expect("a port is a number");
+        processes::open_connections(self.pid(), port).expect("the process runs")
     }
 }
 

@@ -14,6 +14,8 @@ const MEMORY: u64 = 150 << 20;
 async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
     const FOLLOWERS: usize = 500;
     const EVENTS: usize = 400;
+    // What else the machine does may spoil one run of two.
+    const RUNS: usize = 2;
 
     let world = World::new().await;
     let service = world.serve().await;
@@ -27,7 +29,14 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
         "--batch-size",
         "10",
     ];
-    let alone = world.load(service.url(), &load).await.figure("events/s");
+    let fastest = async || {
+        let mut fastest = 0;
+        for _ in 0..RUNS {
+            fastest = fastest.max(world.load(service.url(), &load).await.figure("events/s"));
+        }
+        fastest
+    };
+    let alone = fastest().await;
     let followers: Vec<Follower> = stream::iter(0..FOLLOWERS)
         .map(|_| Follower::open(&service, "", None))
         .buffer_unordered(16)
@@ -36,12 +45,12 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
     let mut following = JoinSet::new();
     for mut follower in followers {
         following.spawn(async move {
-            let frames = follower.collect(EVENTS, SOON).await;
+            let frames = follower.collect(RUNS * EVENTS, 2 * SOON).await;
             let cursors: Vec<String> = frames.into_iter().map(|frame| frame.id).collect();
             (cursors, follower)
         });
     }
-    let followed = world.load(service.url(), &load).await.figure("events/s");
+    let followed = fastest().await;
     let followers = following.join_all().await;
     assert!(
         followed * 10 >= alone * 9,
@@ -55,11 +64,11 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
     );
     assert!(followers.iter().all(|(cursors, _)| cursors == expected));
     let mut walk = Walk::default();
-    walk.until(&service, "", 2 * EVENTS, SOON).await;
-    let stored: Vec<String> = walk.events[EVENTS..]
+    walk.until(&service, "", 2 * RUNS * EVENTS, SOON).await;
+    let stored: Vec<String> = walk.events[RUNS * EVENTS..]
         .iter()
         .map(|event| text(event, "cursor"))
         .collect();
     assert_eq!(*expected, stored);
-    world.check(800).await;
+    world.check(1600).await;
 }

@@ -109,7 +109,7 @@ fn large_events(topic: &str, numbers: std::ops::Range<usize>) -> Value {
 /// What a service is started with whose file lies on the disk.
 fn on(disk: &Disk) -> Settings {
     disk.enter(Settings::new(&format!("sqlite://{}", disk.inside("events.db"))))
-        .with("EVENTSIEVE_REQUEST_DEADLINE", "1s")
+        .with("EVENTSIEVE_REQUEST_DEADLINE", "2s")
 }
 
 /// Publishes until the answer is 503. At the deadline an attempt may be just under way, once in a while: then it is 504.
@@ -359,7 +359,7 @@ async fn what_is_no_store_is_refused_and_left_as_it_is() {
 #[tokio::test]
 async fn a_file_that_is_removed_while_it_is_served_is_answered_503_until_it_is_back() {
     let world = World::embedded();
-    let settings = world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
+    let settings = world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
     let (path, aside) = (world.sqlite().path(), world.sqlite().folder().join("aside"));
@@ -408,7 +408,7 @@ async fn a_service_that_is_stopped_leaves_one_file_and_its_lock_behind() {
 async fn a_lock_that_another_program_holds_is_waited_for() {
     let world = World::embedded();
     let service = world
-        .serve_with(world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "1s"))
+        .serve_with(world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "2s"))
         .await;
     let held = world.hold_writers().await;
     // It was taken for a commit that waits for its turn: nobody can say yet what will become of it.

@@ -1,8 +1,12 @@
 //! The harness itself: a fault that does not happen proves nothing.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +15,7 @@ use integration_tests::disk::Disk;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::follower::Follower;
 use integration_tests::http::ask;
-use integration_tests::postgres::PostgresServer;
+use integration_tests::postgres::{PostgresServer, free_port};
 use integration_tests::proxy::{FlushFault, Network, Proxy};
 use integration_tests::publish::{Publish, event, shuffled, text};
 use integration_tests::redis::{Outlet, RedisServer, Subscriber, command};
@@ -41,6 +45,10 @@ async fn connect(proxy: &Proxy, world: &World) -> PgConnection {
     PgConnection::connect(&proxy.through(world.database_url()))
         .await
         .expect("a way to the database")
+}
+
+async fn redis_at(url: &str) -> redis::aio::MultiplexedConnection {
+    integration_tests::redis::connect(url).await.expect("it answers")
 }
 
 async fn flush(connection: &mut PgConnection, id: i64) -> Result<i64, sqlx::Error> {
@@ -108,12 +116,14 @@ async fn the_proxy_loses_the_reply_of_a_flush_and_all_that_follows_in_a_black_ho
     let world = world_with_flushes().await;
     let proxy = Proxy::to(world.database_url()).await;
     let mut connection = connect(&proxy, &world).await;
+    // Prepared, it is sent at once.
+    flush(&mut connection, 0).await.expect("no fault");
     proxy.arm(FlushFault::BlackHole);
     timeout(DEAF, flush(&mut connection, 1))
         .await
         .expect_err("no reply comes, and no reset");
     eventually(WELL, async || {
-        anyhow::ensure!(committed(&world).await == 1, "not committed");
+        anyhow::ensure!(committed(&world).await == 2, "not committed");
         Ok(())
     })
     .await;
@@ -147,9 +157,32 @@ async fn the_proxy_refuses_cuts_and_slows() {
 
     proxy.set(Network::Slow(Duration::from_millis(300)));
     let begun = Instant::now();
-    let mut slow = eventually(WELL, async || Ok(PgConnection::connect(&url).await?)).await;
+    let mut slow = eventually(SOON, async || Ok(PgConnection::connect(&url).await?)).await;
     assert_eq!(ask_one(&mut slow).await.expect("no fault"), 1);
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_free_port_can_be_taken_at_once_while_other_processes_are_being_started() {
+    // Not all that there are: the same port is given to nobody else then.
+    const PORTS: usize = 4000;
+
+    let done = AtomicBool::new(false);
+    let start_processes = || {
+        while !done.load(Ordering::Relaxed) {
+            let ended = Command::new("true").status().expect("`true` runs everywhere");
+            assert!(ended.success(), "{ended}");
+        }
+    };
+    let take = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop);
+    let taken: io::Result<Vec<()>> = thread::scope(|scope| {
+        scope.spawn(start_processes);
+        scope.spawn(start_processes);
+        let taken = (0..PORTS).map(|_| take(free_port())).collect();
+        done.store(true, Ordering::Relaxed);
+        taken
+    });
+    taken.expect("each port is free");
 }
 
 #[tokio::test]
@@ -251,8 +284,7 @@ async fn a_full_redis_refuses_a_transaction_as_a_whole_and_counts_that() {
     let outlet = Outlet::on(&server);
     let subscriber = outlet.subscribe().await;
     let both = async || {
-        let client = redis::Client::open(outlet.url()).expect("a Redis URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+        let mut connection = redis_at(outlet.url()).await;
         let mut transaction = redis::pipe();
         transaction.atomic();
         transaction.cmd("XADD").arg(outlet.stream()).arg("*").arg("a").arg("b");
@@ -283,13 +315,7 @@ async fn a_redis_follows_another_and_is_read_only_until_it_leads() {
     assert_eq!(copy.length().await, 1);
     let refused: redis::RedisResult<i64> = redis::cmd("DEL")
         .arg(copy.stream())
-        .query_async(
-            &mut redis::Client::open(other.url())
-                .expect("a Redis URL")
-                .get_multiplexed_async_connection()
-                .await
-                .expect("it answers"),
-        )
+        .query_async(&mut redis_at(&other.url()).await)
         .await;
     assert_eq!(refused.expect_err("it is a replica").code(), Some("READONLY"));
     assert_eq!(other.errors("READONLY").await, 1);
@@ -341,8 +367,7 @@ async fn a_user_of_redis_is_let_to_channels_by_their_names() {
     ];
     server.command::<()>(&user).await;
     let url = server.url_for("service", "secret");
-    let client = redis::Client::open(url.as_str()).expect("a Redis URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+    let mut connection = redis_at(&url).await;
     for (channel, is_let) in [("a", true), ("a:ok-1", true), ("a:bad", false), ("b", false)] {
         let answer: redis::RedisResult<i64> = redis::cmd("PUBLISH")
             .arg(channel)

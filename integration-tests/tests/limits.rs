@@ -4,14 +4,19 @@
 use std::io::Write;
 use std::time::Duration;
 
+use anyhow::ensure;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::FutureExt;
+use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{ask, raw};
 use integration_tests::on_both_stores;
 use integration_tests::publish::{Publish, event_with_payload, events};
 use integration_tests::service::Service;
 use integration_tests::world::World;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 const JSON: &str = "application/json";
 
@@ -39,6 +44,23 @@ async fn a_request_has_at_most_max_events(world: World) {
     let answer = service.publish_bytes("application/x-ndjson", lines).await;
     assert_eq!(answer.faults()[0].0, "list_too_long");
     world.check(19).await;
+}
+
+async fn a_head_has_at_most_24_kibibytes(world: World) {
+    let service = world.serve().await;
+    for (kibibytes, status) in [(23, "200"), (25, "431"), (100, "431")] {
+        let request = format!(
+            "GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncookie: {}\r\n\r\n",
+            "x".repeat(kibibytes << 10)
+        );
+        let answer = raw(service.address(), request.as_bytes(), SOON).await;
+        let answer = answer.expect("an answer, and the end of the connection");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{kibibytes} KiB: {answer}"
+        );
+    }
+    world.check(0).await;
 }
 
 const BODY_LIMIT: usize = 4096;
@@ -118,8 +140,53 @@ async fn a_compressed_body_is_measured_when_it_is_decompressed(world: World) {
     world.check(1).await;
 }
 
+/// Of a long body more room is set aside than has come of it, and that is what the memory for requests is spent on.
+async fn a_body_is_counted_with_the_room_that_is_set_aside_for_it(world: World) {
+    const CONNECTIONS: usize = 20;
+    let settings = world
+        .settings()
+        .with("EVENTSIEVE_MAX_BODY", "1MiB")
+        .with("EVENTSIEVE_MAX_EVENTS", "100")
+        .with("EVENTSIEVE_QUEUE_BYTES", "4MiB");
+    let service = world.serve_with(settings).await;
+    let head = format!(
+        "POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\n\r\n",
+        1 << 20
+    );
+    // All of them together are 2.8 MB.
+    let begun = [head.into_bytes(), vec![b' '; 140_000]].concat();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(service.address()).await.expect("it listens");
+        stream.write_all(&begun).await.expect("it is read");
+        connections.push(stream);
+    }
+    eventually(SOON, async || {
+        let is_refused = |stream: &TcpStream| {
+            let mut start = [0; 12];
+            let read = stream.peek(&mut start).now_or_never();
+            matches!(read, Some(Ok(_))) && start == *b"HTTP/1.1 503"
+        };
+        let refused = connections.iter().filter(|stream| is_refused(stream)).count();
+        ensure!(refused >= CONNECTIONS / 4, "{refused} were refused");
+        Ok(())
+    })
+    .await;
+    // Those that go give the room back.
+    drop(connections);
+    eventually(SOON, async || {
+        let status = service.publish(&events("after", 0..1)[0]).await.status;
+        ensure!(status < 300, "{status}");
+        Ok(())
+    })
+    .await;
+    world.check(1).await;
+}
+
 on_both_stores! {
+    a_head_has_at_most_24_kibibytes
     a_request_has_at_most_max_events
     a_body_has_at_most_max_body
     a_compressed_body_is_measured_when_it_is_decompressed
+    a_body_is_counted_with_the_room_that_is_set_aside_for_it
 }

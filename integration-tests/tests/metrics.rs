@@ -153,9 +153,9 @@ async fn the_figures_are_shown_while_the_store_is_a_black_hole() {
     let settings = world
         .settings()
         .with("DATABASE_URL", &proxy.through(world.database_url()))
-        .with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
+        .with("EVENTSIEVE_REQUEST_DEADLINE", "3s");
     let service = world.serve_with(settings).await;
-    service.publish(&event("orders", "1")).await;
+    assert_eq!(service.publish(&event("orders", "1")).await.status, 201);
     proxy.set(Network::BlackHole);
     service.unready_within(SOON).await;
     let lost = service.publish(&Value::from(events("lost", 0..3))).await;

@@ -59,6 +59,18 @@ async fn health_becomes(service: &Service, status: &str, fanout: &str) {
     .await;
 }
 
+/// Asserts that a load did not wait for Redis, which would have cost its requests a second or more. The slowest of them may
+/// have met something else that a busy machine does.
+fn assert_as_fast(before: &Finished, during: &Finished) {
+    for (figure, spare) in [("latency p95", 100.0), ("latency p99", 500.0)] {
+        let [before, during] = [before, during].map(|load| load.milliseconds(figure));
+        assert!(
+            during <= before * 3.0 + spare,
+            "{figure}: {before} ms before and {during} ms without Redis"
+        );
+    }
+}
+
 /// Everything that is stored, by cursor.
 async fn stored(service: &Service, count: i64) -> BTreeMap<String, Value> {
     let mut walk = Walk::default();
@@ -212,11 +224,7 @@ async fn redis_killed_under_full_load_costs_publishing_nothing_and_misses_nothin
     };
     let load = ["--events", "18000"];
     let (during, ()) = join(world.load(service.url(), &load), killing).await;
-    let (before, during) = (before.milliseconds("latency p99"), during.milliseconds("latency p99"));
-    assert!(
-        during <= before * 3.0 + 100.0,
-        "99 % were answered in {before} ms before and in {during} ms while Redis was killed"
-    );
+    assert_as_fast(&before, &during);
     assert_complete(&world, &service, &outlet).await;
     health_becomes(&service, "healthy", "up").await;
 }
@@ -238,11 +246,7 @@ async fn redis_frozen_for_ten_seconds_costs_publishing_nothing_and_repeats_littl
         .await;
     health_becomes(&service, "degraded", "down").await;
     redis.thaw();
-    let (before, during) = (before.milliseconds("latency p99"), during.milliseconds("latency p99"));
-    assert!(
-        during <= before * 3.0 + 100.0,
-        "99 % were answered in {before} ms before and in {during} ms while Redis was frozen"
-    );
+    assert_as_fast(&before, &during);
     let replays = assert_complete(&world, &service, &outlet).await;
     // What was on its way when it froze is published again; what was tried later never reached it.
     assert!(replays <= 2000, "{replays} of 3500 were published again");
@@ -306,13 +310,15 @@ async fn a_redis_that_becomes_read_only_is_waited_for_until_it_leads_again() {
     for part in 1..5 {
         publish_batch(&service, events("orders", part * 100..part * 100 + 100)).await;
     }
-    health_becomes(&service, "degraded", "down").await;
+    // It may find that out by asking for the role, before anything is refused.
     eventually(SOON, async || {
-        let refusals = one.errors("READONLY").await;
-        ensure!(refusals >= 3, "refused {refusals} times");
+        let health = service.json("/health").await;
+        let reason = health["fanout"]["reason"].as_str().unwrap_or_default();
+        ensure!(reason.contains("replica"), "{health}");
         Ok(())
     })
     .await;
+    health_becomes(&service, "degraded", "down").await;
     assert_eq!(outlet.length().await, 100);
     one.lead().await;
     let replays = assert_complete(&world, &service, &outlet).await;

@@ -210,6 +210,14 @@ async fn size(world: &World) -> i64 {
             .number("select page_count * page_size from pragma_page_count(), pragma_page_size()")
             .await;
     }
+    // It keeps what a query that is under way may see, and that reaches back to the oldest transaction of the server.
+    eventually(SOON, async || {
+        let queries = "select count(*) from pg_stat_activity
+            where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid()";
+        ensure!(world.number(queries).await == 0, "a query is under way");
+        Ok(())
+    })
+    .await;
     world.execute("vacuum events").await;
     world.number("select pg_relation_size('events')").await
 }

@@ -185,7 +185,9 @@ pub(super) async fn a_follower_sees_each_event_once_while_many_publish(deploymen
             assert!([200, 201].contains(&answer.status), "{}", answer.text());
         }
     }));
-    let following = join(live.collect(EVENTS, PROMPTLY), other.collect(EVENTS, PROMPTLY));
+    // The time of publishing is in it.
+    let deadline = 3 * PROMPTLY;
+    let following = join(live.collect(EVENTS, deadline), other.collect(EVENTS, deadline));
     let (_, (one, two)) = join(publishing, following).await;
     assert_whole_topic(deployment, &topic, &one).await;
     assert_eq!(frame_ids(&one), frame_ids(&two), "two followers see the same");

@@ -192,7 +192,12 @@ pub async fn an_aggregator_that_starts_a_minute_before_storage_and_without_a_bro
         .await
         .expect("a healthy service answers");
     assert_eq!(answer.status, 201, "{}", answer.text());
-    assert_eq!(stack.json("/health").await["status"], "degraded");
+    eventually(UP, async || {
+        let health = stack.json("/health").await;
+        ensure!(health["status"] == "degraded", "{health}");
+        Ok(())
+    })
+    .await;
     assert_eq!(docker(&["inspect", "-f", "{{.RestartCount}}", &aggregator]).await, "0");
     stack.finished(&stack.container("publisher").await).await.ended_with(0);
     assert_eq!(stack.json("/stats").await["unique_processed"], 14001);

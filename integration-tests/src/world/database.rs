@@ -54,6 +54,13 @@ impl Database {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// The one text that a query gives.
+    pub async fn text(&self, sql: &str) -> String {
+        let row = self.pool.fetch_one(AssertSqlSafe(sql.to_owned())).await;
+        row.and_then(|row| row.try_get(0))
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
     pub(super) async fn hold_writers(&self) -> PgConnection {
         let mut connection = self.connect().await;
         // Writers count last of all: they have stored their events, and not committed them.
