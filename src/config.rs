@@ -135,7 +135,7 @@ struct IngestOptions {
     )]
     queue_events: String,
     /// The most memory for bodies and events, from a body's first byte to its commit.
-    #[arg(long, env = "EVENTSIEVE_QUEUE_BYTES", default_value = "48MiB", value_name = "SIZE")]
+    #[arg(long, env = "EVENTSIEVE_QUEUE_BYTES", default_value = "32MiB", value_name = "SIZE")]
     queue_bytes: String,
 }
 
@@ -204,8 +204,6 @@ pub struct IngestConfig {
     pub queue_events_max: usize,
     /// Bytes in memory.
     pub queue_bytes_max: usize,
-    /// Events in one batch: at least those of one request, which is never split.
-    pub batch_events_max: usize,
 }
 
 /// Start and stop.
@@ -248,7 +246,6 @@ impl ServeOptions {
             writers: problems.number("EVENTSIEVE_WRITERS", &ingest.writers, 1..=64),
             queue_events_max: problems.number("EVENTSIEVE_QUEUE_EVENTS", &ingest.queue_events, 1..=100_000_000),
             queue_bytes_max: problems.size("EVENTSIEVE_QUEUE_BYTES", &ingest.queue_bytes),
-            batch_events_max: BATCH_EVENTS.max(http.events_max),
         };
         let fanout = self.fanout.check(&mut problems, redis_url_file);
         let life = LifeConfig {
@@ -291,10 +288,6 @@ impl Config {
             .check_with(None)
     }
 }
-
-/// How many events a writer gathers into one batch at most (more only where a single request may have more): beyond this a
-/// larger batch is no faster, and those behind it wait longer.
-const BATCH_EVENTS: usize = 5000;
 
 /// What an event takes in memory beside its text, at most: the least budget of bytes is reckoned with it.
 pub const EVENT_BYTES: usize = 256;
@@ -399,7 +392,6 @@ mod tests {
         let config = check("--database-url postgres://u:secret@h/d --max-body 1MiB --request-deadline 2s").unwrap();
         assert_eq!(config.http.body_bytes_max, 1 << 20);
         assert_eq!(config.ingest.request_deadline, Duration::from_secs(2));
-        assert_eq!(config.ingest.batch_events_max, 10_000);
         assert!(!format!("{config:?}").contains("secret"));
         let options = Serve::parse_from(["serve", "--database-url", "postgres://u:secret@h/d"]).serve;
         assert!(!format!("{options:?}").contains("secret"));

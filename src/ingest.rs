@@ -5,7 +5,8 @@
 //! while they lie in its [`seat::Seat`] no commit was tried, and the request can take them back; once a writer has them the
 //! outcome is the writer's to tell.
 //!
-//! There is no linger timer. A free writer takes what is waiting; while it commits, the next batch gathers.
+//! There is no linger timer: when nothing is being committed, a free writer takes what is waiting at once. While one commits, the
+//! next batch gathers, and another writer comes for it when it is large enough, or has waited for long enough.
 
 mod budget;
 mod queue;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::budget::{Budget, Reservation};
-use self::queue::Queue;
+use self::queue::{Limits, Queue};
 use self::seat::Taken;
 pub use self::writer::Writer;
 use crate::config::IngestConfig;
@@ -117,7 +118,10 @@ impl Ingest {
         }
         let writers = settings.writers.min(store.writers_max());
         let shared = Arc::new(Shared {
-            queue: Queue::new(settings.queue_events_max),
+            queue: Queue::new(Limits {
+                queue_events_max: settings.queue_events_max,
+                batch_events: store.batch_events(),
+            }),
             bytes: Budget::new(settings.queue_bytes_max),
             metrics,
             handover,
@@ -215,7 +219,7 @@ impl Ingest {
     /// Whether requests wait because all writers are busy.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.shared.queue.is_waiting()
+        self.shared.queue.is_starved()
     }
 
     /// The most events in memory.

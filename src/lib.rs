@@ -36,11 +36,12 @@
 //!
 //! 1. [`http::listener::Listener::run`] accepts the connection; [`http::routes`] finds `publish`.
 //! 2. `http/publish.rs` reads the body under its limits and within the budget ([`ingest::Budget`]), and parses it
-//!    ([`event::parse_json`], [`event::parse_lines`]). Names and payloads are slices of the body: nothing is copied. An
+//!    ([`event::parse_json`], [`event::parse_lines`]). Names and payloads are slices of the body: nothing of them is copied. An
 //!    [`event::Event`] that breaks a rule cannot exist.
 //! 3. [`ingest::Ingest::submit`] puts the events into a seat of the queue, or refuses them at once if the budget is spent.
-//! 4. A free [`ingest::Writer`] takes what is waiting and waits for no more: while it commits, the next batch gathers. That
-//!    is the group commit, without a timer on the way of a lone request.
+//! 4. A free [`ingest::Writer`] takes what is waiting at once when nothing is being committed; meanwhile the next batch gathers, and
+//!    another writer comes for it when it is worth one, or has waited for some milliseconds. That is the group commit, without a
+//!    timer on the way of a request that is alone.
 //! 5. [`store::Batch::new`] folds copies into rows and sorts them by identity, so that two flushes lock the same keys in the
 //!    same order; each keeps its position, the order of arrival.
 //! 6. [`store::Appender::append`] is one transaction, and on PostgreSQL one statement: the ledger row, the events, the first copies of the
@@ -85,8 +86,8 @@
 //!
 //! - The flush returns one row with arrays of what was *not* stored, instead of a row for each event: most events are new,
 //!   and what is not listed was stored. It also takes each topic's totals, which the sorted batch knows for nothing.
-//!   Against one CTE statement that reads no first copies it reaches 1.27, 0.91 and 1.08 of its events per second with 1, 100
-//!   and 1000 rows a flush (medians of three rounds, two cores, PostgreSQL 15, fsync on; `make flush-cost` measures it).
+//!   Against one CTE statement that reads no first copies it reaches 0.84 and 0.96 of its events per second with 100 and 1000
+//!   rows a flush (medians of three rounds, two cores, PostgreSQL 15, fsync on; `make flush-cost` measures it).
 //! - `enable_nestloop = off` and `jit = off` are properties of the function: without statistics of arrays the planner may
 //!   choose a join that is quadratic in the batch, and with the first alone it compiles every flush (270 ms for one event).
 //! - Readers share connections through a small pool of our own, because sqlx's can lose a place for ever when a query is
@@ -111,6 +112,19 @@
 //!   everything on them; `make fanout-cost` measures it): 1.1 and 2.3 µs of the service's CPU for each event sent (the JSON, the
 //!   commands, their answers), 0.7 and 2.9 µs of Redis's, and next to nothing of PostgreSQL's. 500 followers at full speed cost
 //!   publishing 8 %, for it comes first ([`follow`]).
+//! - A free writer does not always take what is waiting: while another one commits, little is left to gather until that has
+//!   ended, or two milliseconds have passed (`ingest/queue.rs`). And a batch is full with 500 events on PostgreSQL, fewer than a
+//!   request may have (`store/postgres.rs`). Together: 22 000 single events/s instead of 12 600, and of batches of 1000
+//!   85 000 events/s instead of 59 000.
+//! - The flush is `append_v2`, which has a way of its own for new rows only, and for one row `append_v2_row` (their migration says
+//!   what that saves). `enable_seqscan = off` is a property of both: a plan made while the table is small reads all of it for each
+//!   first copy, and is kept until the next `analyze`, however large the table has become. (Told once to each session instead of
+//!   with each call, it saved 2 µs of a lone flush's 86, without the wait for the disk: left as it was.)
+//! - The budget of bytes counts the room that is set aside for a body and not what has come of it, and is 32 MiB; a connection has a
+//!   buffer of 24 KiB. An overload from 500 connections takes 95 MB so, and took 150 MB with 48 MiB, 64 KiB and the bytes that had come.
+//! - A faster allocator was tried and left out: with mimalloc nothing was faster beyond the noise, and the service had 92 MB in
+//!   batches of 1000 instead of 36; with jemalloc neither, and it had 38 instead of 34. A faster JSON scanner was not tried: reading bodies is a quarter of the service's 3.5 µs for an
+//!   event in batches of 1000, of which PostgreSQL takes 15.
 //! - The ledger is pruned by a task of its own, with or without Redis: every flush has a row in it.
 //! - The dashboard follows the stream only while few events come, and above that lists the newest once a second: 300 000
 //!   events at 9 000 a second took 9 s of the service's CPU with nobody looking, 11 s with five pages that sample, and 19 s with

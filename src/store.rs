@@ -249,6 +249,9 @@ pub trait Store: Outbox {
     /// How many writers are of use: a store that commits one flush at a time needs no more than one.
     fn writers_max(&self) -> u32;
 
+    /// With how many events a flush is full: it gathers no more requests. One request may have more.
+    fn batch_events(&self) -> usize;
+
     /// Claims the store for one service, until it is closed or the process ends. One that several services may share
     /// (PostgreSQL) has nothing to claim. Commands that run beside a service need no claim.
     ///

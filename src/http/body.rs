@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http_body_util::{BodyDataStream, BodyExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -14,6 +14,10 @@ use crate::ingest::{Budget, Reservation};
 
 /// How many bytes are decompressed at a time: what a bomb can exceed the limit by.
 const CHUNK: usize = 64 << 10;
+
+/// A body of up to so many bytes is copied out of the connection's buffer, which can then be used again: a slice of it would hold on
+/// to all of it (8 to 24 KiB) until the event is stored, and the connection would need a new one for each request.
+const COPIED_BYTES: usize = 8 << 10;
 
 /// How long the rest of a body is read that failed already, to be thrown away.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
@@ -74,7 +78,7 @@ pub async fn read(
     }
     let reading = async {
         if coding == Coding::Identity {
-            return plain(body, max, &mut reservation).await;
+            return plain(body, declared, max, &mut reservation).await;
         }
         let stream = TryStreamExt::map_err(BodyDataStream::new(body), std::io::Error::other);
         let raw = tokio::io::BufReader::new(StreamReader::new(stream));
@@ -111,10 +115,17 @@ fn coding(headers: &HeaderMap) -> Result<Coding, Failure> {
     }
 }
 
-/// A body as it comes. One that arrives in one piece is not copied.
-async fn plain(body: &mut Body, max: usize, reservation: &mut Reservation) -> Result<Bytes, Failure> {
+/// A body as it comes. One that arrives in one piece is not copied unless it is small, and one that says how long it is takes no
+/// more room than that: a buffer that doubles would have up to twice as much. What is reserved is the room, not what is in it (the
+/// buffer of a connection apart, which has up to three times what is reserved for a piece that is not copied).
+async fn plain(
+    body: &mut Body,
+    declared: Option<usize>,
+    max: usize,
+    reservation: &mut Reservation,
+) -> Result<Bytes, Failure> {
     let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Failure::Incomplete)?.into_data() else {
             continue;
@@ -123,17 +134,26 @@ async fn plain(body: &mut Body, max: usize, reservation: &mut Reservation) -> Re
         if length > max {
             return Err(Failure::TooLarge(max));
         }
-        grow(reservation, data.len())?;
-        if first.is_empty() && whole.is_empty() {
-            first = data;
-        } else {
-            if whole.is_empty() {
-                whole.extend_from_slice(&std::mem::take(&mut first));
-            }
-            whole.extend_from_slice(&data);
+        if length == data.len() {
+            grow(reservation, length)?;
+            first = if length <= COPIED_BYTES {
+                Bytes::copy_from_slice(&data)
+            } else {
+                data
+            };
+            continue;
         }
+        if length > whole.capacity() {
+            // As far as it says, but in steps: who has sent little has not much set aside for it.
+            let room = declared.map_or(2 * length, |declared| declared.min(4 * length));
+            let room = room.min(max).max(length);
+            grow(reservation, room - reservation.bytes())?;
+            whole.reserve_exact(room - whole.len());
+        }
+        whole.extend_from_slice(&std::mem::take(&mut first));
+        whole.extend_from_slice(&data);
     }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
+    Ok(if whole.is_empty() { first } else { whole.into() })
 }
 
 /// Reads on for a moment what nobody will look at, and at most `max` bytes of it. A client that still writes when the
@@ -152,25 +172,34 @@ pub async fn discard(body: &mut Body, max: usize) {
     }
 }
 
-/// A body that is decompressed as it comes, and cut off at its limit.
+/// A body that is decompressed as it comes, and cut off at its limit. What is reserved is the room, as for a plain one.
 async fn decoded(
     mut decoder: impl AsyncRead + Unpin,
     max: usize,
     reservation: &mut Reservation,
 ) -> Result<Bytes, Failure> {
-    let mut whole = BytesMut::new();
+    let mut whole = Vec::new();
     loop {
-        whole.reserve(CHUNK);
+        if whole.len() == whole.capacity() {
+            // A chunk above the limit, to see whether there is more; a request that is within it does not pay for that.
+            let room = (2 * whole.len()).clamp(CHUNK, max + CHUNK);
+            grow(reservation, room.min(max).saturating_sub(reservation.bytes()))?;
+            whole.reserve_exact(room - whole.len());
+        }
         let mut chunk = AsyncReadExt::take(&mut decoder, CHUNK as u64);
         let read = chunk.read_buf(&mut whole).await.map_err(|_| Failure::Undecodable)?;
-        if read == 0 {
-            return Ok(whole.freeze());
-        }
         if whole.len() > max {
             return Err(Failure::TooLarge(max));
         }
-        grow(reservation, read)?;
+        if read == 0 {
+            break;
+        }
     }
+    if whole.len() <= whole.capacity() / 2 {
+        whole.shrink_to_fit();
+        reservation.shrink_to(whole.len());
+    }
+    Ok(whole.into())
 }
 
 fn grow(reservation: &mut Reservation, bytes: usize) -> Result<(), Failure> {

@@ -37,8 +37,9 @@ use self::socket::Socket;
 use crate::config::HttpConfig;
 use crate::metrics::{Held, Metrics};
 
-/// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head.
-const CONNECTION_BUFFER: usize = 64 << 10;
+/// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head. With 64 KiB,
+/// batches of 1000 and 5000 events are no faster, and the service has 130 MB instead of 95 in an overload from 500 connections.
+const CONNECTION_BUFFER: usize = 24 << 10;
 
 /// How long an answer to a GET may still take to be read when the service stops.
 const READ_END: Duration = Duration::from_secs(3);

@@ -1,11 +1,8 @@
-//! Counts requests and their time, around all other layers. No label is the client's: a path is told by the route that it met, and
-//! a method that is no usual one is "other", so nobody can make the number of series grow.
+//! Counts requests and their time. No label is the client's: a path is told by the route that it met, and a method that is no
+//! usual one is "other", so nobody can make the number of series grow.
 
-use std::sync::Arc;
-
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
-use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
 
@@ -14,23 +11,36 @@ use crate::metrics::{Held, Metrics};
 /// What stands for a path without a route, and for an unusual method.
 const OTHER: &str = "other";
 
-/// Passes a request on, and records it when its answer begins. One whose client goes away before that is not counted.
-pub async fn measure(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let route = path.as_ref().map_or(OTHER, MatchedPath::as_str);
-    let method = usual(request.method());
-    let under_way = Held::of(&metrics.http_in_flight);
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    drop(under_way);
-    let status = response.status();
-    let requests = metrics
-        .http_requests
-        .with_label_values(&[route, method, status.as_str()]);
-    requests.inc();
-    let duration = metrics.http_duration.with_label_values(&[route]);
-    duration.observe(begun.elapsed().as_secs_f64());
-    response
+/// A request that is under way. One whose client goes away before its answer begins is not counted.
+pub struct Measured<'m> {
+    metrics: &'m Metrics,
+    route: Option<MatchedPath>,
+    method: &'static str,
+    begun: Instant,
+    _under_way: Held,
+}
+
+impl<'m> Measured<'m> {
+    /// It has come.
+    pub fn begin(metrics: &'m Metrics, request: &Request) -> Self {
+        Self {
+            metrics,
+            route: request.extensions().get().cloned(),
+            method: usual(request.method()),
+            begun: Instant::now(),
+            _under_way: Held::of(&metrics.http_in_flight),
+        }
+    }
+
+    /// It is answered.
+    pub fn end(self, response: &Response) {
+        let route = self.route.as_ref().map_or(OTHER, MatchedPath::as_str);
+        let status = response.status();
+        let requests = &self.metrics.http_requests;
+        requests.with_label_values(&[route, self.method, status.as_str()]).inc();
+        let duration = self.metrics.http_duration.with_label_values(&[route]);
+        duration.observe(self.begun.elapsed().as_secs_f64());
+    }
 }
 
 /// The method, if RFC 9110 or RFC 5789 names it.

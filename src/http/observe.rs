@@ -1,6 +1,8 @@
-//! The outermost layer: what is told of each request, in one line of the log and in the span of its trace.
+//! The outermost layer: what is told of each request, in one line of the log, in the span of its trace and in the metrics.
 
-use axum::extract::{MatchedPath, Request};
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -8,7 +10,9 @@ use tokio::time::Instant;
 
 use super::error::Failure;
 use super::listener::Client;
+use super::measure::Measured;
 use super::request_id::{RequestId, X_REQUEST_ID};
+use crate::metrics::Metrics;
 use crate::telemetry::RequestSpan;
 
 /// How much is told of a path that nobody knows, or of a method: what a client sends may be as long as a head.
@@ -31,7 +35,8 @@ pub struct Tally {
 
 /// Gives the request its id and its trace, writes its answer out if that is a failure, and tells of it once: at warn if it ends
 /// with 5xx, else at debug.
-pub async fn observe(mut request: Request, next: Next) -> Response {
+pub async fn observe(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
+    let measured = Measured::begin(&metrics, &request);
     let mut seen = Seen::of(&request);
     if let Some(trace) = seen.span.as_ref().and_then(RequestSpan::trace) {
         request.extensions_mut().insert(trace);
@@ -44,6 +49,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     response.headers_mut().insert(X_REQUEST_ID, seen.id.header());
     seen.tally = response.extensions_mut().remove();
     seen.status = Some(response.status());
+    measured.end(&response);
     response
 }
 

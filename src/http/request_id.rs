@@ -1,7 +1,7 @@
 //! The request's id: the client's, if it is fit to be repeated, else one of ours.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use uuid::Uuid;
+use uuid::Builder;
 
 /// The header that carries it, both ways.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,7 +25,10 @@ impl RequestId {
             .get(X_REQUEST_ID)
             .and_then(|value| value.to_str().ok())
             .filter(fit);
-        Self(sent.map_or_else(|| Uuid::new_v4().to_string(), ToOwned::to_owned))
+        Self(sent.map_or_else(
+            || Builder::from_random_bytes(rand::random()).into_uuid().to_string(),
+            ToOwned::to_owned,
+        ))
     }
 
     /// The id.

@@ -69,6 +69,13 @@ impl Reservation {
         Ok(())
     }
 
+    /// Gives back what is above `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.budget.taken.fetch_sub(less, Ordering::Relaxed);
+        self.bytes -= less;
+    }
+
     /// The bytes taken.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -97,6 +104,10 @@ mod tests {
         drop(first);
         assert_eq!(budget.taken(), 40);
         second.grow(60).unwrap();
+        second.shrink_to(70);
+        assert_eq!((second.bytes(), budget.taken()), (70, 70));
+        second.shrink_to(80);
+        assert_eq!((second.bytes(), budget.taken()), (70, 70));
         drop(second);
         assert_eq!(budget.taken(), 0);
     }

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use self::doubt::{Doubt, Failure};
 use super::queue::Seated;
@@ -85,8 +84,8 @@ impl Writer {
         self.connect().await;
         while shared.queue.arrival().await.is_ok() {
             self.connect().await;
-            let group = shared.queue.take(shared.settings.batch_events_max);
-            self.commit(group).await;
+            let mut taking = shared.queue.take();
+            self.commit(std::mem::take(&mut taking.group)).await;
         }
     }
 
@@ -101,7 +100,7 @@ impl Writer {
             tracing::debug!("a connection died while it was idle");
         }
         // Another writer may have one: what this one was woken for need not wait.
-        self.shared.queue.wake_another();
+        self.shared.queue.call_another();
         loop {
             match self.store.appender(self.lane).await {
                 Ok(appender) => {
@@ -219,7 +218,8 @@ impl Writer {
         });
         let since = Instant::now();
         let flush = Flush {
-            id: Uuid::new_v4(),
+            // Without a system call.
+            id: uuid::Builder::from_random_bytes(rand::random()).into_uuid(),
             batch,
             lease,
         };

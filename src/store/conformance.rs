@@ -348,6 +348,7 @@ conformance! {
         again {
             a_flush_that_is_sent_again_is_answered_the_same_and_writes_nothing
             also_with_duplicates_conflicts_and_copies
+            also_of_a_single_event
             also_after_other_flushes
             also_when_it_stored_nothing
             of_two_attempts_at_the_same_moment_one_writes

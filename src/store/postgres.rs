@@ -62,6 +62,13 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long reading the counters may take; their number is small, so only a server in trouble takes longer.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// With how many events a flush is full. Larger ones are slower: of the events that are sent twice at the same time more wait for
+/// each other's transactions, and for longer. From four connections PostgreSQL stores 78 000, 94 000, 96 000, 76 000 and 74 000
+/// events/s in flushes of 64, 250, 1000, 2000 and 5000, 30 % of them duplicates of any earlier one; the service, of sixteen
+/// requests with 1000 events at a time, 84 700/s, and 64 600/s when it gathered up to 10 000; of 64 requests with 100 events at a
+/// time, 89 300 and 82 500/s when it gathered up to 500 and 1000 (medians of 9 and 13 runs; two cores, PostgreSQL 15).
+const BATCH_EVENTS: usize = 500;
+
 /// A store on PostgreSQL.
 pub struct Postgres {
     options: PgConnectOptions,
@@ -107,6 +114,10 @@ impl Store for Postgres {
 
     fn writers_max(&self) -> u32 {
         u32::MAX
+    }
+
+    fn batch_events(&self) -> usize {
+        BATCH_EVENTS
     }
 
     async fn claim(&self) -> Result<(), StoreError> {

@@ -32,6 +32,11 @@ use crate::store::{
 /// The first version whose write-ahead log loses nothing: before it, a checkpoint that met a reset of the log could.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
+/// With how many events a flush is full. Nobody else writes, so nothing waits for it, and the fewer flushes there are the fewer
+/// times the disk is waited for: sixteen requests with 1000 events at a time are stored at 56 000 events/s in flushes of up to
+/// 1000, at 77 000 to 80 000 in such of 5000, and at 91 000 in such of 10 000, for which others wait longer (two cores, one run each).
+const BATCH_EVENTS: usize = 5000;
+
 /// How long a probe may take before the store counts as unreachable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long reading the counters may take; their number is small, so only a disk in trouble takes longer.
@@ -91,6 +96,10 @@ impl Store for Sqlite {
 
     fn writers_max(&self) -> u32 {
         1
+    }
+
+    fn batch_events(&self) -> usize {
+        BATCH_EVENTS
     }
 
     async fn claim(&self) -> Result<(), StoreError> {

@@ -47,6 +47,32 @@ fn mixed() -> Vec<Event> {
     ]
 }
 
+pub(super) async fn also_of_a_single_event(bed: &dyn Bed) {
+    let store = migrated(bed).await;
+    let mut writer = Writer::of(&store).await;
+    let (new, conflict) = (event("t", "e", r#"{"v":1}"#), event("t", "e", r#"{"v":2}"#));
+    let copies = [new.clone(), new.clone()];
+    let flushes: [(&[Event], &str, _); 5] = [
+        (&copies, "stored", counts(2, 1, 1, 0)),
+        (&copies, "duplicate", counts(4, 1, 3, 0)),
+        (&copies[..1], "duplicate", counts(5, 1, 4, 0)),
+        (&[conflict.clone(), conflict], "conflict", counts(7, 1, 6, 2)),
+        (&[event("u", "e", r#"{"v":1}"#)], "stored", counts(8, 2, 6, 2)),
+    ];
+    let mut sent = Vec::new();
+    for (events, kind, expected) in flushes {
+        let id = Uuid::new_v4();
+        let first = writer.send_as(id, events).await;
+        assert_eq!(kinds(&first), [kind]);
+        sent.push((id, events, first, expected));
+        for (id, events, first, _) in &sent {
+            assert_eq!(writer.send_as(*id, events).await, *first);
+        }
+        assert_eq!(store.stats().await.unwrap().counts, sent.last().unwrap().3);
+    }
+    assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+}
+
 pub(super) async fn also_after_other_flushes(bed: &dyn Bed) {
     let store = migrated(bed).await;
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&store).await);
@@ -80,10 +106,12 @@ pub(super) async fn of_two_attempts_at_the_same_moment_one_writes(bed: &dyn Bed)
     let (store, other) = (migrated(bed).await, bed.store());
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     for round in 0..30 {
-        let (id, sent) = (Uuid::new_v4(), events("t", &format!("{round} "), 3));
-        let (mine, yours) = tokio::join!(one.send_as(id, &sent), two.send_as(id, &sent));
-        assert_eq!(kinds(&mine), ["stored"; 3]);
-        assert_eq!(mine, yours);
+        for rows in [1, 3] {
+            let (id, sent) = (Uuid::new_v4(), events("t", &format!("{round} {rows} "), rows));
+            let (mine, yours) = tokio::join!(one.send_as(id, &sent), two.send_as(id, &sent));
+            assert_eq!(kinds(&mine), vec!["stored"; rows]);
+            assert_eq!(mine, yours);
+        }
     }
-    assert_eq!(store.stats().await.unwrap().counts, counts(90, 90, 0, 0));
+    assert_eq!(store.stats().await.unwrap().counts, counts(120, 120, 0, 0));
 }

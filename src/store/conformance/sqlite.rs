@@ -378,7 +378,7 @@ fn the_write_ahead_log_stays_bounded_under_readers_that_take_turns() {
         let mut writer = Writer::of(&store).await;
         let is_over = Arc::new(AtomicBool::new(false));
         let read = List {
-            limit: 200,
+            limit: 40,
             ..List::default()
         };
         let mut readers = tokio::task::JoinSet::new();

@@ -11,10 +11,13 @@ use sqlx::{Connection, Executor, Row as _};
 use super::connect::{Role, bounded, connect};
 use super::error;
 use crate::event::{Cursor, Timestamp};
-use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Place, StoreError};
+use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Place, Row, StoreError};
 
-/// The flush; `migrations/postgres` says what the function does.
-const APPEND: &str = "select * from append_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+/// The flush; `migrations/postgres` says what the functions do.
+const APPEND: &str = "select * from append_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
+/// The flush of a single row.
+const APPEND_ROW: &str = "select * from append_v2_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 /// Whether the server takes no writes. Also sees to it that a commit is on disk when it returns: a database or role whose
 /// default is otherwise is overruled, a stronger setting (a standby's answer) is kept.
@@ -83,6 +86,30 @@ impl PgAppender {
     }
 
     async fn call(&mut self, flush: &Flush<'_>) -> Result<PgRow, sqlx::Error> {
+        match flush.batch.rows() {
+            [row] => self.call_row(flush, *row).await,
+            _ => self.call_rows(flush).await,
+        }
+    }
+
+    async fn call_row(&mut self, flush: &Flush<'_>, row: Row) -> Result<PgRow, sqlx::Error> {
+        let event = flush.batch.event(row);
+        sqlx::query(APPEND_ROW)
+            .bind(flush.id)
+            .bind(self.shard)
+            .bind(flush.lease.map(|lease| lease.owner))
+            .bind(flush.lease.map(|lease| interval(lease.length)))
+            .bind(event.topic.as_str())
+            .bind(event.event_id.as_str())
+            .bind(DateTime::from(event.occurred_at))
+            .bind(event.source.as_str())
+            .bind(event.payload.as_str())
+            .bind(signed(row.copies))
+            .fetch_one(&mut self.pg)
+            .await
+    }
+
+    async fn call_rows(&mut self, flush: &Flush<'_>) -> Result<PgRow, sqlx::Error> {
         let rows = Rows::of(flush.batch);
         sqlx::query(APPEND)
             .bind(flush.id)
@@ -107,8 +134,12 @@ impl PgAppender {
 #[async_trait]
 impl Appender for PgAppender {
     async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
-        let row = bounded(timeout, "flushing", self.call(flush)).await?;
-        appended(flush.batch, &row).map_err(error::decoding)
+        let answer = bounded(timeout, "flushing", self.call(flush)).await?;
+        let appended = match flush.batch.rows() {
+            [_] => appended_row(&answer),
+            _ => appended_rows(flush.batch, &answer),
+        };
+        appended.map_err(error::decoding)
     }
 
     async fn ping(&mut self, timeout: Duration) -> Result<(), StoreError> {
@@ -167,31 +198,42 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Reads the function's answer: what is not among the missed was stored.
-fn appended(batch: &Batch, row: &PgRow) -> Result<Appended, sqlx::Error> {
-    let number: i64 = row.try_get("batch")?;
-    let received_at = timestamp(row.try_get("received_at")?);
-    let missed: Option<Vec<i32>> = row.try_get("missed")?;
+/// Reads the answer for a single row.
+fn appended_row(answer: &PgRow) -> Result<Appended, sqlx::Error> {
+    let (batch, received_at) = written(answer)?;
+    let outcome = if answer.try_get("is_stored")? {
+        Outcome::Stored(Place {
+            cursor: Cursor::new(batch, 0),
+            received_at,
+        })
+    } else {
+        let first = first_copy(
+            answer.try_get("first_batch")?,
+            answer.try_get("first_position")?,
+            answer.try_get("first_received")?,
+        );
+        missed(first, answer.try_get("is_conflict")?)
+    };
+    Ok(Appended {
+        batch,
+        received_at,
+        outcomes: vec![outcome],
+    })
+}
+
+/// Reads the answer for many rows: what is not among the missed was stored.
+fn appended_rows(batch: &Batch, answer: &PgRow) -> Result<Appended, sqlx::Error> {
+    let (number, received_at) = written(answer)?;
+    let missed_positions: Option<Vec<i32>> = answer.try_get("missed")?;
     let mut missed_at = vec![None; batch.len()];
-    if let Some(missed) = missed {
-        let batches: Vec<Option<i64>> = row.try_get("first_batches")?;
-        let positions: Vec<Option<i32>> = row.try_get("first_positions")?;
-        let received: Vec<Option<DateTime<Utc>>> = row.try_get("first_received")?;
-        let conflicts: Vec<bool> = row.try_get("conflicts")?;
-        for (index, position) in missed.into_iter().enumerate() {
-            let first = match (batches[index], positions[index], received[index]) {
-                (Some(batch), Some(position), Some(received)) => Some(Place {
-                    cursor: Cursor::new(batch, position),
-                    received_at: timestamp(received),
-                }),
-                _ => None,
-            };
-            let outcome = if conflicts[index] {
-                Outcome::Conflict(first)
-            } else {
-                Outcome::Duplicate(first)
-            };
-            missed_at[usize::try_from(position).unwrap_or(usize::MAX)] = Some(outcome);
+    if let Some(missed_positions) = missed_positions {
+        let batches: Vec<Option<i64>> = answer.try_get("first_batches")?;
+        let positions: Vec<Option<i32>> = answer.try_get("first_positions")?;
+        let received: Vec<Option<DateTime<Utc>>> = answer.try_get("first_received")?;
+        let conflicts: Vec<bool> = answer.try_get("conflicts")?;
+        for (index, position) in missed_positions.into_iter().enumerate() {
+            let first = first_copy(batches[index], positions[index], received[index]);
+            missed_at[usize::try_from(position).unwrap_or(usize::MAX)] = Some(missed(first, conflicts[index]));
         }
     }
     let outcome = |position: u32| {
@@ -209,6 +251,28 @@ fn appended(batch: &Batch, row: &PgRow) -> Result<Appended, sqlx::Error> {
         received_at,
         outcomes,
     })
+}
+
+/// The batch that was written, and when.
+fn written(answer: &PgRow) -> Result<(i64, Timestamp), sqlx::Error> {
+    Ok((answer.try_get("batch")?, timestamp(answer.try_get("received_at")?)))
+}
+
+/// Where the first copy lies, unless it was pruned a moment ago.
+fn first_copy(batch: Option<i64>, position: Option<i32>, received: Option<DateTime<Utc>>) -> Option<Place> {
+    Some(Place {
+        cursor: Cursor::new(batch?, position?),
+        received_at: timestamp(received?),
+    })
+}
+
+/// What becomes of a row that was not stored.
+fn missed(first: Option<Place>, is_conflict: bool) -> Outcome {
+    if is_conflict {
+        Outcome::Conflict(first)
+    } else {
+        Outcome::Duplicate(first)
+    }
 }
 
 /// The store's clock lies within the years that a [`Timestamp`] knows.

@@ -9,10 +9,11 @@ use super::error::during;
 use crate::store::{ErrorClass, StoreError};
 
 /// The steps of the schema; how many a file has is its `user_version`.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/sqlite/0001_log.sql"),
     include_str!("../../../migrations/sqlite/0002_append_v1.sql"),
     include_str!("../../../migrations/sqlite/0003_parked.sql"),
+    include_str!("../../../migrations/sqlite/0004_append_v2.sql"),
 ];
 
 /// What the file says that it is (`application_id`): "evsv".
