@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check flush-cost fanout-cost screenshot clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check bench bench-growth flush-cost fanout-cost screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,15 @@ ifneq ($(WITHOUT_CONTAINERS),1)
 endif
 	$(MAKE) --no-print-directory schemathesis
 	$(MAKE) --no-print-directory test
+
+# On a machine that does nothing else. ROUNDS, SCALE and SIDES: integration-tests/src/bin/bench/main.rs.
+bench: ## measure the service against the database it stands on, and an overload; a release build, some ten minutes
+	cargo build --release --locked --workspace
+	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/bench contest
+
+bench-growth: ## measure it again after 1, 5 and 20 million events; some twenty minutes, and 40 GB of disk
+	cargo build --release --locked --workspace
+	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/bench growth
 
 flush-cost: ## measure what one flush costs, in a release build
 	deploy/test-services.sh cargo run --release --locked -p integration-tests --bin flush-cost

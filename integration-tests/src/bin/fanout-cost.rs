@@ -7,12 +7,12 @@
 //!
 //! Then the same of followers: a tenth as many events, alone and with 500 of `/events/stream`, each of which must get all.
 
-use std::fs;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::ask;
+use integration_tests::processes;
 use integration_tests::service::Settings;
 use integration_tests::world::World;
 use sqlx::{Connection, PgConnection};
@@ -25,9 +25,6 @@ use tokio::task::JoinSet;
 const FOLLOWERS: usize = 500;
 /// What each event brings once.
 const FRAME: &[u8] = b"\nevent: event\n";
-
-/// The clock ticks of a second, in which Linux counts the CPU time of processes.
-const TICKS: f64 = 100.0;
 
 /// What the service publishes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,9 +242,9 @@ fn subscriber(redis_url: &str, channel: &str) -> Result<Child> {
 async fn postmaster(database_url: &str) -> Result<u32> {
     let mut pg = PgConnection::connect(database_url).await?;
     let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut pg).await?;
-    let stat = stat(u32::try_from(backend)?)?;
+    let postmaster = processes::parent(u32::try_from(backend)?)?;
     pg.close().await?;
-    Ok(stat.parent)
+    Ok(postmaster)
 }
 
 async fn redis_pid(redis: &mut ::redis::aio::MultiplexedConnection) -> Result<u32> {
@@ -258,44 +255,12 @@ async fn redis_pid(redis: &mut ::redis::aio::MultiplexedConnection) -> Result<u3
 
 /// The service, PostgreSQL with its backends, what this process has waited for (the publisher), Redis, and the subscriber.
 fn cpu_times([service, postmaster, own, redis, subscriber]: [u32; 5]) -> Result<CpuTimes> {
-    let postgres = stat(postmaster)?;
-    let mut backends = postgres.seconds + postgres.children_seconds;
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        // A process may end while we look.
-        if let Some(Ok(pid)) = name.to_str().map(str::parse)
-            && let Ok(process) = stat(pid)
-            && process.parent == postmaster
-        {
-            backends += process.seconds;
-        }
-    }
-    Ok([
-        stat(service)?.seconds,
-        backends,
-        stat(own)?.children_seconds,
-        stat(redis)?.seconds,
-        stat(subscriber)?.seconds,
-    ])
-}
-
-/// What Linux tells of a process: `proc(5)`, `/proc/PID/stat`.
-struct Stat {
-    parent: u32,
-    seconds: f64,
-    /// Of the children that have ended and were waited for.
-    children_seconds: f64,
-}
-
-fn stat(pid: u32) -> Result<Stat> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name of the program stands in brackets and may hold blanks; the fields are counted from behind it.
-    let fields: Vec<&str> = line.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks =
-        |number: usize| -> Result<f64> { Ok(fields.get(number).context("proc(5) has it")?.parse::<f64>()? / TICKS) };
-    Ok(Stat {
-        parent: fields.get(1).context("proc(5) has it")?.parse()?,
-        seconds: ticks(11)? + ticks(12)?,
-        children_seconds: ticks(13)? + ticks(14)?,
-    })
+    let times = [
+        processes::processor_time(service)?,
+        processes::processor_time_with_children(postmaster)?,
+        processes::processor_time_of_ended_children(own)?,
+        processes::processor_time(redis)?,
+        processes::processor_time(subscriber)?,
+    ];
+    Ok(times.map(|time| time.as_secs_f64()))
 }

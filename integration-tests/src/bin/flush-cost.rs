@@ -1,4 +1,4 @@
-//! What the flush function costs: `append_v1` raw against one CTE statement that stores the same rows and counts them in
+//! What the flush functions cost: `append_v2`, and `append_v2_row` for a row, raw against one CTE statement that stores the same rows and counts them in
 //! the same transaction, but does not read first copies (so it can tell no conflict and name no first cursor).
 //!
 //! Both run on the same schema with the same rows, 30 % of them duplicates, from four connections, in turn, several
@@ -16,10 +16,15 @@ use uuid::Uuid;
 
 const SCHEMA: [&str; 2] = [
     include_str!("../../../migrations/postgres/0001_log.sql"),
-    include_str!("../../../migrations/postgres/0002_append_v1.sql"),
+    include_str!("../../../migrations/postgres/0004_append_v2.sql"),
 ];
 
-const FUNCTION: &str = "select * from append_v1($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+const FUNCTION: &str = "select * from append_v2($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+/// The flush of a single row, from the same arrays: those that it does not take must be named all the same.
+const FUNCTION_OF_A_ROW: &str = "select * from append_v2_row($1, $2, null, null, ($3::text[])[1], ($4::text[])[1],
+    ($5::timestamptz[])[1], ($6::text[])[1], ($7::text[])[1], ($9::int[])[1])
+    where $8::int[] is not null and $10::text[] is not null and $11::bigint[] is not null and $12::bigint[] is not null";
 
 const SINGLE_CTE: &str = "
 with flush as (
@@ -211,12 +216,13 @@ async fn measure(options: &PgConnectOptions, rounds: u64, time: Duration) -> Res
     println!("{CONNECTIONS} connections, 30 % duplicates, {rounds} rounds of {time:?} a side; medians");
     println!(
         "{:>10} {:>22} {:>22} {:>8}",
-        "rows/flush", "append_v1 events/s", "one CTE events/s", "ratio"
+        "rows/flush", "function, events/s", "one CTE events/s", "ratio"
     );
     for size in BATCH_SIZES {
         let (mut function, mut single, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let ours = if size == 1 { FUNCTION_OF_A_ROW } else { FUNCTION };
         for _ in 0..rounds {
-            let a = side(options, FUNCTION, size, time).await?;
+            let a = side(options, ours, size, time).await?;
             let b = side(options, SINGLE_CTE, size, time).await?;
             function.push(a);
             single.push(b);
