@@ -1,6 +1,7 @@
 //! Waiting for a condition: the only place of the tests where time passes on purpose.
 
 use std::panic::Location;
+use std::thread;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -47,5 +48,12 @@ pub async fn within<T>(deadline: Duration, mut condition: impl AsyncFnMut() -> a
             return Err(last);
         }
         sleep(INTERVAL).await;
+    }
+}
+
+/// Waits until `condition` holds, for a `Drop`, which cannot await; so for nothing that may never come to pass.
+pub(crate) fn block_until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        thread::sleep(INTERVAL / 20);
     }
 }

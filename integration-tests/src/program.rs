@@ -11,7 +11,7 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::eventually::eventually;
-use crate::service::{Finished, Settings, Signal, send};
+use crate::service::{Finished, Settings, Signal, end, send};
 
 /// How long it may take to say or do something: a demonstration publishes 20 000 events meanwhile, each commit on disk.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
-/// A process of the binary, in a process group of its own. It is killed when this is dropped.
+/// A process of the binary, in a process group of its own. It is killed when this is dropped, and gone then.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -132,5 +132,11 @@ impl Program {
                     .collect::<Vec<_>>()
             })
             .collect()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        end(&mut self.child);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::api::Api;
 use crate::environment;
-use crate::eventually::{SOON, eventually};
+use crate::eventually::{SOON, block_until, eventually};
 use crate::http::try_ask;
 use crate::processes;
 
@@ -221,7 +221,7 @@ pub fn send(signal: Signal, pid: u32) {
     assert!(status.success(), "no process {pid} to send {name} to");
 }
 
-/// A running service, which is asked as any [`Api`] is. It is killed when this is dropped.
+/// A running service, which is asked as any [`Api`] is. It is killed when this is dropped, and gone then.
 #[derive(Debug)]
 pub struct Service {
     settings: Settings,
@@ -384,7 +384,15 @@ impl Drop for Service {
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
             eprintln!("--- the log of {} ends:\n{}", self.url(), shown.join("\n"));
         }
+        end(&mut self.child);
     }
+}
+
+/// Kills a process and waits until it is gone: until then it holds its port, and the file of an embedded store.
+pub(crate) fn end(child: &mut Child) {
+    // Whatever has ended by itself need not be killed.
+    drop(child.start_kill());
+    block_until(|| !matches!(child.try_wait(), Ok(None)));
 }
 
 fn launch(settings: &Settings, folder: &TempDir) -> Child {

@@ -527,3 +527,15 @@ async fn a_shuffled_order_holds_everything_once_and_differs_by_seed() {
         .count();
     assert!(fixed < 50, "{fixed} stayed where they were");
 }
+
+#[tokio::test]
+async fn a_service_that_is_dropped_is_gone() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    let process = format!("/proc/{}", service.pid());
+    assert!(Path::new(&process).exists());
+    drop(service);
+    assert!(!Path::new(&process).exists(), "it still holds its file");
+    // A file has one service.
+    world.serve().await;
+}
