@@ -15,7 +15,7 @@ use integration_tests::publish::{Publish, event_with_payload, events};
 use integration_tests::service::Service;
 use integration_tests::world::World;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const JSON: &str = "application/json";
@@ -183,7 +183,42 @@ async fn a_body_is_counted_with_the_room_that_is_set_aside_for_it(world: World) 
     world.check(1).await;
 }
 
+/// What is refused before it has come is answered after a moment, and its connection is of no more use.
+async fn an_answer_that_does_not_wait_for_the_rest_of_a_body_says_that_it_closes(world: World) {
+    let service = world.serve().await;
+    let answer = async |media_type: &str, length: usize, body: &[u8]| {
+        let head = format!(
+            "POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let answer = raw(service.address(), &[head.as_bytes(), body].concat(), SOON).await;
+        answer.expect("the service closes it")
+    };
+    for (media_type, length, status) in [("text/plain", 100, "415"), (JSON, 1 << 30, "413")] {
+        let answer = answer(media_type, length, b"[").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    // One that has come to its end leaves a connection that can be used again.
+    let mut stream = TcpStream::connect(service.address()).await.expect("it listens");
+    for _ in 0..2 {
+        let request = b"POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\n[]";
+        stream.write_all(request).await.expect("it is open");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let read = stream.read_buf(&mut answer).await.expect("it is open");
+            assert!(read > 0, "it was closed");
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 415") && !answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+    world.check(0).await;
+}
+
 on_both_stores! {
+    an_answer_that_does_not_wait_for_the_rest_of_a_body_says_that_it_closes
     a_head_has_at_most_24_kibibytes
     a_request_has_at_most_max_events
     a_body_has_at_most_max_body

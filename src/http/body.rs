@@ -156,20 +156,24 @@ async fn plain(
     Ok(if whole.is_empty() { first } else { whole.into() })
 }
 
-/// Reads on for a moment what nobody will look at, and at most `max` bytes of it. A client that still writes when the
-/// connection is closed may never see the answer that tells it why; one that writes for too long is cut all the same.
-pub async fn discard(body: &mut Body, max: usize) {
+/// Reads on for a moment what nobody will look at, and at most `max` bytes of it, and says whether that was all. A client that
+/// still writes when the connection is closed may never see the answer that tells it why; one that writes for too long is cut
+/// all the same.
+pub async fn discard(body: &mut Body, max: usize) -> bool {
     let reading = async {
         let mut read = 0;
-        while read < max
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            read += frame.data_ref().map_or(0, Bytes::len);
+        while read <= max {
+            match body.frame().await {
+                Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                end => return end.is_none(),
+            }
         }
+        false
     };
-    if tokio::time::timeout(LINGER, reading).await.is_err() {
+    tokio::time::timeout(LINGER, reading).await.unwrap_or_else(|_| {
         tracing::debug!("the body of a request that failed was still arriving");
-    }
+        false
+    })
 }
 
 /// A body that is decompressed as it comes, and cut off at its limit. What is reserved is the room, as for a plain one.

@@ -120,12 +120,6 @@ impl Failure {
                 .headers
                 .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
         }
-        if matches!(self, Failure::BodyTimeout | Failure::Incomplete | Failure::TooLarge(_)) {
-            // The rest of the body may still be on its way: this connection cannot be used again.
-            parts
-                .headers
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
         Response::from_parts(parts, Body::from(body.to_string()))
     }
 

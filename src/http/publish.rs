@@ -5,7 +5,7 @@ mod report;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -73,11 +73,18 @@ async fn take(
     tally: &mut Tally,
 ) -> Result<Response, Failure> {
     let reading = trace.as_ref().map(|_| Step::new("http.read", Instant::now()));
-    let read = read(state, headers, &mut body).await;
-    if read.is_err() {
-        body::discard(&mut body, state.limits.body_bytes_max).await;
-    }
-    let (form, bytes, mut reservation) = read?;
+    let (form, bytes, mut reservation) = match read(state, headers, &mut body).await {
+        Ok(read) => read,
+        Err(failure) => {
+            let mut answer = failure.into_response();
+            if !body::discard(&mut body, state.limits.body_bytes_max).await {
+                // The rest is still on its way: this connection cannot be used again.
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            return Ok(answer);
+        }
+    };
     tally.bytes = bytes.len();
     let preferences = Preferences::of(headers);
     let parse = if form == Form::Json { parse_json } else { parse_lines };
