@@ -58,6 +58,7 @@ pub mod browser;
 pub mod checks;
 pub mod collector;
 pub mod containers;
+pub mod dashboard;
 pub mod deployment;
 pub mod disk;
 pub mod eventually;

@@ -1,0 +1,182 @@
+//! The dashboard under load, in a real browser. In a file of its own, one after the other: what these measure, other tests beside
+//! them would spoil.
+
+use anyhow::ensure;
+use futures_util::future::join;
+use integration_tests::dashboard::{dashboard, figure, until_received};
+use integration_tests::eventually::{SOON, eventually};
+use integration_tests::publish::{Publish, event, events};
+use integration_tests::world::World;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+/// Held by the test that runs.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// What the page's longest pause between two frames may be while it is flooded. The browser, the service, its store and the
+/// publisher share two cores, on which all of them together have more to do than there is time.
+const FRAME_GAP_MAX_MS: f64 = 1000.0;
+
+/// How old the newest event on the page may be at the end of a flood, in milliseconds: a second from one sample to the next, and
+/// more for its answer on busy cores.
+const NEWEST_AGE_MAX_MS: f64 = 4000.0;
+
+#[tokio::test]
+async fn more_than_a_thousand_topics_are_sorted_and_filtered() {
+    const FIRST: &str = "return document.querySelector('#topics tbody th').textContent";
+    const ROWS: &str = "return document.querySelectorAll('#topics tbody tr').length";
+    /// How long a person waits for a table without noticing. The quickest of five counts: the machine has other work to do.
+    const QUICK_MS: f64 = 500.0;
+
+    let _alone = ALONE.lock().await;
+    let world = World::embedded();
+    let service = world.serve().await;
+    let mut batch: Vec<Value> = (0..1234)
+        .map(|number| event(&format!("topic.{number}"), "evt"))
+        .collect();
+    batch.extend(events("topic.777", 0..5));
+    batch.extend(events("topic.42", 0..3));
+    assert_eq!(service.publish(&Value::from(batch)).await.status, 201);
+    let browser = dashboard(&service).await;
+    browser
+        .until_text(
+            "#topics-note",
+            "1\u{202f}234 topics, the 1\u{202f}000 largest are listed",
+        )
+        .await;
+    assert_eq!(browser.run(ROWS).await, 1000);
+    assert_eq!(browser.run(FIRST).await, "topic.777");
+    let took = browser
+        .run(
+            "const sort = () => {
+               const begun = performance.now();
+               document.querySelector('[data-sort=name]').click();
+               document.body.getBoundingClientRect();
+               return performance.now() - begun;
+             };
+             return Math.min(sort(), sort(), sort(), sort(), sort())",
+        )
+        .await;
+    assert!(took.as_f64().is_some_and(|took| took < QUICK_MS), "sorted in {took} ms");
+    let order = browser
+        .run("return [...document.querySelectorAll('#topics tbody th')].map((name) => Number(name.textContent.slice(6)))")
+        .await;
+    let order: Vec<i64> = serde_json::from_value(order).expect("numbers");
+    assert!(order.is_sorted(), "by name, numbers as numbers: {order:?}");
+    browser.click("[data-sort=name]").await;
+    assert_eq!(
+        browser
+            .run("return document.querySelector('[data-sort=name]').closest('th').ariaSort")
+            .await,
+        "descending"
+    );
+    browser.click("[data-sort=count]").await;
+    assert_eq!(browser.run(FIRST).await, "topic.777");
+
+    browser.click("#topic-filter").await;
+    browser.press("C.42").await;
+    browser.until_text("#topics-note", "match").await;
+    assert_eq!(browser.run(FIRST).await, "topic.42");
+    let strangers =
+        "return [...document.querySelectorAll('#topics tbody th')].every((name) => name.textContent.includes('c.42'))";
+    assert_eq!(browser.run(strangers).await, true);
+}
+
+#[tokio::test]
+async fn fifty_events_a_second_are_followed_again_after_a_pause() {
+    let _alone = ALONE.lock().await;
+    let world = World::embedded();
+    let service = world.serve().await;
+    let browser = dashboard(&service).await;
+    browser.until_text("#live-note", "Every event").await;
+    let steady = [
+        "--events",
+        "1200",
+        "--duplicate-rate",
+        "0",
+        "--rate",
+        "50",
+        "--batch-size",
+        "1",
+    ];
+    let pausing = async {
+        eventually(SOON, async || {
+            let shown = figure(&browser, "#received").await;
+            ensure!(shown >= Some(50), "{shown:?} were received");
+            Ok(())
+        })
+        .await;
+        browser.click("#pause").await;
+        browser.until_text("#live-note", "Paused").await;
+        browser.click("#pause").await;
+        browser.until_text("#live-note", "Every event").await;
+        service.json("/stats").await["received"].as_u64()
+    };
+    let (_, received) = join(world.load(service.url(), &steady), pausing).await;
+    assert!(
+        received < Some(1200),
+        "they were followed again when there were no more"
+    );
+    world.check(1200).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_events_leaves_the_page_smooth_and_current() {
+    let _alone = ALONE.lock().await;
+    let world = World::embedded();
+    let service = world.serve().await;
+    let browser = dashboard(&service).await;
+    browser.until_text("#live-note", "Every event").await;
+    browser
+        .run(
+            "window.gaps = [];
+             window.sampled = false;
+             let last = performance.now();
+             const note = document.querySelector('#live-note');
+             const frame = (now) => { gaps.push(now - last); last = now;
+                                      sampled ||= note.textContent.startsWith('A sample'); requestAnimationFrame(frame) };
+             requestAnimationFrame(frame)",
+        )
+        .await;
+    let flood = ["--events", "60000", "--rate", "10000", "--batch-size", "200"];
+    let newest = "return Date.now() - Date.parse(document.querySelector('#live time')?.dateTime)";
+    let mut ages = Vec::new();
+    let published;
+    let mut publishing = std::pin::pin!(world.load(service.url(), &flood));
+    loop {
+        // A person may touch it meanwhile; and the age is of an instant at which it was still flooded.
+        let touch = async {
+            browser.click("[data-sort=name]").await;
+            browser.run(newest).await
+        };
+        tokio::select! {
+            ended = &mut publishing => {
+                published = ended;
+                break;
+            }
+            seen = touch => ages.extend(seen.as_f64()),
+        }
+    }
+    let rate = published.figure("events/s");
+    assert!(rate > 1000, "{rate} events a second are no flood");
+    assert_eq!(browser.run("return sampled").await, true);
+    // The third of the worst: a machine that is busy elsewhere for a moment stops everything once or twice.
+    let gap = browser.run("return gaps.sort((a, b) => b - a)[2]").await;
+    let age = ages.iter().rev().take(3).copied().reduce(f64::min);
+    let kept = browser.run("return document.querySelectorAll('#live li').length").await;
+    let is_current = age.is_some_and(|age| age < NEWEST_AGE_MAX_MS);
+    let is_smooth = gap.as_f64().is_some_and(|gap| gap < FRAME_GAP_MAX_MS);
+    assert!(
+        is_current && is_smooth,
+        "at {rate} events a second the newest is {age:?} ms old, and a frame took {gap} ms"
+    );
+    assert!(
+        kept.as_u64().is_some_and(|kept| kept <= 100),
+        "{kept} events on the page"
+    );
+    until_received(&browser, 60000).await;
+    // When it is over, every event is followed again.
+    browser.until_text("#live-note", "Every event").await;
+    assert_eq!(browser.console().await, Vec::<String>::new());
+    world.check(42000).await;
+}
