@@ -52,6 +52,7 @@ pub async fn within<T>(deadline: Duration, mut condition: impl AsyncFnMut() -> a
 }
 
 /// Waits until `condition` holds, for a `Drop`, which cannot await; so for nothing that may never come to pass.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to await by")]
 pub(crate) fn block_until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         thread::sleep(INTERVAL / 20);

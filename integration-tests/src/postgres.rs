@@ -121,7 +121,8 @@ impl PostgresServer {
             .spawn()
             .expect("postgres starts");
         self.process = Some(process);
-        eventually(SOON, async || {
+        // One that was killed makes all its files durable before it takes anybody.
+        eventually(3 * SOON, async || {
             Ok(PgConnection::connect(&self.url()).await?.close().await?)
         })
         .await;

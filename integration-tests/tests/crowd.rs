@@ -14,8 +14,8 @@ const MEMORY: u64 = 150 << 20;
 async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
     const FOLLOWERS: usize = 500;
     const EVENTS: usize = 400;
-    // What else the machine does may spoil one run of two.
-    const RUNS: usize = 2;
+    // What else the machine does may spoil one run or another.
+    const RUNS: usize = 3;
 
     let world = World::new().await;
     let service = world.serve().await;
@@ -45,7 +45,7 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
     let mut following = JoinSet::new();
     for mut follower in followers {
         following.spawn(async move {
-            let frames = follower.collect(RUNS * EVENTS, 2 * SOON).await;
+            let frames = follower.collect(RUNS * EVENTS, 4 * SOON).await;
             let cursors: Vec<String> = frames.into_iter().map(|frame| frame.id).collect();
             (cursors, follower)
         });
@@ -70,5 +70,5 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
         .map(|event| text(event, "cursor"))
         .collect();
     assert_eq!(*expected, stored);
-    world.check(1600).await;
+    world.check(i64::try_from(2 * RUNS * EVENTS).expect("a few")).await;
 }

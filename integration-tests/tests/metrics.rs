@@ -244,7 +244,7 @@ async fn followers_are_counted_with_what_they_were_sent_and_cut_when_they_do_not
         }
         service.publish(&event("others", "1")).await;
     };
-    let (frames, ()) = join(follower.collect(EVENTS, SOON), publishing).await;
+    let (frames, ()) = join(follower.collect(EVENTS, 3 * SOON), publishing).await;
     assert_eq!(frames.len(), EVENTS);
     let cut = eventually(SOON, async || {
         let figures = figures(&service).await;

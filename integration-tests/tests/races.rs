@@ -168,7 +168,7 @@ async fn a_replica_that_is_frozen_holds_nobody_else_up() {
         let asked = Instant::now();
         publish_all(&other, &copies, 50).await;
         assert!(
-            asked.elapsed() < Duration::from_secs(4),
+            asked.elapsed() < Duration::from_secs(8),
             "held up for {:?} by a frozen replica",
             asked.elapsed()
         );

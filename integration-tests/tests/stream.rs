@@ -126,7 +126,7 @@ async fn followers_that_stop_reading_are_cut_and_cost_the_others_nothing(world: 
             assert_eq!(service.publish(&event).await.status, 201);
         }
     };
-    let (frames, ()) = join(follower.collect(EVENTS, SOON), publishing).await;
+    let (frames, ()) = join(follower.collect(EVENTS, 3 * SOON), publishing).await;
     assert_eq!(frames.len(), EVENTS);
     assert!(service.resident_bytes() < MEMORY, "{} bytes", service.resident_bytes());
     eventually(SOON, async || {

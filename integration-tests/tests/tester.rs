@@ -270,20 +270,18 @@ async fn a_store_that_is_wrong_is_caught_by_the_check_for_it() {
 
 #[tokio::test]
 async fn a_message_of_a_duplicate_is_caught() {
+    const DUPLICATE: &str = "no message is of a duplicate or a conflict";
+
     let world = World::new().await;
     let outlet = Outlet::shared();
     let service = world.serve_with(world.settings().with_redis(&outlet)).await;
     let subscriber = outlet.subscribe().await;
     let tester = Environment::of(&service).with_redis(&outlet);
     let ended = tokio::select! {
-        ended = tester.run(&[CHANNEL]) => ended,
+        ended = tester.run(&[DUPLICATE]) => ended,
         () = repeat_each_seventh(&outlet, &subscriber) => panic!("it goes on"),
     };
-    assert_caught(
-        &ended,
-        "no message is of a duplicate or a conflict",
-        "messages of one stored event",
-    );
+    assert_caught(&ended, DUPLICATE, "messages of one stored event");
     outlet.clean_up().await;
 }
 

@@ -63,7 +63,7 @@ pub async fn storage_paused_for_ten_seconds_loses_nothing() {
 /// `docker network disconnect` and `connect`: publishing goes on meanwhile.
 pub async fn a_broker_that_is_cut_off_and_joined_again_gets_every_event() {
     let stack = Stack::scaled().await;
-    let publisher = Publisher::start(stack, Duration::from_secs(25)).await;
+    let publisher = Publisher::start(stack, Duration::from_secs(35)).await;
     let (broker, network) = (stack.container("broker").await, format!("{}_back", stack.project()));
     docker(&["network", "disconnect", &network, &broker]).await;
     eventually(UP, async || {
@@ -82,7 +82,7 @@ pub async fn a_broker_that_is_cut_off_and_joined_again_gets_every_event() {
 /// `docker kill` of one and `docker stop` of another; the third goes on.
 pub async fn one_replica_killed_and_another_stopped_lose_nothing() {
     let stack = Stack::scaled().await;
-    let publisher = Publisher::start(stack, Duration::from_secs(25)).await;
+    let publisher = Publisher::start(stack, Duration::from_secs(35)).await;
     let replicas = stack.containers("aggregator").await;
     docker(&["kill", &replicas[1]]).await;
     docker(&["stop", "-t", "40", &replicas[2]]).await;
@@ -129,7 +129,8 @@ pub async fn packets_that_vanish_for_twenty_seconds_lose_nothing() {
 /// An image with a packet filter: ours have none.
 async fn filter_image() -> String {
     let file = "FROM debian:trixie-slim\n\
-        RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables >/dev/null\n";
+        RUN apt-get -o Acquire::Retries=5 update -qq && \
+        apt-get -o Acquire::Retries=5 install -y -qq --no-install-recommends nftables >/dev/null\n";
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("Dockerfile"), file).expect("a file of our own");
     let folder = folder.path().to_str().expect("temporary folders have UTF-8 names");

@@ -16,7 +16,7 @@ use crate::publish::event;
 /// Five instead of three and three again, while events flow: new ones take their part, and no request is lost with those that go.
 pub async fn replicas_come_and_go_while_events_flow() {
     let stack = Stack::scaled().await;
-    let publisher = Publisher::start(stack, Duration::from_secs(35)).await;
+    let publisher = Publisher::start(stack, Duration::from_secs(50)).await;
     scale(stack, 5).await;
     let replicas = stack.containers("aggregator").await;
     assert_eq!(replicas.len(), 5);
@@ -68,7 +68,7 @@ pub async fn the_tester_passes_through_the_balancer() {
 /// Each replica is stopped and started again, and the next one when it is healthy.
 pub async fn a_rolling_restart_fails_no_request() {
     let stack = Stack::scaled().await;
-    let publisher = Publisher::start(stack, Duration::from_secs(75)).await;
+    let publisher = Publisher::start(stack, Duration::from_secs(100)).await;
     let balancer = stack.container("balancer").await;
     let before = failures(&balancer).await;
     let is_over = Cell::new(false);

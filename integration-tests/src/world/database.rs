@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 /// How long a test waits for its database to be dropped.
-const DROP_TIMEOUT: Duration = Duration::from_secs(10);
+const DROP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A database of the test's own. It is dropped at the end, also when the test fails.
 #[derive(Debug)]

@@ -177,7 +177,7 @@ fn a_plan(seed: u64) -> Plan {
 }
 
 fn a_run(target: &Target, patience: Option<Duration>) -> Run {
-    let client = Client::new(target.clone(), Duration::from_secs(2)).unwrap();
+    let client = Client::new(target.clone(), Duration::from_secs(5)).unwrap();
     Run::new(client, Some(EVENTS), patience)
 }
 

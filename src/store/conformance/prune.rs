@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Bed, Writer, event, events, kinds, listed, migrated, settle, walked};
+use super::{Bed, DEADLINE, Writer, event, events, kinds, listed, migrated, settle, walked};
 use crate::event::{Cursor, StoredEvent, Timestamp};
-use crate::store::{Counts, Prune, Pruned, Refused, Store};
+use crate::store::{Counts, ErrorClass, Prune, Pruned, Refused, Store};
 
 /// A step over everything that is there now.
 async fn of_all(store: &Arc<dyn Store>) -> Prune {
@@ -21,9 +22,14 @@ async fn of_all(store: &Arc<dyn Store>) -> Prune {
 
 /// Steps until the end, and what they removed and kept.
 async fn pruned(store: &Arc<dyn Store>, first: &Prune) -> (u64, u64) {
+    let deadline = Instant::now() + DEADLINE;
     let (mut step, mut removed, mut unpublished) = (first.clone(), 0, 0);
     loop {
-        let pruned = store.prune(&step).await.unwrap();
+        let pruned = match store.prune(&step).await {
+            // Others that write without a pause may keep it waiting for too long; the command tries again, too.
+            Err(error) if error.class == ErrorClass::Contention && Instant::now() < deadline => continue,
+            pruned => pruned.unwrap(),
+        };
         removed += pruned.removed;
         unpublished += pruned.unpublished;
         let Some(next) = pruned.next else {

@@ -108,7 +108,7 @@ pub async fn overload(servers: &Servers, side: Side, size: usize, peak: f64, dur
     };
     let processor = since(before, servers.processor(Some(&service))?);
     let elapsed = begun.elapsed();
-    world.fanned_out(SOON).await;
+    world.fanned_out(3 * SOON).await;
     let totals = world.totals().await;
     let counted = (usize::try_from(totals.received)?, usize::try_from(totals.unique)?);
     let acknowledged = (offered.acknowledged.get(), offered.stored.get());
