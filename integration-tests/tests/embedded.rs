@@ -254,7 +254,7 @@ async fn verify_and_stats_beside_many_clients_find_all_well_and_are_in_nobodys_w
     // But for a probe that met a disk which took two seconds.
     let mut trouble = log.lines().filter(|line| line.contains("error.class"));
     assert!(
-        trouble.all(|line| line.contains("probing: ")),
+        trouble.all(|line| line.contains("probing: the disk does not answer")),
         "the store was in trouble: {log}"
     );
     world.check(i64::try_from(published).expect("a few")).await;

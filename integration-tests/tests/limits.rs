@@ -193,6 +193,16 @@ async fn an_answer_that_does_not_wait_for_the_rest_of_a_body_says_that_it_closes
         let answer = raw(service.address(), &[head.as_bytes(), body].concat(), SOON).await;
         answer.expect("the service closes it")
     };
+    let broken = format!(
+        "POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: {JSON}\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"
+    );
+    let answered = raw(service.address(), broken.as_bytes(), SOON)
+        .await
+        .expect("the service closes it");
+    assert!(
+        answered.starts_with("HTTP/1.1 400") && answered.contains("connection: close\r\n"),
+        "{answered}"
+    );
     for (media_type, length, status) in [("text/plain", 100, "415"), (JSON, 1 << 30, "413")] {
         let answer = answer(media_type, length, b"[").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");

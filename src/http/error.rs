@@ -97,7 +97,7 @@ impl Failure {
         }
     }
 
-    /// The final response. `bare` carries the headers that the router has set (`Allow`).
+    /// The final response. `bare` carries the headers that the router has set (`Allow`) or the handler (`Connection`).
     pub(super) fn response(&self, bare: Response, id: &RequestId) -> Response {
         let status = self.status();
         let (media_type, body) = match self {

@@ -76,9 +76,10 @@ async fn take(
     let (form, bytes, mut reservation) = match read(state, headers, &mut body).await {
         Ok(read) => read,
         Err(failure) => {
+            let is_broken = matches!(failure, Failure::Incomplete | Failure::Undecodable);
             let mut answer = failure.into_response();
-            if !body::discard(&mut body, state.limits.body_bytes_max).await {
-                // The rest is still on its way: this connection cannot be used again.
+            if !body::discard(&mut body, state.limits.body_bytes_max).await || is_broken {
+                // The rest is still on its way, or nobody knows where it ends: this connection cannot be used again.
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(header::CONNECTION, close);
             }

@@ -94,6 +94,13 @@ impl SqliteAppender {
 
     /// Lets the write-ahead log begin anew when it is large. SQLite does so by itself at any commit that no reader stands in
     /// the way of; with readers that take turns there may never be one.
+    ///
+    /// All else about checkpoints is SQLite's own: the commit that finds 1000 pages in the log copies them into the file. On a
+    /// connection of their own, beside the writer, they were tried: requests with 1000 events took 130 ms instead of 185 (p50),
+    /// but the fan-out fell behind, so that until the last event was published there were 0.91 to 1.27 times as many events/s
+    /// (ten pairs of runs, median 1.02), with 90 MB of memory instead of 75. A checkpoint is also the moment at which others
+    /// get the lock that the writer otherwise takes again at once: the relay, and a `prune` of another process. With turns for
+    /// the relay it was 1.03 to 1.10 times (four pairs), with 160 MB.
     fn keep_wal_small(&mut self) {
         let bytes = self.link.file.wal_bytes();
         if bytes < self.wal_bytes_max {
