@@ -8,6 +8,7 @@
 mod append;
 mod connect;
 mod error;
+mod figures;
 mod outbox;
 mod prune;
 mod read;
@@ -34,9 +35,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 /// Whether the server takes writes, and how far the log is settled.
 const PROBE: &str = concat!(
     "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as read_only, s.edge, s.horizon, ",
-    read::unsettled_seconds!("s.edge"),
+    figures::unsettled_seconds!("s.edge"),
     " as unsettled_seconds from ",
-    read::settled!(),
+    figures::settled!(),
     " s"
 );
 
@@ -180,7 +181,7 @@ impl Store for Postgres {
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |mut pg| async move {
-                let read = read::stats(&mut pg).await?;
+                let read = figures::stats(&mut pg).await?;
                 Ok((pg, read))
             })
             .await
@@ -189,7 +190,7 @@ impl Store for Postgres {
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |mut pg| async move {
-                let read = read::topic_counts(&mut pg, topic).await?;
+                let read = figures::topic_counts(&mut pg, topic).await?;
                 Ok((pg, read))
             })
             .await
@@ -198,7 +199,7 @@ impl Store for Postgres {
     async fn settled(&self) -> Result<Settled, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |mut pg| async move {
-                let read = read::settled_now(&mut pg).await?;
+                let read = figures::settled_now(&mut pg).await?;
                 Ok((pg, read))
             })
             .await
@@ -218,7 +219,7 @@ impl Store for Postgres {
             ));
         }
         *slot = Some(pg);
-        read::settled_from(&row)
+        figures::settled_from(&row)
     }
 
     async fn clock(&self) -> Result<Timestamp, StoreError> {

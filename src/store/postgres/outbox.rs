@@ -13,7 +13,8 @@ use super::Postgres;
 use super::append::{interval, timestamp};
 use super::connect::{Role, bounded, connect};
 use super::error::{decoding, during};
-use super::read::{LIST_TIMEOUT, before_cut, columns, cut, is_cut, owed, stored_event, stored_events};
+use super::figures::owed;
+use super::read::{LIST_TIMEOUT, before_cut, columns, cut, is_cut, stored_event, stored_events};
 use crate::event::Cursor;
 use crate::store::{Lease, LedgerPruned, Outbox, Owed, Parked, Portion, Refused, StoreError};
 
