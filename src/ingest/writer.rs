@@ -3,6 +3,7 @@
 mod culprits;
 mod doubt;
 mod steps;
+mod verdicts;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,12 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::doubt::{Doubt, Failure};
+use self::verdicts::{commit_of, verdicts};
 use super::queue::Seated;
 use super::seat::{Answer, Seat, Taken, Work};
-use super::{Shared, SubmitError, Verdict};
+use super::{Shared, SubmitError};
 use crate::event::{StoredEvent, Trace};
 use crate::fanout::Committed;
-use crate::metrics::Commit;
 use crate::store::backoff::Backoff;
 use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Lease, Outcome, Place, Store, StoreError};
 
@@ -386,39 +387,4 @@ impl Work {
 fn put_back((seat, work): Seated) -> Arc<Seat> {
     seat.put_back(work);
     seat
-}
-
-/// How many events of each verdict a flush had. The first copy of a row that was stored is the stored one.
-fn commit_of(batch: &Batch, appended: &Appended, latency: Duration) -> Commit {
-    let mut commit = Commit {
-        stored: 0,
-        duplicates: 0,
-        conflicts: 0,
-        latency,
-    };
-    for (row, outcome) in batch.rows().iter().zip(&appended.outcomes) {
-        let copies = u64::from(row.copies);
-        match outcome {
-            Outcome::Stored(_) => {
-                commit.stored += 1;
-                commit.duplicates += copies - 1;
-            }
-            Outcome::Duplicate(_) => commit.duplicates += copies,
-            Outcome::Conflict(_) => commit.conflicts += copies,
-        }
-    }
-    commit
-}
-
-/// The verdict of each event, in the order of their arrival.
-fn verdicts(batch: &Batch, row_of: &[u32], appended: &Appended) -> Vec<Verdict> {
-    let verdict = |(index, row): (u32, &u32)| {
-        let row = *row as usize;
-        match appended.outcomes[row] {
-            // A copy that was folded into the row of the first.
-            Outcome::Stored(place) if batch.rows()[row].position != index => Verdict::Duplicate(Some(place)),
-            outcome => outcome.into(),
-        }
-    };
-    (0u32..).zip(row_of).map(verdict).collect()
 }

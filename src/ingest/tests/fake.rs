@@ -1,0 +1,232 @@
+//! A store in memory that fails on command.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::*;
+use crate::event::{Cursor, Timestamp, Topic};
+use crate::store::{
+    Appended, Appender, Counts, Flush, Lease, LedgerPruned, List, Outbox, Owed, Page, Parked, Portion, Prune, Pruned,
+    Refused, Settled, StoreError, StoreStats, Verification, Walk,
+};
+
+/// What the next attempt does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Behave {
+    Fail(ErrorClass),
+    /// Commits, and then fails as this.
+    CommitAndFail(ErrorClass),
+    /// Never answers within its time limit.
+    Hang,
+    /// Takes its time limit to fail as this.
+    FailLate(ErrorClass),
+}
+
+/// A store in memory that keeps a ledger, fails on command, and refuses every event whose id begins with "poison".
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) script: Mutex<VecDeque<Behave>>,
+    /// Fails every attempt like this as long as it is set.
+    pub(super) outage: Mutex<Option<ErrorClass>>,
+    /// How often all connections were cut.
+    pub(super) cuts: Mutex<usize>,
+    pub(super) rows: Mutex<HashMap<(String, String), Place>>,
+    pub(super) ledger: Mutex<HashMap<Uuid, Appended>>,
+    pub(super) received: Mutex<usize>,
+    pub(super) flushes: Mutex<Vec<usize>>,
+}
+
+/// A connection, and the number of cuts before it was opened: a later cut has killed it.
+pub(super) struct FakeAppender(Arc<Fake>, usize);
+
+#[async_trait]
+impl Appender for FakeAppender {
+    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+        tokio::task::yield_now().await;
+        if self.1 < *self.0.cuts.lock().unwrap() {
+            return Err(StoreError::new(ErrorClass::Ambiguous, "the connection is dead"));
+        }
+        if let Some(class) = *self.0.outage.lock().unwrap() {
+            return Err(StoreError::new(class, "outage"));
+        }
+        let behave = self.0.script.lock().unwrap().pop_front();
+        match behave {
+            None => self.0.commit(flush),
+            Some(Behave::Fail(class)) => Err(StoreError::new(class, "on command")),
+            Some(Behave::CommitAndFail(class)) => {
+                self.0.commit(flush)?;
+                Err(StoreError::new(class, "on command"))
+            }
+            Some(Behave::FailLate(class)) => {
+                tokio::time::sleep(timeout).await;
+                Err(StoreError::new(class, "late, on command"))
+            }
+            Some(Behave::Hang) => {
+                tokio::time::sleep(timeout).await;
+                Err(StoreError::new(ErrorClass::Ambiguous, "no answer"))
+            }
+        }
+    }
+
+    async fn ping(&mut self, _: Duration) -> Result<(), StoreError> {
+        let outage = *self.0.outage.lock().unwrap();
+        if outage.is_some() || self.1 < *self.0.cuts.lock().unwrap() {
+            return Err(StoreError::new(ErrorClass::Ambiguous, "dead"));
+        }
+        Ok(())
+    }
+
+    async fn rehearse(&mut self, flush: &Flush<'_>, _: Duration) -> Result<(), StoreError> {
+        Fake::check(flush)
+    }
+}
+
+impl Fake {
+    fn check(flush: &Flush<'_>) -> Result<(), StoreError> {
+        let is_poison = |row: &crate::store::Row| flush.batch.event(*row).event_id.as_str().starts_with("poison");
+        if flush.batch.rows().iter().any(is_poison) {
+            return Err(StoreError::new(ErrorClass::Data, "poison"));
+        }
+        Ok(())
+    }
+
+    fn commit(&self, flush: &Flush<'_>) -> Result<Appended, StoreError> {
+        Self::check(flush)?;
+        let mut ledger = self.ledger.lock().unwrap();
+        if let Some(appended) = ledger.get(&flush.id) {
+            return Ok(appended.clone());
+        }
+        let batch = i64::try_from(ledger.len()).unwrap() + 1;
+        let received_at = Timestamp::from_micros(batch).unwrap();
+        let mut rows = self.rows.lock().unwrap();
+        let mut outcome = |row: &crate::store::Row| {
+            let event = flush.batch.event(*row);
+            let place = Place {
+                cursor: Cursor::new(batch, i32::try_from(row.position).unwrap()),
+                received_at,
+            };
+            let mut is_new = false;
+            let first = *rows
+                .entry((event.topic.to_string(), event.event_id.to_string()))
+                .or_insert_with(|| {
+                    is_new = true;
+                    place
+                });
+            if is_new {
+                Outcome::Stored(first)
+            } else {
+                Outcome::Duplicate(Some(first))
+            }
+        };
+        let outcomes = flush.batch.rows().iter().map(&mut outcome).collect();
+        *self.received.lock().unwrap() += flush.batch.len();
+        self.flushes.lock().unwrap().push(flush.batch.len());
+        let appended = Appended {
+            batch,
+            received_at,
+            outcomes,
+        };
+        ledger.insert(flush.id, appended.clone());
+        Ok(appended)
+    }
+}
+
+/// The fake as a store: only its appenders are used here.
+pub(super) struct FakeStore(pub(super) Arc<Fake>);
+
+#[async_trait]
+impl Store for FakeStore {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+    fn writers_max(&self) -> u32 {
+        u32::MAX
+    }
+    fn batch_events(&self) -> usize {
+        50
+    }
+    async fn claim(&self) -> Result<(), StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn appender(&self, _: u32) -> Result<Box<dyn Appender>, StoreError> {
+        if *self.0.outage.lock().unwrap() == Some(ErrorClass::NotSent) {
+            return Err(StoreError::new(ErrorClass::NotSent, "refused"));
+        }
+        let cuts = *self.0.cuts.lock().unwrap();
+        Ok(Box::new(FakeAppender(self.0.clone(), cuts)))
+    }
+    async fn migrate(&self) -> Result<i64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn list(&self, _: &List) -> Result<Page, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn walk(&self, _: &Walk) -> Result<Page, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn topic_counts(&self, _: &Topic) -> Result<Counts, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn settled(&self) -> Result<Settled, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn probe(&self) -> Result<Settled, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn clock(&self) -> Result<Timestamp, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn prune(&self, _: &Prune) -> Result<Pruned, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn verify(&self) -> Result<Verification, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn version(&self) -> Result<String, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Outbox for FakeStore {
+    async fn claim_unpublished(&self, _: Lease, _: u32) -> Result<Vec<i64>, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn events_of(&self, _: &[i64], _: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn mark_published(&self, _: Uuid, _: &[i64]) -> Result<u64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn release(&self, _: Uuid, _: Option<&[i64]>) -> Result<u64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn park(&self, _: &[Refused]) -> Result<(), StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn parked(&self, _: Cursor, _: u32) -> Result<Vec<Parked>, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn unpark(&self, _: &[Cursor]) -> Result<u64, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn owed(&self) -> Result<Owed, StoreError> {
+        unreachable!("ingest only appends")
+    }
+    async fn prune_ledger(&self, _: i64, _: Duration, _: u32) -> Result<LedgerPruned, StoreError> {
+        unreachable!("ingest only appends")
+    }
+}

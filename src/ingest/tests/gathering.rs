@@ -1,0 +1,112 @@
+//! What goes together in one batch, and what waits for nobody.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_while_a_writer_commits_is_one_batch() {
+    let bench = bench(1, []);
+    let requests = ["a", "b", "c", "d", "e"].map(|id| bench.submit(std::slice::from_ref(Box::leak(Box::new(id)))));
+    let answers = futures_util::future::join_all(requests).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(bench.fake.flushes.lock().unwrap().iter().sum::<usize>(), 5);
+    assert!(
+        bench.fake.flushes.lock().unwrap().len() <= 2,
+        "one alone at most, then all the others together"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_that_come_during_a_commit_go_together_though_other_writers_are_free() {
+    let bench = bench(4, [Behave::Hang]);
+    let mut first = Box::pin(bench.submit(&["first"]));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let later = async |ids: &[&str], microseconds| {
+        tokio::time::sleep(Duration::from_micros(microseconds)).await;
+        bench.submit(ids).await
+    };
+    let few = [later(&["a"], 1000), later(&["b"], 1500), later(&["c"], 2000)];
+    let answers = futures_util::future::join_all(few).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(*bench.fake.flushes.lock().unwrap(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_takes_long_holds_up_nobody_for_long() {
+    let bench = bench(2, [Behave::Hang]);
+    let mut first = Box::pin(bench.submit(&["first"]));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let begun = Instant::now();
+    assert_eq!(words(&bench.submit(&["few"]).await.unwrap()), ["stored"]);
+    let waited = begun.elapsed();
+    assert!(
+        waited >= Duration::from_millis(2) && waited < Duration::from_millis(10),
+        "{waited:?}"
+    );
+    assert!(futures_util::poll!(&mut first).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_full_batch_has_left_over_is_not_held_up_either() {
+    let bench = bench(2, [Behave::Hang]);
+    let ids: Vec<String> = (0..51).map(|id| id.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let begun = Instant::now();
+    let mut hangs = Box::pin(bench.submit(&ids[..48]));
+    assert!(futures_util::poll!(&mut hangs).is_pending());
+    assert!(bench.submit(&ids[48..]).await.is_ok());
+    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+    assert!(futures_util::poll!(&mut hangs).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_idle_writers_all_end_when_it_is_closed() {
+    let mut bench = bench(4, []);
+    for _ in 0..20 {
+        let requests = [["a"], ["b"], ["c"], ["d"], ["e"]];
+        futures_util::future::join_all(requests.iter().map(|ids| bench.submit(ids))).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    bench.ingest.close();
+    let ended = async { while bench.writers.join_next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(1), ended).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_worth_a_batch_waits_for_nobody() {
+    let bench = bench(2, [Behave::Hang]);
+    let mut first = Box::pin(bench.submit(&["first"]));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let begun = Instant::now();
+    let much = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    assert!(bench.submit(&much).await.is_ok());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(futures_util::poll!(&mut first).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_large_events_are_worth_a_batch_too() {
+    let bench = bench(2, [Behave::Hang]);
+    let mut first = Box::pin(bench.submit(&["first"]));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut large = bench.submission(&["large"], Handling::Strict);
+    large.reservation.grow(500_000).unwrap();
+    let begun = Instant::now();
+    assert!(bench.ingest.submit(large).await.is_ok());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(futures_util::poll!(&mut first).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_takes_no_more_and_a_larger_request_is_one_of_its_own() {
+    let bench = bench(1, []);
+    let ids: Vec<String> = (0..60).map(|id| id.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let requests = [&ids[..10], &ids[10..50], &ids[50..51]].map(|ids| bench.submit(ids));
+    let answers = futures_util::future::join_all(requests).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(bench.submit(&ids).await.unwrap().len(), 60);
+    assert_eq!(*bench.fake.flushes.lock().unwrap(), [50, 1, 60]);
+}

@@ -1,0 +1,42 @@
+//! What a flush has come to: for each request's events, and in numbers.
+
+use std::time::Duration;
+
+use crate::ingest::Verdict;
+use crate::metrics::Commit;
+use crate::store::{Appended, Batch, Outcome};
+
+/// How many events of each verdict a flush had. The first copy of a row that was stored is the stored one.
+pub(super) fn commit_of(batch: &Batch, appended: &Appended, latency: Duration) -> Commit {
+    let mut commit = Commit {
+        stored: 0,
+        duplicates: 0,
+        conflicts: 0,
+        latency,
+    };
+    for (row, outcome) in batch.rows().iter().zip(&appended.outcomes) {
+        let copies = u64::from(row.copies);
+        match outcome {
+            Outcome::Stored(_) => {
+                commit.stored += 1;
+                commit.duplicates += copies - 1;
+            }
+            Outcome::Duplicate(_) => commit.duplicates += copies,
+            Outcome::Conflict(_) => commit.conflicts += copies,
+        }
+    }
+    commit
+}
+
+/// The verdict of each event, in the order of their arrival.
+pub(super) fn verdicts(batch: &Batch, row_of: &[u32], appended: &Appended) -> Vec<Verdict> {
+    let verdict = |(index, row): (u32, &u32)| {
+        let row = *row as usize;
+        match appended.outcomes[row] {
+            // A copy that was folded into the row of the first.
+            Outcome::Stored(place) if batch.rows()[row].position != index => Verdict::Duplicate(Some(place)),
+            outcome => outcome.into(),
+        }
+    };
+    (0u32..).zip(row_of).map(verdict).collect()
+}
