@@ -215,7 +215,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::publish`]; [`ClientError::Refused`] when `after` is no cursor.
-    pub async fn walk(&self, after: &str, topic: Option<&str>) -> Result<Page, ClientError> {
+    pub async fn scan(&self, after: &str, topic: Option<&str>) -> Result<Page, ClientError> {
         let topic = topic.map(|topic| ("topic", topic));
         let query: Vec<_> = [("after", after), ("limit", WALK_LIMIT)]
             .into_iter()

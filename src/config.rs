@@ -1,7 +1,7 @@
 //! Configuration: sections, each read from flags and environment (flags win), checked together, so that one start tells all
 //! that is wrong. Secrets redact themselves.
 
-mod fanout;
+mod sink;
 mod store;
 mod trace;
 
@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches};
 
-use self::fanout::FanoutOptions;
-pub use self::fanout::{ChannelOptions, FanoutConfig, RedisConfig, RedisOptions, RedisUrl};
+use self::sink::SinkOptions;
+pub use self::sink::{ChannelOptions, RedisConfig, RedisOptions, RedisUrl, SinkConfig};
 pub use self::store::{DatabaseUrl, StoreOptions};
 pub use self::trace::TraceConfig;
 use self::trace::TraceOptions;
@@ -68,7 +68,7 @@ pub struct ServeOptions {
     #[command(flatten)]
     ingest: IngestOptions,
     #[command(flatten)]
-    fanout: FanoutOptions,
+    fanout: SinkOptions,
     #[command(flatten)]
     life: LifeOptions,
     #[command(flatten)]
@@ -163,7 +163,7 @@ pub struct Config {
     /// Group commit and its budget.
     pub ingest: IngestConfig,
     /// Where stored events go.
-    pub fanout: FanoutConfig,
+    pub fanout: SinkConfig,
     /// Start and stop.
     pub life: LifeConfig,
     /// Where traces go; `None`: nothing is traced.
@@ -223,11 +223,11 @@ impl ServeOptions {
     /// # Errors
     /// [`ConfigError`] with every problem found.
     pub fn check(&self) -> Result<Config, ConfigError> {
-        self.check_with(fanout::url_file())
+        self.check_with(sink::url_file())
     }
 
     fn check_with(&self, redis_url_file: Option<PathBuf>) -> Result<Config, ConfigError> {
-        let mut problems = Problems::default();
+        let mut problems = ConfigProblems::default();
         let (http, ingest, life) = (&self.http, &self.ingest, &self.life);
         let database_url = self.store.check().map_err(|error| problems.0.extend(error.0));
         let http = HttpConfig {
@@ -294,9 +294,9 @@ pub const EVENT_BYTES: usize = 256;
 
 /// Collects what is wrong; a value that is wrong reads as zero, which nobody uses.
 #[derive(Default)]
-struct Problems(Vec<String>);
+struct ConfigProblems(Vec<String>);
 
-impl Problems {
+impl ConfigProblems {
     /// What was read, if nothing was wrong.
     fn or<T>(self, read: T) -> Result<T, ConfigError> {
         if self.0.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! This is the only place where an event is validated. A body goes in ([`parse_json`], [`parse_lines`]), events come out, and an [`Event`] that
 //! breaks a rule cannot exist: each of its fields has a type of its own that only parsing makes. The rules are those of the contract, and every
-//! bound is a constant ([`NAME_BYTES_MAX`], [`PAYLOAD_BYTES_MAX`], [`PAYLOAD_DEPTH_MAX`], [`NUMBER_CHARS_MAX`], [`FAULTS_MAX`]). Together they
+//! bound is a constant ([`NAME_BYTES_MAX`], [`PAYLOAD_BYTES_MAX`], [`PAYLOAD_DEPTH_MAX`], [`NUMBER_CHARS_MAX`], [`VALIDATION_ERRORS_MAX`]). Together they
 //! refuse everything that a store would refuse, so that one event cannot sink the batch it travels in.
 //!
 //! Text is not copied: the fields of an event are slices of the body it came in, and keep that body in memory as long as one of them lives. Only a
@@ -10,13 +10,13 @@
 
 mod body;
 mod cursor;
-mod fault;
 mod members;
 mod name;
 mod parsed;
 mod payload;
 mod timestamp;
 mod trace;
+mod validation_error;
 
 use std::io::Write;
 
@@ -24,12 +24,12 @@ use serde::Serialize;
 
 pub use body::{parse_json, parse_lines};
 pub use cursor::Cursor;
-pub use fault::{Breach, FAULTS_MAX, Fault, FaultKind, Loc};
 pub use name::{EventId, NAME_BYTES_MAX, Source, Topic};
 pub use parsed::{Parsed, Rejected, Shape};
 pub use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
 pub use timestamp::Timestamp;
 pub use trace::Trace;
+pub use validation_error::{Breach, Loc, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind};
 
 /// What a client publishes. Its identity is `(topic, event_id)`, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

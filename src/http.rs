@@ -26,14 +26,14 @@ use axum::routing::{get, post};
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::error::Failure;
+use self::error::ApiError;
 use self::stats::SharedStats;
 use crate::config::HttpConfig;
-use crate::fanout::Trouble;
-use crate::follow::Live;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
-use crate::store::{ErrorClass, Settled, Store};
+use crate::sink::SinkErrorKind;
+use crate::store::{ErrorClass, Stability, Store};
+use crate::subscribers::Live;
 
 /// What handlers share. Cheap to clone, as is done several times for each request: with a count for each part, two cores passed
 /// ten counters to and fro. This, a layer less, no zeroed buffers and ids without a system call together took 27.4 µs of the
@@ -80,7 +80,7 @@ pub struct FanoutState {
     /// `redis`, or `process` where it leads nowhere else.
     pub kind: &'static str,
     /// What is wrong with it.
-    pub trouble: watch::Receiver<Option<Trouble>>,
+    pub trouble: watch::Receiver<Option<SinkErrorKind>>,
 }
 
 /// Where the process stands in its life.
@@ -95,7 +95,7 @@ pub enum Phase {
 }
 
 /// What the last probe of the store found. `None` before the first.
-pub type Health = Option<Result<Settled, ErrorClass>>;
+pub type Health = Option<Result<Stability, ErrorClass>>;
 
 impl AppState {
     /// The state of a service.
@@ -125,9 +125,9 @@ impl AppState {
     }
 
     /// Fails while the store was not opened yet: there is nothing to read or write.
-    fn check_started(&self) -> Result<(), Failure> {
+    fn check_started(&self) -> Result<(), ApiError> {
         match *self.phase.borrow() {
-            Phase::Starting => Err(Failure::STARTING),
+            Phase::Starting => Err(ApiError::STARTING),
             Phase::Serving | Phase::Draining => Ok(()),
         }
     }
@@ -162,9 +162,9 @@ pub fn routes(state: AppState) -> Router {
         .route("/docs", get(docs::enter))
         .route("/docs/", get(docs::page))
         .route("/docs/{*file}", get(docs::asset))
-        .fallback(async || Failure::NotFound)
-        .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
-        .layer(CatchPanicLayer::custom(|_| Failure::Internal.into_response()))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(from_fn_with_state(state.metrics.clone(), observe::observe))
         .with_state(state)
 }

@@ -9,8 +9,8 @@
 //! next batch gathers, and another writer comes for it when it is large enough, or has waited for long enough.
 
 mod budget;
+mod pending;
 mod queue;
-mod seat;
 mod writer;
 
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::budget::{Budget, Reservation};
+use self::pending::Taken;
 use self::queue::{Limits, Queue};
-use self::seat::Taken;
 pub use self::writer::Writer;
 use crate::config::IngestConfig;
 use crate::event::{Event, Trace};
-use crate::fanout::Handover;
-use crate::metrics::{Fate, Metrics};
-use crate::store::{ErrorClass, Outcome, Place, Store};
+use crate::metrics::{Metrics, OutcomeLabel};
+use crate::sink::HandoffQueue;
+use crate::store::{ErrorClass, LogPosition, Outcome, Store};
 
 /// The handle by which events are submitted. Cheap to clone.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ struct Shared {
     queue: Queue,
     bytes: Arc<Budget>,
     metrics: Arc<Metrics>,
-    handover: Arc<Handover>,
+    handoff: Arc<HandoffQueue>,
     trouble: std::sync::Mutex<Option<(ErrorClass, Instant)>>,
     /// How often a connection to the store was seen to break: the others may be broken as well.
     breaks: AtomicU64,
@@ -70,13 +70,13 @@ pub enum Handling {
 
 /// What became of one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum EventOutcome {
     /// It was new.
-    Stored(Place),
+    Stored(LogPosition),
     /// Its identity was there; the place is the first copy's, `None` when that was pruned.
-    Duplicate(Option<Place>),
+    Duplicate(Option<LogPosition>),
     /// Its identity was there with another payload.
-    Conflict(Option<Place>),
+    Conflict(Option<LogPosition>),
     /// The store would not take it (lenient requests only).
     Refused,
 }
@@ -105,13 +105,13 @@ pub enum SubmitError {
 const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 
 impl Ingest {
-    /// An ingest with its writers, which do nothing until they run ([`Writer::run`]). What they commit they leave at `handover`.
+    /// An ingest with its writers, which do nothing until they run ([`Writer::run`]). What they commit they leave at `handoff`.
     #[must_use]
     pub fn new(
         settings: IngestConfig,
         store: &Arc<dyn Store>,
         metrics: Arc<Metrics>,
-        handover: Arc<Handover>,
+        handoff: Arc<HandoffQueue>,
     ) -> (Self, Vec<Writer>) {
         for class in ErrorClass::ALL {
             metrics.store_errors.with_label_values(&[class.as_str()]);
@@ -124,13 +124,13 @@ impl Ingest {
             }),
             bytes: Budget::new(settings.queue_bytes_max),
             metrics,
-            handover,
+            handoff,
             settings,
             trouble: std::sync::Mutex::default(),
             breaks: AtomicU64::default(),
         });
         let writers = (0..writers)
-            .map(|lane| Writer::new(lane, store.clone(), shared.clone()))
+            .map(|writer_id| Writer::new(writer_id, store.clone(), shared.clone()))
             .collect();
         (Self { shared }, writers)
     }
@@ -147,13 +147,13 @@ impl Ingest {
     ///
     /// # Errors
     /// [`SubmitError`]: whether nothing was stored, or what is unknown.
-    pub async fn submit(&self, submission: Submission) -> Result<Vec<Verdict>, SubmitError> {
+    pub async fn submit(&self, submission: Submission) -> Result<Vec<EventOutcome>, SubmitError> {
         let events = submission.events.len();
         let answer = self.submit_and_wait(submission).await;
         answer.inspect_err(|error| self.shared.count_failed(error, events))
     }
 
-    async fn submit_and_wait(&self, submission: Submission) -> Result<Vec<Verdict>, SubmitError> {
+    async fn submit_and_wait(&self, submission: Submission) -> Result<Vec<EventOutcome>, SubmitError> {
         let deadline = Instant::now() + self.shared.settings.request_deadline;
         let (seat, answer) = self.shared.queue.push(submission, Some(deadline))?;
         match tokio::time::timeout_at(deadline, answer).await {
@@ -191,7 +191,7 @@ impl Ingest {
         let (ticket, events) = self.shared.queue.accepted();
         let flushed = async {
             self.shared.queue.finished(ticket).await;
-            self.shared.handover.flushed().await;
+            self.shared.handoff.flushed().await;
         };
         let limit = self.shared.settings.request_deadline;
         tokio::time::timeout(limit, flushed)
@@ -246,8 +246,8 @@ impl Shared {
     /// Counts the events of a request that is answered with this error. What the store refused was counted when it did.
     fn count_failed(&self, error: &SubmitError, events: usize) {
         let fate = match error {
-            SubmitError::Full | SubmitError::Stopping | SubmitError::TooLate => Fate::Refused,
-            SubmitError::Unknown => Fate::Unknown,
+            SubmitError::Full | SubmitError::Stopping | SubmitError::TooLate => OutcomeLabel::Unavailable,
+            SubmitError::Unknown => OutcomeLabel::Unknown,
             SubmitError::Refused(_) => return,
         };
         self.metrics.events_of(fate).inc_by(events as u64);
@@ -259,12 +259,12 @@ impl Shared {
     }
 }
 
-impl From<Outcome> for Verdict {
+impl From<Outcome> for EventOutcome {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Stored(place) => Verdict::Stored(place),
-            Outcome::Duplicate(first) => Verdict::Duplicate(first),
-            Outcome::Conflict(first) => Verdict::Conflict(first),
+            Outcome::Stored(place) => EventOutcome::Stored(place),
+            Outcome::Duplicate(first) => EventOutcome::Duplicate(first),
+            Outcome::Conflict(first) => EventOutcome::Conflict(first),
         }
     }
 }

@@ -20,7 +20,7 @@
 //! | 2 | [`outbox`] | the relay: publishes what was committed (`publish.rs`), and repairs what was not published (`repair.rs`); `ledger.rs` keeps the ledger small; `level.rs` looks how much is owed |
 //! | 2 | [`follow`] | the fan-out inside the process: the watcher of the settled edge, the shared tail (`tail.rs`), followers |
 //! | 1 | [`store`] | the contract of a store; `batch.rs` (the rows of a flush), `error.rs` (what a failure means); `outbox.rs` (what is owed to the fan-out); [`store::postgres`] and [`store::sqlite`], in the same order of the same parts: connecting, appending, reading, the outbox, pruning, verifying, the error table (and SQLite's schema, and the figures that PostgreSQL is asked for); `conformance.rs`, the promises as tests on both; `backoff.rs` |
-//! | 1 | [`fanout`] | the contract of a fan-out; `redis.rs` (channels and stream); `handover.rs` (where writers leave what the relay takes) |
+//! | 1 | [`fanout`] | the contract of a fan-out; `redis.rs` (channels and stream); `handoff.rs` (where writers leave what the relay takes) |
 //! | 1 | [`telemetry`] | what the process tells of itself: logs (`line.rs`: a record is one line), and traces (`traces.rs`; `exporter.rs`, the way to a collector) |
 //! | 0 | [`event`] | the event and every rule about it: parsing is the only validation |
 //! | 0 | [`config`] | flags and environment |
@@ -46,11 +46,11 @@
 //!    same order; each keeps its position, the order of arrival.
 //! 6. [`store::Appender::append`] is one transaction, and on PostgreSQL one statement: the ledger row, the events, the first copies of the
 //!    duplicates, the counters. It answers with an [`store::Outcome`] for each row.
-//! 7. The writer leaves what was stored at the [`fanout::Handover`], without waiting, turns outcomes into an
-//!    [`ingest::Verdict`] for each event and answers every request with its own, in its own order; `http/publish/report.rs` renders them.
-//! 8. The [`outbox::Relay`] publishes the batch in one pipeline ([`fanout::Fanout::publish`]) and marks it published together
+//! 7. The writer leaves what was stored at the [`sink::HandoffQueue`], without waiting, turns outcomes into an
+//!    [`ingest::EventOutcome`] for each event and answers every request with its own, in its own order; `http/publish/report.rs` renders them.
+//! 8. The [`outbox::Relay`] publishes the batch in one pipeline ([`sink::Sink::publish`]) and marks it published together
 //!    with later ones; or, when Redis is away or behind, finds it in the outbox when it is back.
-//! 9. The watcher ([`follow::Live::watch`]) reads it once it is settled, and every [`follow::Follower`] gets it
+//! 9. The watcher ([`subscribers::Live::watch`]) reads it once it is settled, and every [`subscribers::Subscriber`] gets it
 //!    (`http/stream.rs`).
 //!
 //! Beside it goes the trace of its request, if that is traced: [`telemetry::RequestSpan`] begins it in `http/observe.rs`, its text
@@ -60,7 +60,7 @@
 //! # What must stay true
 //!
 //! - **2xx means durable.** The answer is made from what `append` returned, and `append` returns after the commit.
-//! - **A lost reply is not counted twice.** A flush that is sent again has the same [`store::Flush::id`]; the ledger's unique
+//! - **A lost reply is not counted twice.** A flush that is sent again has the same [`store::GroupCommit::id`]; the ledger's unique
 //!   key proves that the first attempt committed. Once an attempt was ambiguous ([`store::ErrorClass::is_ambiguous`]), only
 //!   its verdicts or "outcome unknown" (504) can follow, never "nothing was stored" (503).
 //! - **503 means nothing was stored.** A request can take its events back only while they lie in their seat; from the moment
@@ -75,7 +75,7 @@
 //! - **Redis never makes publishing slow or fail.** A writer never waits at the handover, and what is in it is bounded.
 //! - **What others send cannot forge a line of the log**, and no payload and no secret is in one, at any level.
 //! - **Without a collector nothing is spent on traces**: no header is looked at, no span made, and what Redis gets is the same.
-//! - **A walk never skips.** It stops at the settled edge ([`store::Settled`]), below the oldest transaction that still runs.
+//! - **A walk never skips.** It stops at the settled edge ([`store::Stability`]), below the oldest transaction that still runs.
 //!   Lists do not use the edge, so they show what was acknowledged.
 //! - **Memory for what is published is bounded** by one budget of bytes and one of events, each from arrival to the end of the
 //!   flush, by the handover's own bound, and by the buffer of a connection. Walks and followers are bounded by bytes, too. A
@@ -138,15 +138,15 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod event;
-pub mod fanout;
-pub mod follow;
 pub mod http;
 pub mod ingest;
 pub mod lifecycle;
 pub mod metrics;
-pub mod outbox;
+pub mod relay;
 pub mod serve;
+pub mod sink;
 pub mod store;
+pub mod subscribers;
 pub mod telemetry;
 
 #[cfg(test)]
@@ -158,11 +158,11 @@ mod tests {
         ("config", 0),
         ("metrics", 0),
         ("store", 1),
-        ("fanout", 1),
+        ("sink", 1),
         ("telemetry", 1),
         ("ingest", 2),
-        ("outbox", 2),
-        ("follow", 2),
+        ("relay", 2),
+        ("subscribers", 2),
         ("http", 3),
         ("client", 3),
         ("lifecycle", 3),
@@ -173,18 +173,18 @@ mod tests {
     /// Who may name a library or a module of `std`: rooms, or a file of one with its folder.
     const TENANTS: [(&str, &[&str]); 10] = [
         ("prometheus::", &["metrics"]),
-        ("procfs::", &["metrics"]),
+        ("rustix::", &["metrics"]),
         ("sqlx::", &["store"]),
         ("rusqlite::", &["store"]),
         ("axum::", &["http"]),
-        ("redis::", &["fanout", "cli/tail"]),
-        ("deadpool_redis::", &["fanout"]),
+        ("redis::", &["sink", "cli/tail"]),
+        ("deadpool_redis::", &["sink"]),
         ("opentelemetry::", &["telemetry"]),
         ("opentelemetry_sdk::", &["telemetry"]),
         ("std::env::", &["config", "telemetry"]),
     ];
 
-    /// Whether `code` names `library` itself: in `fanout::redis::` it is a module of ours, in `deadpool_redis::` another library.
+    /// Whether `code` names `library` itself: in `sink::redis::` it is a module of ours, in `deadpool_redis::` another library.
     fn names(code: &str, library: &str) -> bool {
         code.match_indices(library).any(|(at, _)| {
             let before = code[..at].trim_end_matches("::");

@@ -17,7 +17,7 @@ use prometheus::{
 };
 
 use self::history::{Clock, History, Second};
-pub use self::label::{Fate, FlushEnd, Way};
+pub use self::label::{CommitOutcome, OutcomeLabel, PublishPath};
 use self::series::{SECONDS, SIZES, counter, counters, gauges, histogram, histograms, number, seconds, time};
 
 /// Makes a struct of series: each field with its help text, its type, and the function that registers it.
@@ -66,16 +66,16 @@ series! {
     /// The most connections at once; more wait in the system.
     http_connections_max: IntGauge = number("eventsieve_http_connections_max");
     /// Connections cut because their client did not read what it asked for, followers mostly.
-    http_readers_cut: IntCounter = counter("eventsieve_http_readers_cut_total");
+    http_readers_cut: IntCounter = counter("eventsieve_http_slow_readers_disconnected_total");
     /// Bodies of events that were received whole.
     http_bodies: IntCounter = counter("eventsieve_http_bodies_total");
     /// Bytes of these bodies, after decompression.
     http_body_bytes: IntCounter = counter("eventsieve_http_body_bytes_total");
 
     /// Events by what became of them. Committed are "stored", "duplicate" and "conflict" (a duplicate with another payload);
-    /// "rejected" broke a rule; "refused" were answered 503, and nothing of them was stored; "unknown" were answered 504 (or 202,
+    /// "rejected" broke a rule; "unavailable" were answered 503, and nothing of them was stored; "unknown" were answered 504 (or 202,
     /// before), and may have been committed later.
-    events: IntCounterVec = counters("eventsieve_events_total", &["verdict"]);
+    events: IntCounterVec = counters("eventsieve_events_total", &["outcome"]);
     /// Events in memory: queued, or in a flush.
     queue_events: IntGauge = number("eventsieve_queue_events");
     /// The most events in memory.
@@ -84,15 +84,15 @@ series! {
     queue_bytes: IntGauge = number("eventsieve_queue_bytes");
     /// The budget of bytes.
     queue_bytes_max: IntGauge = number("eventsieve_queue_bytes_max");
-    /// Flushes by how they ended: "committed", "refused" (the store will not have something in it), "again" (surely nothing was
-    /// stored; the events are flushed again), "unknown" (given up without knowing).
-    flushes: IntCounterVec = counters("eventsieve_flushes_total", &["outcome"]);
+    /// Group commits by outcome: "committed", "poison" (the store refuses one of the events), "retry" (surely nothing was
+    /// stored, and the events are committed again), "unknown" (given up without knowing).
+    group_commits: IntCounterVec = counters("eventsieve_group_commits_total", &["outcome"]);
     /// Attempts to commit a flush; more than flushes where some had to be sent again.
-    flush_attempts: IntCounter = counter("eventsieve_flush_attempts_total");
+    group_commit_attempts: IntCounter = counter("eventsieve_group_commit_attempts_total");
     /// Events in a committed flush, duplicates included.
-    flush_events: Histogram = histogram("eventsieve_flush_events", SIZES);
+    group_commit_events: Histogram = histogram("eventsieve_group_commit_events", SIZES);
     /// Time that the attempt took which committed a flush.
-    flush_duration: Histogram = histogram("eventsieve_flush_duration_seconds", SECONDS);
+    group_commit_duration: Histogram = histogram("eventsieve_group_commit_duration_seconds", SECONDS);
 
     /// Errors of the store that writers, the relay and the probe have met, by class. (A read that fails is a request with a 5xx.)
     store_errors: IntCounterVec = counters("eventsieve_store_errors_total", &["class"]);
@@ -101,33 +101,33 @@ series! {
     /// What the store is, and its version, as labels of a 1.
     store_info: IntGaugeVec = gauges("eventsieve_store_info", &["kind", "version"]);
     /// Age of the oldest committed batch that walks and followers do not see yet, by the last probe.
-    log_unsettled: Gauge = seconds("eventsieve_log_unsettled_seconds");
+    log_visibility_lag: Gauge = seconds("eventsieve_log_visibility_lag_seconds");
     /// Batches that are stored and not yet published, by all replicas, looked at every five seconds.
     outbox_batches: IntGauge = number("eventsieve_outbox_batches");
     /// Age of the oldest of them.
-    outbox_oldest: Gauge = seconds("eventsieve_outbox_oldest_seconds");
+    outbox_age: Gauge = seconds("eventsieve_outbox_age_seconds");
     /// Events that Redis refuses, parked until `eventsieve outbox --retry`.
-    outbox_parked: IntGauge = number("eventsieve_outbox_parked_events");
+    outbox_dead_letters: IntGauge = number("eventsieve_outbox_dead_letters");
 
     /// Whether the fan-out takes events; always 1 where it leads nowhere but to this process.
-    fanout_up: IntGauge = number("eventsieve_fanout_up");
-    /// Events that this process has published, "fast" from memory or for "repair" from the outbox.
-    fanout_events: IntCounterVec = counters("eventsieve_fanout_events_total", &["path"]);
+    sink_up: IntGauge = number("eventsieve_sink_up");
+    /// Events that this process has published, by path: "fast" (from memory) or "catch_up" (from the outbox).
+    sink_events: IntCounterVec = counters("eventsieve_sink_events_total", &["path"]);
     /// Time that one pipeline of events took.
-    fanout_duration: Histogram = histogram("eventsieve_fanout_publish_duration_seconds", SECONDS);
+    sink_duration: Histogram = histogram("eventsieve_sink_publish_duration_seconds", SECONDS);
     /// Events that this process has parked, for the fan-out refused them.
-    fanout_parked: IntCounter = counter("eventsieve_fanout_parked_total");
+    sink_dead_letters: IntCounter = counter("eventsieve_sink_dead_letters_total");
     /// Errors of the fan-out, by what was wrong with it.
-    fanout_errors: IntCounterVec = counters("eventsieve_fanout_errors_total", &["trouble"]);
+    sink_errors: IntCounterVec = counters("eventsieve_sink_errors_total", &["kind"]);
 
     /// Followers of `/events/stream`.
-    followers: IntGauge = number("eventsieve_followers");
+    subscribers: IntGauge = number("eventsieve_subscribers");
     /// The most followers at once.
-    followers_max: IntGauge = number("eventsieve_followers_max");
+    subscribers_max: IntGauge = number("eventsieve_subscribers_max");
     /// Events sent to followers, each as often as somebody was sent it.
-    follower_events: IntCounter = counter("eventsieve_follower_events_total");
+    subscriber_events: IntCounter = counter("eventsieve_subscriber_events_total");
     /// Bytes of these events.
-    follower_bytes: IntCounter = counter("eventsieve_follower_bytes_total");
+    subscriber_bytes: IntCounter = counter("eventsieve_subscriber_bytes_total");
 
     /// Memory that the process holds.
     process_memory: IntGauge = number("process_resident_memory_bytes");
@@ -193,34 +193,34 @@ impl Metrics {
     fn begin(&self) {
         self.process_started.set(self.clock.wall().as_secs_f64());
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        for fate in Fate::ALL {
+        for fate in OutcomeLabel::ALL {
             self.events_of(fate);
         }
-        for end in FlushEnd::ALL {
-            self.flushes_of(end);
+        for end in CommitOutcome::ALL {
+            self.group_commits_of(end);
         }
-        for way in Way::ALL {
-            self.published_on(way);
+        for way in PublishPath::ALL {
+            self.published_by(way);
         }
         for status in ["200", "201", "202", "422", "503", "504"] {
             self.http_requests.with_label_values(&["/publish", "POST", status]);
         }
-        self.fanout_up.set(1);
+        self.sink_up.set(1);
     }
 
     /// The counter of events with this fate, made if there was none.
-    pub fn events_of(&self, fate: Fate) -> IntCounter {
+    pub fn events_of(&self, fate: OutcomeLabel) -> IntCounter {
         self.events.with_label_values(&[fate.as_str()])
     }
 
     /// The counter of events that this process has published on this way, made if there was none.
-    pub fn published_on(&self, way: Way) -> IntCounter {
-        self.fanout_events.with_label_values(&[way.as_str()])
+    pub fn published_by(&self, way: PublishPath) -> IntCounter {
+        self.sink_events.with_label_values(&[way.as_str()])
     }
 
     /// The counter of flushes that ended so, made if there was none.
-    pub fn flushes_of(&self, end: FlushEnd) -> IntCounter {
-        self.flushes.with_label_values(&[end.as_str()])
+    pub fn group_commits_of(&self, end: CommitOutcome) -> IntCounter {
+        self.group_commits.with_label_values(&[end.as_str()])
     }
 
     /// Counts an error of the store, by the name of its class.
@@ -238,15 +238,15 @@ impl Metrics {
         } = commit;
         let received = stored + duplicates + conflicts;
         for (fate, events) in [
-            (Fate::Stored, stored),
-            (Fate::Duplicate, duplicates),
-            (Fate::Conflict, conflicts),
+            (OutcomeLabel::Stored, stored),
+            (OutcomeLabel::Duplicate, duplicates),
+            (OutcomeLabel::Conflict, conflicts),
         ] {
             self.events_of(fate).inc_by(events);
         }
-        self.flushes_of(FlushEnd::Committed).inc();
-        self.flush_events.observe(received as f64);
-        self.flush_duration.observe(latency.as_secs_f64());
+        self.group_commits_of(CommitOutcome::Committed).inc();
+        self.group_commit_events.observe(received as f64);
+        self.group_commit_duration.observe(latency.as_secs_f64());
         let now = self.clock.second();
         let mut recent = self.lock();
         recent.history.add(now, received, stored);
@@ -294,7 +294,7 @@ impl Metrics {
     pub fn show(&self, look: impl FnOnce()) -> prometheus::Result<String> {
         let looking = self.looking.lock().expect("nothing panics while it looks");
         look();
-        self.look_at_the_process();
+        self.read_process();
         let families = self.registry.gather();
         drop(looking);
         TextEncoder::new().encode_to_string(&families)
@@ -349,14 +349,14 @@ mod tests {
         metrics.record_commit(commit(Duration::from_millis(2)));
         let shown = metrics.show(|| metrics.queue_events.set(7)).unwrap();
         for line in [
-            r#"eventsieve_events_total{verdict="stored"} 5"#,
-            r#"eventsieve_events_total{verdict="duplicate"} 3"#,
-            r#"eventsieve_events_total{verdict="conflict"} 2"#,
-            r#"eventsieve_events_total{verdict="unknown"} 0"#,
-            r#"eventsieve_flushes_total{outcome="committed"} 1"#,
-            r#"eventsieve_flush_events_bucket{le="10"} 1"#,
-            r#"eventsieve_flush_events_bucket{le="5"} 0"#,
-            "eventsieve_flush_duration_seconds_sum 0.002",
+            r#"eventsieve_events_total{outcome="stored"} 5"#,
+            r#"eventsieve_events_total{outcome="duplicate"} 3"#,
+            r#"eventsieve_events_total{outcome="conflict"} 2"#,
+            r#"eventsieve_events_total{outcome="unknown"} 0"#,
+            r#"eventsieve_group_commits_total{outcome="committed"} 1"#,
+            r#"eventsieve_group_commit_events_bucket{le="10"} 1"#,
+            r#"eventsieve_group_commit_events_bucket{le="5"} 0"#,
+            "eventsieve_group_commit_duration_seconds_sum 0.002",
             "eventsieve_queue_events 7",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "no {line} in\n{shown}");

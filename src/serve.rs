@@ -13,17 +13,17 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::probe::Probe;
-use crate::config::{Config, FanoutConfig, LifeConfig};
-use crate::fanout::{self, Debt, Handover, Trouble};
-use crate::follow::{self, Live};
+use crate::config::{Config, LifeConfig, SinkConfig};
 use crate::http::listener::Listener;
 use crate::http::{self, AppState, FanoutState, Health, Parts, Phase};
 use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
-use crate::outbox::{self, Relay, prune_ledger, watch_level};
+use crate::relay::{self, Relay, prune_commit_ledger, watch_backlog};
+use crate::sink::{self, HandoffQueue, OutboxLease, SinkErrorKind};
 use crate::store::backoff::Backoff;
 use crate::store::{self, ErrorClass, Store};
+use crate::subscribers::{self, Live};
 use crate::telemetry;
 
 /// Runs the service until a signal ends it; a second one ends it at once.
@@ -74,16 +74,16 @@ impl Service {
         let metrics = Arc::new(Metrics::default());
         let tasks = Tasks::default();
         let Outlet {
-            handover,
+            handoff,
             relay,
             state: fanout,
         } = Outlet::new(&config.fanout, &store, &metrics)?;
-        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handover.clone());
+        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handoff.clone());
         let publishing = ingest.clone();
-        let live = Live::new(follow::Settings {
+        let live = Live::new(subscribers::Settings {
             store: store.clone(),
-            handover,
-            followers_max: config.fanout.followers_max,
+            handoff,
+            subscribers_max: config.fanout.subscribers_max,
             is_busy: Box::new(move || publishing.is_busy()),
             metrics: metrics.clone(),
             stop: tasks.stop().clone(),
@@ -172,28 +172,28 @@ impl Service {
 
 /// The way of stored events out of the process.
 struct Outlet {
-    handover: Arc<Handover>,
+    handoff: Arc<HandoffQueue>,
     relay: Option<Relay>,
     state: FanoutState,
 }
 
 impl Outlet {
-    fn new(config: &FanoutConfig, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Result<Self> {
-        for trouble in Trouble::ALL {
-            metrics.fanout_errors.with_label_values(&[trouble.as_str()]);
+    fn new(config: &SinkConfig, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Result<Self> {
+        for trouble in SinkErrorKind::ALL {
+            metrics.sink_errors.with_label_values(&[trouble.as_str()]);
         }
         let (trouble, seen_trouble) = watch::channel(None);
-        let debt = Debt {
+        let debt = OutboxLease {
             owner: Uuid::new_v4(),
             lease: config.lease,
         };
-        let handover = Arc::new(Handover::new(config.redis.is_some().then_some(debt)));
+        let handoff = Arc::new(HandoffQueue::new(config.redis.is_some().then_some(debt)));
         let relay = match config.redis.clone() {
             Some(redis) => {
-                let settings = outbox::Settings {
+                let settings = relay::Settings {
                     store: store.clone(),
-                    fanout: fanout::open(redis)?,
-                    handover: handover.clone(),
+                    fanout: sink::open(redis)?,
+                    handoff: handoff.clone(),
                     debt,
                     trouble,
                     metrics: metrics.clone(),
@@ -204,7 +204,7 @@ impl Outlet {
         };
         let kind = if relay.is_some() { "redis" } else { "process" };
         Ok(Self {
-            handover,
+            handoff,
             relay,
             state: FanoutState {
                 kind,
@@ -237,7 +237,7 @@ impl Running {
             health,
         };
         self.tasks.spawn("probe", probe.run(self.tasks.stop().clone()));
-        let level = watch_level(self.store.clone(), self.metrics.clone(), self.tasks.stop().clone());
+        let level = watch_backlog(self.store.clone(), self.metrics.clone(), self.tasks.stop().clone());
         self.tasks.spawn("outbox level", level);
         if let Some(relay) = relay {
             self.relay.spawn("relay", relay.run(self.relay.stop().clone()));
@@ -246,7 +246,7 @@ impl Running {
             self.tasks.spawn("writer", writer.run());
         }
         self.tasks.spawn("watcher", self.live.clone().watch());
-        let ledger = prune_ledger(self.store.clone(), self.tasks.stop().clone());
+        let ledger = prune_commit_ledger(self.store.clone(), self.tasks.stop().clone());
         self.tasks.spawn("ledger", ledger);
         self.phase.send_replace(Phase::Serving);
         tracing::info!(store = self.store.name(), "serving");

@@ -4,7 +4,7 @@
 //!
 //! - [`Appender::append`] stores the rows of a [`Batch`], writes its ledger row and changes the counters in one
 //!   transaction: all of it or nothing, durable when it answers. Its answer names each row's [`Outcome`].
-//! - A flush that is sent again with the same [`Flush::id`] is answered as the first attempt was, and writes nothing,
+//! - A flush that is sent again with the same [`GroupCommit::id`] is answered as the first attempt was, and writes nothing,
 //!   if that attempt committed.
 //! - Of several rows with one identity, whoever sends them, exactly one is stored: within a flush the first.
 //! - [`Store::list`] shows all that is committed. [`Store::walk`] shows every event exactly once in log order, and only
@@ -33,13 +33,13 @@ use uuid::Uuid;
 
 pub use self::batch::{Batch, Row};
 pub use self::error::{ErrorClass, StoreError};
-pub use self::outbox::{LedgerPruned, Outbox, Owed, Parked, Portion, Refused};
+pub use self::outbox::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Outbox, Refused};
 use crate::config::DatabaseUrl;
 use crate::event::{Cursor, EventId, Source, StoredEvent, Timestamp, Topic};
 
 /// One attempt to commit a batch. A retry carries the same `id` and the same batch.
 #[derive(Debug)]
-pub struct Flush<'a> {
+pub struct GroupCommit<'a> {
     /// Names the flush in the ledger; every attempt of it bears the same.
     pub id: Uuid,
     /// What it stores.
@@ -70,7 +70,7 @@ pub struct Appended {
 
 /// Where an event stands in the log, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct LogPosition {
     /// Its place.
     pub cursor: Cursor,
     /// When the store took it.
@@ -81,11 +81,11 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is the first copy of its identity.
-    Stored(Place),
+    Stored(LogPosition),
     /// Its identity was there. The place is the first copy's; `None` when that was pruned a moment ago.
-    Duplicate(Option<Place>),
+    Duplicate(Option<LogPosition>),
     /// Its identity was there with a payload that is another JSON value.
-    Conflict(Option<Place>),
+    Conflict(Option<LogPosition>),
 }
 
 /// Which events to read. Members that are `None` do not filter.
@@ -126,13 +126,13 @@ pub struct List {
     pub limit: u32,
     /// Only what comes behind this place, in the list's order: how a long list is read page by page.
     pub behind: Option<Cursor>,
-    /// Only batches below this number: [`Settled::horizon`] of the time when a long list began.
+    /// Only batches below this number: [`Stability::horizon`] of the time when a long list began.
     pub below: Option<i64>,
 }
 
 /// What a walk asks for.
 #[derive(Debug, Clone)]
-pub struct Walk {
+pub struct Scan {
     /// Which events.
     pub filter: Filter,
     /// Only what comes after this place.
@@ -156,7 +156,7 @@ pub struct Page {
 
 /// How far the log is settled.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settled {
+pub struct Stability {
     /// The settled edge: the last place that a walk may show.
     pub edge: Cursor,
     /// Every batch that was committed when this was asked is below this number.
@@ -197,7 +197,7 @@ pub struct StoreStats {
     /// Events that the fan-out refuses, kept in the outbox until they are sent again.
     pub parked: i64,
     /// How far the log is settled.
-    pub settled: Settled,
+    pub settled: Stability,
 }
 
 /// The most topics that [`StoreStats::topics`] names.
@@ -272,11 +272,11 @@ pub trait Store: Outbox {
     /// As [`StoreError::class`] says.
     async fn check_schema(&self) -> Result<(), StoreError>;
 
-    /// Opens a connection of its own for one writer. `lane` tells the writers of a process apart (from 0).
+    /// Opens a connection of its own for one writer. `writer_id` tells the writers of a process apart (from 0).
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn appender(&self, lane: u32) -> Result<Box<dyn Appender>, StoreError>;
+    async fn appender(&self, writer_id: u32) -> Result<Box<dyn Appender>, StoreError>;
 
     /// Lists what is committed.
     ///
@@ -288,7 +288,7 @@ pub trait Store: Outbox {
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn walk(&self, walk: &Walk) -> Result<Page, StoreError>;
+    async fn scan(&self, walk: &Scan) -> Result<Page, StoreError>;
 
     /// The counters and more, in one snapshot.
     ///
@@ -306,13 +306,13 @@ pub trait Store: Outbox {
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn settled(&self) -> Result<Settled, StoreError>;
+    async fn stability(&self) -> Result<Stability, StoreError>;
 
     /// Whether the store can be reached *and written to*, and how far the log is settled. It has a connection of its own.
     ///
     /// # Errors
     /// [`ErrorClass::ReadOnly`] when it takes no writes, else as [`StoreError::class`] says.
-    async fn probe(&self) -> Result<Settled, StoreError>;
+    async fn probe(&self) -> Result<Stability, StoreError>;
 
     /// The store's clock, which makes `received_at`.
     ///
@@ -359,7 +359,7 @@ pub trait Appender: Send {
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError>;
+    async fn append(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError>;
 
     /// Whether the connection still works, asked within `timeout`: one that died while it was idle is then found out before
     /// a flush is sent on it, and not by a flush whose outcome nobody knows.
@@ -372,7 +372,7 @@ pub trait Appender: Send {
     ///
     /// # Errors
     /// As `append` would.
-    async fn rehearse(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<(), StoreError>;
+    async fn dry_run(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError>;
 }
 
 /// Opens the store that `url` names. Nothing is connected yet: connections are made by the calls that need them.

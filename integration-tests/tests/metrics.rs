@@ -34,7 +34,7 @@ async fn figures(service: &Service) -> BTreeMap<String, f64> {
 }
 
 fn verdict(figures: &BTreeMap<String, f64>, verdict: &str) -> f64 {
-    figures[&format!("eventsieve_events_total{{verdict=\"{verdict}\"}}")]
+    figures[&format!("eventsieve_events_total{{outcome=\"{verdict}\"}}")]
 }
 
 async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
@@ -64,7 +64,7 @@ async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
         ("duplicate", 4.0),
         ("conflict", 1.0),
         ("rejected", 2.0),
-        ("refused", 0.0),
+        ("unavailable", 0.0),
         ("unknown", 0.0),
     ] {
         assert_eq!(verdict(&after, name), events, "{name}");
@@ -74,11 +74,11 @@ async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
         stats["uptime_stats"],
         json!({"received": 14, "unique_processed": 9, "duplicate_dropped": 5, "rejected": 2})
     );
-    assert_eq!(more("eventsieve_flush_events_sum"), 14.0);
-    assert_eq!(more("eventsieve_flush_events_count"), 4.0);
-    assert_eq!(more("eventsieve_flush_duration_seconds_count"), 4.0);
-    assert_eq!(more("eventsieve_flushes_total{outcome=\"committed\"}"), 4.0);
-    assert_eq!(more("eventsieve_flush_attempts_total"), 4.0);
+    assert_eq!(more("eventsieve_group_commit_events_sum"), 14.0);
+    assert_eq!(more("eventsieve_group_commit_events_count"), 4.0);
+    assert_eq!(more("eventsieve_group_commit_duration_seconds_count"), 4.0);
+    assert_eq!(more("eventsieve_group_commits_total{outcome=\"committed\"}"), 4.0);
+    assert_eq!(more("eventsieve_group_commit_attempts_total"), 4.0);
     assert_eq!(more("eventsieve_http_bodies_total"), 5.0);
     assert_eq!(more("eventsieve_http_body_bytes_total"), bytes as f64);
     for (status, requests) in [("201", 3.0), ("200", 1.0), ("422", 1.0)] {
@@ -95,10 +95,7 @@ async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
         (after["eventsieve_queue_events"], after["eventsieve_queue_bytes"]),
         (0.0, 0.0)
     );
-    assert_eq!(
-        (after["eventsieve_store_up"], after["eventsieve_fanout_up"]),
-        (1.0, 1.0)
-    );
+    assert_eq!((after["eventsieve_store_up"], after["eventsieve_sink_up"]), (1.0, 1.0));
     assert_eq!(after["eventsieve_http_requests_in_flight"], 1.0, "this one");
     assert!(after["eventsieve_http_connections_open"] >= 1.0);
     let kind = format!("eventsieve_store_info{{kind=\"{}\",version=\"", world.store_name());
@@ -115,7 +112,7 @@ async fn the_version_and_the_limits_are_told() {
     let version = service.json("/").await["version"].clone();
     assert_eq!(figures[&format!("eventsieve_build_info{{version={version}}}")], 1.0);
     assert_eq!(figures["eventsieve_http_connections_max"], 123.0);
-    assert_eq!(figures["eventsieve_followers_max"], 45.0);
+    assert_eq!(figures["eventsieve_subscribers_max"], 45.0);
 }
 
 async fn what_clients_make_up_makes_no_series(world: World) {
@@ -187,8 +184,8 @@ async fn the_figures_are_shown_while_the_store_is_a_black_hole() {
 async fn an_outage_of_redis_shows_in_the_fan_out_and_in_the_outbox(world: World) {
     let mut redis = RedisServer::new().await;
     let service = world.serve_with(world.settings().with("REDIS_URL", &redis.url())).await;
-    let fast = "eventsieve_fanout_events_total{path=\"fast\"}";
-    let repair = "eventsieve_fanout_events_total{path=\"repair\"}";
+    let fast = "eventsieve_sink_events_total{path=\"fast\"}";
+    let repair = "eventsieve_sink_events_total{path=\"repair\"}";
     service.publish(&Value::from(events("orders", 0..5))).await;
     let published = eventually(SOON, async || {
         let figures = figures(&service).await;
@@ -196,22 +193,22 @@ async fn an_outage_of_redis_shows_in_the_fan_out_and_in_the_outbox(world: World)
         Ok(figures)
     })
     .await;
-    assert!(published["eventsieve_fanout_publish_duration_seconds_count"] >= 1.0);
+    assert!(published["eventsieve_sink_publish_duration_seconds_count"] >= 1.0);
     redis.kill();
     service.publish(&Value::from(events("orders", 5..8))).await;
     eventually(SOON, async || {
         let figures = figures(&service).await;
-        ensure!(figures["eventsieve_fanout_up"] == 0.0, "it is still up");
-        ensure!(figures["eventsieve_fanout_errors_total{trouble=\"unreachable\"}"] >= 1.0);
+        ensure!(figures["eventsieve_sink_up"] == 0.0, "it is still up");
+        ensure!(figures["eventsieve_sink_errors_total{trouble=\"unreachable\"}"] >= 1.0);
         ensure!(figures["eventsieve_outbox_batches"] == 1.0, "{figures:?}");
-        ensure!(figures["eventsieve_outbox_oldest_seconds"] > 0.0);
+        ensure!(figures["eventsieve_outbox_age_seconds"] > 0.0);
         Ok(())
     })
     .await;
     redis.start().await;
     eventually(SOON, async || {
         let figures = figures(&service).await;
-        ensure!(figures["eventsieve_fanout_up"] == 1.0, "it is still down");
+        ensure!(figures["eventsieve_sink_up"] == 1.0, "it is still down");
         ensure!(figures[fast] + figures[repair] == 8.0, "{figures:?}");
         ensure!(figures["eventsieve_outbox_batches"] == 0.0, "not yet looked at");
         Ok(())
@@ -231,7 +228,7 @@ async fn followers_are_counted_with_what_they_were_sent_and_cut_when_they_do_not
     let stalled = StalledFollower::open(&service, "after=").await;
     let mut follower = Follower::open(&service, "topic=orders", None).await;
     eventually(SOON, async || {
-        let followers = figures(&service).await["eventsieve_followers"];
+        let followers = figures(&service).await["eventsieve_subscribers"];
         ensure!(followers == 2.0, "{followers}");
         Ok(())
     })
@@ -248,16 +245,19 @@ async fn followers_are_counted_with_what_they_were_sent_and_cut_when_they_do_not
     assert_eq!(frames.len(), EVENTS);
     let cut = eventually(SOON, async || {
         let figures = figures(&service).await;
-        ensure!(figures["eventsieve_http_readers_cut_total"] == 1.0, "it is not cut");
-        ensure!(figures["eventsieve_followers"] == 1.0, "its place is not free");
+        ensure!(
+            figures["eventsieve_http_slow_readers_disconnected_total"] == 1.0,
+            "it is not cut"
+        );
+        ensure!(figures["eventsieve_subscribers"] == 1.0, "its place is not free");
         Ok(figures)
     })
     .await;
     drop(stalled);
-    let events = cut["eventsieve_follower_events_total"];
+    let events = cut["eventsieve_subscriber_events_total"];
     // The one that reads had all of its topic; the other had some.
     assert!((100.0..201.0).contains(&events), "{events}");
-    assert!(cut["eventsieve_follower_bytes_total"] > events * 100_000.0);
+    assert!(cut["eventsieve_subscriber_bytes_total"] > events * 100_000.0);
     world.check(101).await;
 }
 

@@ -1,7 +1,7 @@
 //! `eventsieve demo`: the whole service in this process, on a store that is thrown away, with events to look at.
 
-pub mod figures;
 mod folder;
+pub mod statistics;
 
 use std::future::pending;
 use std::io::{self, ErrorKind, Write, stdout};
@@ -144,11 +144,11 @@ impl Args {
         outcome?;
         say(&format!("published in {:.1} s\n", begun.elapsed().as_secs_f64()))?;
         let stats = client.stats().await?;
-        let fault = figures::fault(&stats, &plan, tally.resent_after_stored());
+        let fault = statistics::fault(&stats, &plan, tally.resent_after_stored());
         say(&format!(
             "\n{}\n{}\n",
             table(&stats),
-            figures::sum(&stats, fault.is_none())
+            statistics::sum(&stats, fault.is_none())
         ))?;
         if let Some(fault) = fault {
             bail!("the figures are off: {fault}");

@@ -8,8 +8,8 @@ use clap::builder::FalseyValueParser;
 use crate::cli::UsageError;
 use crate::config::{RedisOptions, StoreOptions};
 use crate::event::Cursor;
-use crate::fanout::{self, Fanout, Trouble};
-use crate::store::{self, Parked, Refused, Store};
+use crate::sink::{self, Sink, SinkErrorKind};
+use crate::store::{self, DeadLetter, Refused, Store};
 
 /// How many parked events are read at a time.
 const PAGE: u32 = 100;
@@ -43,7 +43,7 @@ impl Args {
         let redis = self.redis.check().map_err(|error| UsageError(error.to_string()))?;
         let fanout = match (self.retry, redis) {
             (false, _) => None,
-            (true, Some(redis)) => Some(fanout::open(redis)?),
+            (true, Some(redis)) => Some(sink::open(redis)?),
             (true, None) => bail!(UsageError("--retry needs a Redis: set REDIS_URL".to_owned())),
         };
         let store = store::open(&url)?;
@@ -62,27 +62,27 @@ impl Args {
 }
 
 /// Sends every parked event again, and answers with how many are refused again.
-async fn retry(store: &dyn Store, fanout: &dyn Fanout) -> Result<u64> {
+async fn retry(store: &dyn Store, fanout: &dyn Sink) -> Result<u64> {
     let (mut sent, mut refused) = (0, 0);
     let mut after = Cursor::BEGINNING;
     loop {
-        let page = store.parked(after, PAGE).await?;
+        let page = store.dead_letters(after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = last.event.cursor;
-        for Parked { event, .. } in page {
+        for DeadLetter { event, .. } in page {
             let cursor = event.cursor;
             let reason = match fanout.publish(&[event]).await {
                 Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
-                Err(error) if error.trouble == Trouble::Odd => Some(error.to_string()),
+                Err(error) if error.kind == SinkErrorKind::Odd => Some(error.to_string()),
                 Err(error) => return Err(error).context("Redis did not take the events: those left stay parked"),
             };
             match reason {
                 None => {
-                    store.unpark(&[cursor]).await?;
+                    store.remove_dead_letters(&[cursor]).await?;
                     sent += 1;
                 }
                 Some(reason) => {
-                    store.park(&[Refused { cursor, reason }]).await?;
+                    store.dead_letter(&[Refused { cursor, reason }]).await?;
                     refused += 1;
                 }
             }
@@ -105,7 +105,7 @@ async fn show(store: &dyn Store) -> Result<()> {
     ))?;
     let mut after = Cursor::BEGINNING;
     loop {
-        let page = store.parked(after, PAGE).await?;
+        let page = store.dead_letters(after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = last.event.cursor;
         for parked in &page {
@@ -114,7 +114,7 @@ async fn show(store: &dyn Store) -> Result<()> {
     }
 }
 
-fn line(parked: &Parked) -> String {
+fn line(parked: &DeadLetter) -> String {
     let event = &parked.event;
     format!(
         "{}  {}  {}  {}  {}\n",

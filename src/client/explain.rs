@@ -20,11 +20,11 @@ struct Explanation {
 #[serde(untagged)]
 enum Detail {
     Text(String),
-    Faults(Vec<Fault>),
+    Faults(Vec<ValidationError>),
 }
 
 #[derive(Deserialize)]
-struct Fault {
+struct ValidationError {
     loc: Vec<serde_json::Value>,
     msg: String,
 }
@@ -42,7 +42,7 @@ pub fn explain(body: &[u8]) -> String {
     }
 }
 
-fn explain_faults(faults: &[Fault]) -> String {
+fn explain_faults(faults: &[ValidationError]) -> String {
     let Some(first) = faults.first() else {
         return String::new();
     };

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Problems;
+use super::ConfigProblems;
 
 /// What the service is called where its own name is not given.
 const SERVICE_NAME: &str = "eventsieve";
@@ -34,7 +34,7 @@ pub struct TraceConfig {
 
 impl TraceOptions {
     /// Nothing when no collector is named. An empty value counts as none.
-    pub(super) fn check(&self, problems: &mut Problems) -> Option<TraceConfig> {
+    pub(super) fn check(&self, problems: &mut ConfigProblems) -> Option<TraceConfig> {
         let endpoint = self.otlp_endpoint.as_ref().filter(|url| !url.is_empty())?;
         if !is_base_url(endpoint) {
             // It is not shown: a wrong one may hold a password.
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn check(endpoint: Option<&str>, name: &str) -> Result<Option<TraceConfig>, Vec<String>> {
-        let mut problems = Problems::default();
+        let mut problems = ConfigProblems::default();
         let options = TraceOptions {
             otlp_endpoint: endpoint.map(ToOwned::to_owned),
             service_name: name.to_owned(),

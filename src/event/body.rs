@@ -10,15 +10,15 @@ use bytestring::ByteString;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::fault::{Breach, FAULTS_MAX, Fault, FaultKind, Loc};
 use crate::event::members::{Breaches, Key, Member, Members};
 use crate::event::parsed::{Parsed, Rejected, Shape};
+use crate::event::validation_error::{Breach, Loc, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind};
 
 /// Reads a body of JSON: an event, an array of events, or an object with a member `events`.
 ///
 /// Fails as a whole with `json_invalid` if it is not JSON in UTF-8 (one that begins with a byte order mark is not), `list_too_long` if it has more
 /// than `max_events`, `list_type` if `events` is no array, and `repeated_member` if it stands twice.
-pub fn parse_json(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<Fault>> {
+pub fn parse_json(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<ValidationError>> {
     let Ok(text) = ByteString::try_from(body.clone()) else {
         return Err(whole(Shape::One, not_utf8()));
     };
@@ -36,7 +36,7 @@ pub fn parse_json(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<Fault>>
 /// invalid event.
 ///
 /// Fails as a whole with `list_too_long` if it has more than `max_events`.
-pub fn parse_lines(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<Fault>> {
+pub fn parse_lines(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<ValidationError>> {
     let mut gather = Gather::new(Shape::Lines, max_events);
     for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         if line.trim_ascii().is_empty() {
@@ -125,7 +125,7 @@ impl Gather {
 
     fn reject(&mut self, mut breaches: Breaches) {
         let index = self.parsed.count();
-        breaches.truncate(FAULTS_MAX.saturating_sub(self.faults).max(1));
+        breaches.truncate(VALIDATION_ERRORS_MAX.saturating_sub(self.faults).max(1));
         self.faults += breaches.len();
         let place = |(member, breach): (Option<Member>, Breach)| {
             let mut loc = self.parsed.loc(index);
@@ -140,10 +140,12 @@ impl Gather {
     fn breach(&self, body: &str, error: &serde_json::Error) -> Breach {
         match self.stop {
             Some(Stop::TooLong) => too_long(self.max_events),
-            Some(Stop::RepeatedEvents) => Breach::new(FaultKind::RepeatedMember, "Field should be given once"),
+            Some(Stop::RepeatedEvents) => {
+                Breach::new(ValidationErrorKind::RepeatedMember, "Field should be given once")
+            }
             // A value that is not even JSON is no list either, and what is not JSON is told first.
             Some(Stop::NoList) => match serde_json::from_str::<IgnoredAny>(body) {
-                Ok(_) => Breach::new(FaultKind::ListType, "Input should be a valid list"),
+                Ok(_) => Breach::new(ValidationErrorKind::ListType, "Input should be a valid list"),
                 Err(error) => no_json(&error.to_string()),
             },
             None => no_json(&error.to_string()),
@@ -152,16 +154,16 @@ impl Gather {
 }
 
 /// A fault of the body as such.
-fn whole(shape: Shape, breach: Breach) -> Vec<Fault> {
+fn whole(shape: Shape, breach: Breach) -> Vec<ValidationError> {
     let mut loc = vec![Loc::Name("body")];
-    if shape == Shape::Envelope && breach.kind != FaultKind::JsonInvalid {
+    if shape == Shape::Envelope && breach.kind != ValidationErrorKind::JsonInvalid {
         loc.push(Loc::Name("events"));
     }
     vec![breach.at(loc)]
 }
 
 fn no_json(reason: &str) -> Breach {
-    Breach::new(FaultKind::JsonInvalid, format!("Invalid JSON: {reason}"))
+    Breach::new(ValidationErrorKind::JsonInvalid, format!("Invalid JSON: {reason}"))
 }
 
 fn not_utf8() -> Breach {
@@ -169,12 +171,12 @@ fn not_utf8() -> Breach {
 }
 
 fn no_object() -> Breach {
-    Breach::new(FaultKind::DictType, "Input should be a valid dictionary")
+    Breach::new(ValidationErrorKind::DictType, "Input should be a valid dictionary")
 }
 
 fn too_long(max_events: usize) -> Breach {
     Breach::new(
-        FaultKind::ListTooLong,
+        ValidationErrorKind::ListTooLong,
         format!("List should have at most {max_events} events"),
     )
 }

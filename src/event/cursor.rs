@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::event::fault::{Breach, FaultKind};
+use crate::event::validation_error::{Breach, ValidationErrorKind};
 
 const BATCH_DIGITS: usize = 16;
 const POSITION_DIGITS: usize = 8;
@@ -47,7 +47,7 @@ impl Cursor {
     pub fn parse(text: &str) -> Result<Self, Breach> {
         read(text).ok_or_else(|| {
             Breach::new(
-                FaultKind::CursorInvalid,
+                ValidationErrorKind::CursorInvalid,
                 "Input should be a cursor, as an answer gave it",
             )
         })
@@ -120,7 +120,7 @@ mod tests {
         ] {
             assert_eq!(
                 Cursor::parse(text).unwrap_err().kind,
-                FaultKind::CursorInvalid,
+                ValidationErrorKind::CursorInvalid,
                 "{text:?}"
             );
         }

@@ -7,10 +7,10 @@ use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::event::Event;
-use crate::event::fault::{Breach, FaultKind};
 use crate::event::name::{EventId, Source, Topic};
 use crate::event::payload::Payload;
 use crate::event::timestamp::Timestamp;
+use crate::event::validation_error::{Breach, ValidationErrorKind};
 
 /// A member of an event, in the order of the contract.
 #[derive(Clone, Copy)]
@@ -135,9 +135,12 @@ impl<'a> Members<'a> {
 
     fn json(&self, member: Member) -> Result<&'a str, Breach> {
         match self.0[member as usize] {
-            Given::Never => Err(Breach::new(FaultKind::Missing, "Field required")),
+            Given::Never => Err(Breach::new(ValidationErrorKind::Missing, "Field required")),
             Given::Once(json) => Ok(json),
-            Given::Again => Err(Breach::new(FaultKind::RepeatedMember, "Field should be given once")),
+            Given::Again => Err(Breach::new(
+                ValidationErrorKind::RepeatedMember,
+                "Field should be given once",
+            )),
         }
     }
 
@@ -146,7 +149,10 @@ impl<'a> Members<'a> {
         let json = self.json(member)?;
         let quoted = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let Some(text) = quoted else {
-            return Err(Breach::new(FaultKind::StringType, "Input should be a valid string"));
+            return Err(Breach::new(
+                ValidationErrorKind::StringType,
+                "Input should be a valid string",
+            ));
         };
         if !text.contains('\\') {
             return Ok(body.slice_ref(text));
@@ -154,7 +160,7 @@ impl<'a> Members<'a> {
         match serde_json::from_str::<String>(json) {
             Ok(decoded) => Ok(decoded.into()),
             Err(_) => Err(Breach::new(
-                FaultKind::StringPatternMismatch,
+                ValidationErrorKind::StringPatternMismatch,
                 "String should have no unpaired surrogate",
             )),
         }

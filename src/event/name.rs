@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytestring::ByteString;
 
-use crate::event::fault::{Breach, FaultKind};
+use crate::event::validation_error::{Breach, ValidationErrorKind};
 
 /// The most bytes of UTF-8 that a topic, an event id or a source may have. Two of them together stay far below the 2704 bytes that a key of a
 /// PostgreSQL index can hold.
@@ -75,13 +75,13 @@ name!(
 fn check(text: &str, space: Space) -> Result<(), Breach> {
     if text.is_empty() {
         return Err(Breach::new(
-            FaultKind::StringTooShort,
+            ValidationErrorKind::StringTooShort,
             "String should have at least 1 byte",
         ));
     }
     if text.len() > NAME_BYTES_MAX {
         return Err(Breach::new(
-            FaultKind::StringTooLong,
+            ValidationErrorKind::StringTooLong,
             format!("String should have at most {NAME_BYTES_MAX} bytes"),
         ));
     }
@@ -98,14 +98,14 @@ fn check(text: &str, space: Space) -> Result<(), Breach> {
 }
 
 fn mismatch(msg: &'static str) -> Breach {
-    Breach::new(FaultKind::StringPatternMismatch, msg)
+    Breach::new(ValidationErrorKind::StringPatternMismatch, msg)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kinds(text: &str) -> [Option<FaultKind>; 3] {
+    fn kinds(text: &str) -> [Option<ValidationErrorKind>; 3] {
         [
             Topic::parse(text).err().map(|breach| breach.kind),
             EventId::parse(text).err().map(|breach| breach.kind),
@@ -115,19 +115,23 @@ mod tests {
 
     #[test]
     fn a_name_has_1_to_255_bytes_of_utf_8() {
-        assert_eq!(kinds(""), [Some(FaultKind::StringTooShort); 3]);
+        assert_eq!(kinds(""), [Some(ValidationErrorKind::StringTooShort); 3]);
         assert_eq!(kinds("a"), [None; 3]);
         assert_eq!(kinds(&"a".repeat(255)), [None; 3]);
-        assert_eq!(kinds(&"a".repeat(256)), [Some(FaultKind::StringTooLong); 3]);
+        assert_eq!(kinds(&"a".repeat(256)), [Some(ValidationErrorKind::StringTooLong); 3]);
         assert_eq!(kinds(&format!("{}a", "é".repeat(127))), [None; 3]);
-        assert_eq!(kinds(&"é".repeat(128)), [Some(FaultKind::StringTooLong); 3]);
+        assert_eq!(kinds(&"é".repeat(128)), [Some(ValidationErrorKind::StringTooLong); 3]);
     }
 
     #[test]
     fn control_characters_are_refused_everywhere() {
         for control in (0..=0x1f).chain(0x7f..=0x9f).filter_map(char::from_u32) {
             let text = format!("a{control}b");
-            assert_eq!(kinds(&text), [Some(FaultKind::StringPatternMismatch); 3], "{text:?}");
+            assert_eq!(
+                kinds(&text),
+                [Some(ValidationErrorKind::StringPatternMismatch); 3],
+                "{text:?}"
+            );
         }
         assert_eq!(kinds("a~b"), [None; 3]);
         assert_eq!(kinds("a¡b"), [None; 3]);
@@ -141,7 +145,7 @@ mod tests {
             for text in [format!("a{space}b"), format!("{space}a"), format!("a{space}")] {
                 assert_eq!(
                     kinds(&text),
-                    [Some(FaultKind::StringPatternMismatch), None, None],
+                    [Some(ValidationErrorKind::StringPatternMismatch), None, None],
                     "{text:?}"
                 );
             }

@@ -1,7 +1,7 @@
 //! What the body of a request holds, and how its events are named in an answer.
 
 use crate::event::Event;
-use crate::event::fault::{FAULTS_MAX, Fault, Loc};
+use crate::event::validation_error::{Loc, VALIDATION_ERRORS_MAX, ValidationError};
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,8 @@ impl Shape {
 pub struct Rejected {
     /// Its place among the events of the request, from 0.
     pub index: usize,
-    /// What is wrong, at least one fault. All of them, until the request has [`FAULTS_MAX`]; then the first one of each event.
-    pub faults: Vec<Fault>,
+    /// What is wrong, at least one fault. All of them, until the request has [`VALIDATION_ERRORS_MAX`]; then the first one of each event.
+    pub faults: Vec<ValidationError>,
 }
 
 /// What a body holds.
@@ -80,9 +80,9 @@ impl Parsed {
         self.shape.loc(number)
     }
 
-    /// The faults of all rejected events, the first [`FAULTS_MAX`].
-    pub fn into_faults(self) -> Vec<Fault> {
+    /// The faults of all rejected events, the first [`VALIDATION_ERRORS_MAX`].
+    pub fn into_faults(self) -> Vec<ValidationError> {
         let faults = self.rejected.into_iter().flat_map(|rejected| rejected.faults);
-        faults.take(FAULTS_MAX).collect()
+        faults.take(VALIDATION_ERRORS_MAX).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 
-use crate::event::fault::{Breach, FaultKind};
+use crate::event::validation_error::{Breach, ValidationErrorKind};
 
 /// The most bytes that a payload may have, as it is sent: 256 KiB.
 pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
@@ -42,7 +42,7 @@ impl Payload {
     pub fn parse(text: impl Into<ByteString>) -> Result<Self, Breach> {
         let text = text.into();
         let json: &RawValue = serde_json::from_str(&text)
-            .map_err(|error| Breach::new(FaultKind::JsonInvalid, format!("Invalid JSON: {error}")))?;
+            .map_err(|error| Breach::new(ValidationErrorKind::JsonInvalid, format!("Invalid JSON: {error}")))?;
         check(json.get())?;
         Ok(Self(text.slice_ref(json.get())))
     }
@@ -88,11 +88,14 @@ impl fmt::Debug for Payload {
 /// Scans a text that is known to be one JSON value, once and without recursion.
 fn check(json: &str) -> Result<(), Breach> {
     if !json.starts_with('{') {
-        return Err(Breach::new(FaultKind::DictType, "Input should be a valid dictionary"));
+        return Err(Breach::new(
+            ValidationErrorKind::DictType,
+            "Input should be a valid dictionary",
+        ));
     }
     if json.len() > PAYLOAD_BYTES_MAX {
         return Err(Breach::new(
-            FaultKind::PayloadTooLarge,
+            ValidationErrorKind::PayloadTooLarge,
             format!("Payload should have at most {PAYLOAD_BYTES_MAX} bytes"),
         ));
     }
@@ -196,13 +199,13 @@ fn fits_zero(significand: &str, exponent: &str) -> bool {
 
 fn too_deep() -> Breach {
     Breach::new(
-        FaultKind::PayloadTooDeep,
+        ValidationErrorKind::PayloadTooDeep,
         format!("Payload should have at most {PAYLOAD_DEPTH_MAX} levels"),
     )
 }
 
 fn unrepresentable(msg: impl Into<Cow<'static, str>>) -> Breach {
-    Breach::new(FaultKind::PayloadUnrepresentable, msg)
+    Breach::new(ValidationErrorKind::PayloadUnrepresentable, msg)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike, NaiveDate, Timelike, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::event::fault::{Breach, FaultKind};
+use crate::event::validation_error::{Breach, ValidationErrorKind};
 
 /// 0001-01-01T00:00:00Z.
 const MICROS_MIN: i64 = -62_135_596_800_000_000;
@@ -35,7 +35,7 @@ impl Timestamp {
     pub fn parse(text: &str) -> Result<Self, Breach> {
         Reader(text.as_bytes()).date_time().ok_or_else(|| {
             Breach::new(
-                FaultKind::DatetimeParsing,
+                ValidationErrorKind::DatetimeParsing,
                 "Input should be a valid datetime: RFC 3339, in the years 0001 to 9999 of UTC",
             )
         })
@@ -96,7 +96,7 @@ impl TryFrom<DateTime<Utc>> for Timestamp {
     fn try_from(time: DateTime<Utc>) -> Result<Self, Breach> {
         Self::from_micros(time.timestamp_micros()).ok_or_else(|| {
             Breach::new(
-                FaultKind::DatetimeParsing,
+                ValidationErrorKind::DatetimeParsing,
                 "Input should be in the years 0001 to 9999 of UTC",
             )
         })
@@ -268,7 +268,7 @@ mod tests {
         ] {
             assert_eq!(
                 Timestamp::parse(text).unwrap_err().kind,
-                FaultKind::DatetimeParsing,
+                ValidationErrorKind::DatetimeParsing,
                 "{text}"
             );
         }

@@ -8,7 +8,7 @@ use http_body_util::{BodyDataStream, BodyExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
-use super::error::Failure;
+use super::error::ApiError;
 use crate::config::HttpConfig;
 use crate::ingest::{Budget, Reservation};
 
@@ -42,9 +42,9 @@ enum Coding {
 /// The media type of a request.
 ///
 /// # Errors
-/// [`Failure::UnsupportedMediaType`] for any other, and for none: a page of another site can then not publish in a
+/// [`ApiError::UnsupportedMediaType`] for any other, and for none: a page of another site can then not publish in a
 /// visitor's name without asking first (a "simple" request has neither type).
-pub fn form(headers: &HeaderMap) -> Result<Form, Failure> {
+pub fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -53,7 +53,7 @@ pub fn form(headers: &HeaderMap) -> Result<Form, Failure> {
     match essence.to_ascii_lowercase().as_str() {
         "application/json" => Ok(Form::Json),
         "application/x-ndjson" => Ok(Form::Lines),
-        _ => Err(Failure::UnsupportedMediaType),
+        _ => Err(ApiError::UnsupportedMediaType),
     }
 }
 
@@ -66,7 +66,7 @@ pub async fn read(
     body: &mut Body,
     limits: &HttpConfig,
     budget: &std::sync::Arc<Budget>,
-) -> Result<(Bytes, Reservation), Failure> {
+) -> Result<(Bytes, Reservation), ApiError> {
     let coding = coding(headers)?;
     let mut reservation = budget.reserve();
     let max = limits.body_bytes_max;
@@ -74,7 +74,7 @@ pub async fn read(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if coding == Coding::Identity && declared.is_some_and(|length| length > max) {
-        return Err(Failure::TooLarge(max));
+        return Err(ApiError::TooLarge(max));
     }
     let reading = async {
         if coding == Coding::Identity {
@@ -97,21 +97,21 @@ pub async fn read(
     };
     let bytes = tokio::time::timeout(limits.body_timeout, reading)
         .await
-        .map_err(|_| Failure::BodyTimeout)??;
+        .map_err(|_| ApiError::BodyTimeout)??;
     Ok((bytes, reservation))
 }
 
-fn coding(headers: &HeaderMap) -> Result<Coding, Failure> {
+fn coding(headers: &HeaderMap) -> Result<Coding, ApiError> {
     let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let Some(value) = codings.next() else {
         return Ok(Coding::Identity);
     };
     match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-        _ if codings.next().is_some() => Err(Failure::UnsupportedCoding),
+        _ if codings.next().is_some() => Err(ApiError::UnsupportedCoding),
         "identity" => Ok(Coding::Identity),
         "gzip" | "x-gzip" => Ok(Coding::Gzip),
         "zstd" => Ok(Coding::Zstd),
-        _ => Err(Failure::UnsupportedCoding),
+        _ => Err(ApiError::UnsupportedCoding),
     }
 }
 
@@ -123,16 +123,16 @@ async fn plain(
     declared: Option<usize>,
     max: usize,
     reservation: &mut Reservation,
-) -> Result<Bytes, Failure> {
+) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Failure::Incomplete)?.into_data() else {
+        let Ok(data) = frame.map_err(|_| ApiError::Incomplete)?.into_data() else {
             continue;
         };
         let length = first.len() + whole.len() + data.len();
         if length > max {
-            return Err(Failure::TooLarge(max));
+            return Err(ApiError::TooLarge(max));
         }
         if length == data.len() {
             grow(reservation, length)?;
@@ -181,7 +181,7 @@ async fn decoded(
     mut decoder: impl AsyncRead + Unpin,
     max: usize,
     reservation: &mut Reservation,
-) -> Result<Bytes, Failure> {
+) -> Result<Bytes, ApiError> {
     let mut whole = Vec::new();
     loop {
         if whole.len() == whole.capacity() {
@@ -191,9 +191,9 @@ async fn decoded(
             whole.reserve_exact(room - whole.len());
         }
         let mut chunk = AsyncReadExt::take(&mut decoder, CHUNK as u64);
-        let read = chunk.read_buf(&mut whole).await.map_err(|_| Failure::Undecodable)?;
+        let read = chunk.read_buf(&mut whole).await.map_err(|_| ApiError::Undecodable)?;
         if whole.len() > max {
-            return Err(Failure::TooLarge(max));
+            return Err(ApiError::TooLarge(max));
         }
         if read == 0 {
             break;
@@ -206,7 +206,7 @@ async fn decoded(
     Ok(whole.into())
 }
 
-fn grow(reservation: &mut Reservation, bytes: usize) -> Result<(), Failure> {
+fn grow(reservation: &mut Reservation, bytes: usize) -> Result<(), ApiError> {
     let spent = "The memory for requests is spent: nothing was stored. Try again a little later.";
-    reservation.grow(bytes).map_err(|_| Failure::Unavailable(spent))
+    reservation.grow(bytes).map_err(|_| ApiError::Unavailable(spent))
 }

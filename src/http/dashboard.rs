@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::docs::answers::pages::{DashboardAnswers, DashboardFileAnswers, RootAnswers};
 use super::docs::parameters::{CacheParameters, DashboardFileParameters};
-use super::error::Failure;
+use super::error::ApiError;
 use super::probe;
 
 /// What is sent with each file. `no-cache` lets a browser keep it and makes it ask each time whether it is still the same, so
@@ -60,7 +60,7 @@ const FILES: [File; 11] = [
     file!("app.js", SCRIPT),
     file!("ask.js", SCRIPT),
     file!("chart.js", SCRIPT),
-    file!("figures.js", SCRIPT),
+    file!("statistics.js", SCRIPT),
     file!("live.js", SCRIPT),
     file!("search.js", SCRIPT),
     file!("text.js", SCRIPT),
@@ -112,12 +112,12 @@ pub async fn page(headers: HeaderMap) -> Response {
     params(DashboardFileParameters),
     responses(DashboardFileAnswers)
 )]
-pub async fn file(uri: Uri, headers: HeaderMap) -> Result<Response, Failure> {
+pub async fn file(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     let name = uri.path().strip_prefix("/dashboard/");
     let file = FILES
         .iter()
         .find(|file| Some(file.name) == name)
-        .ok_or(Failure::NotFound)?;
+        .ok_or(ApiError::NotFound)?;
     Ok(file.answer(&headers))
 }
 

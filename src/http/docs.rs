@@ -16,7 +16,7 @@ use utoipa_swagger_ui::Config;
 
 use self::answers::pages::{DocumentAnswers, EnterAnswers, FileAnswers, PageAnswers};
 use self::parameters::FileParameters;
-use super::error::Failure;
+use super::error::ApiError;
 use super::{dashboard, events, metrics, probe, publish, stats, stream};
 use crate::event;
 use crate::store::Counts;
@@ -39,7 +39,7 @@ const DOCUMENT: &str = "../openapi.json";
     tags(
         (name = "publish", description = "Events in"),
         (name = "read", description = "Events out"),
-        (name = "observe", description = "Figures and probes"),
+        (name = "observe", description = "Statistics and probes"),
         (name = "pages", description = "For people")
     ),
     paths(
@@ -71,7 +71,7 @@ const DOCUMENT: &str = "../openapi.json";
         event::Cursor,
         event::Event,
         event::StoredEvent,
-        event::Fault,
+        event::ValidationError,
         Counts,
         publish::Processed,
         schemas::Publication,
@@ -85,7 +85,7 @@ const DOCUMENT: &str = "../openapi.json";
         schemas::observe::Alive,
         schemas::observe::Probe,
         schemas::observe::Health,
-        schemas::observe::Figures,
+        schemas::observe::Statistics,
         schemas::observe::Stats,
         schemas::observe::History,
     )),
@@ -168,7 +168,7 @@ pub async fn enter() -> Redirect {
     tag = "pages",
     responses(PageAnswers)
 )]
-pub async fn page() -> Result<Response, Failure> {
+pub async fn page() -> Result<Response, ApiError> {
     file("index.html")
 }
 
@@ -180,21 +180,21 @@ pub async fn page() -> Result<Response, Failure> {
     params(FileParameters),
     responses(FileAnswers)
 )]
-pub async fn asset(uri: Uri) -> Result<Response, Failure> {
+pub async fn asset(uri: Uri) -> Result<Response, ApiError> {
     match uri.path().strip_prefix("/docs/") {
         // Which the crate takes for the page.
-        Some("/") | None => Err(Failure::NotFound),
+        Some("/") | None => Err(ApiError::NotFound),
         Some(name) => file(name),
     }
 }
 
 /// A file of Swagger UI.
-fn file(name: &str) -> Result<Response, Failure> {
+fn file(name: &str) -> Result<Response, ApiError> {
     // The page would ask a validator of its makers for a badge.
     let config = Config::from(DOCUMENT).validator_url("none").use_base_layout();
-    let file = utoipa_swagger_ui::serve(name, Arc::new(config)).map_err(|_| Failure::Internal)?;
-    let file = file.ok_or(Failure::NotFound)?;
-    let media_type = HeaderValue::from_str(&file.content_type).map_err(|_| Failure::Internal)?;
+    let file = utoipa_swagger_ui::serve(name, Arc::new(config)).map_err(|_| ApiError::Internal)?;
+    let file = file.ok_or(ApiError::NotFound)?;
+    let media_type = HeaderValue::from_str(&file.content_type).map_err(|_| ApiError::Internal)?;
     let headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, media_type),
         (header::CONTENT_SECURITY_POLICY, POLICY),

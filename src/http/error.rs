@@ -1,6 +1,6 @@
 //! Every answer that is not the one hoped for: one enum, one match, a reason for each arm.
 //!
-//! A handler answers with a [`Failure`]; the outermost layer (`observe.rs`) has it write the problem document, because it alone
+//! A handler answers with a [`ApiError`]; the outermost layer (`observe.rs`) has it write the problem document, because it alone
 //! knows the request's id, and because 404 and 405 of the router come the same way.
 
 use axum::body::Body;
@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::request_id::RequestId;
-use crate::event::Fault;
+use crate::event::ValidationError;
 use crate::ingest::SubmitError;
 use crate::store::{ErrorClass, StoreError};
 
@@ -19,7 +19,7 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Why a request is not answered as it hoped.
 #[derive(Debug, Clone)]
-pub enum Failure {
+pub enum ApiError {
     /// No such path.
     NotFound,
     /// The path is there, with other methods; the router adds `Allow`.
@@ -37,7 +37,7 @@ pub enum Failure {
     /// The body is over the limit, in bytes.
     TooLarge(usize),
     /// What was sent breaks rules: the first faults are listed.
-    Invalid(Vec<Fault>),
+    Invalid(Vec<ValidationError>),
     /// Nothing was stored, and trying again later may succeed; the sentence says why.
     Unavailable(&'static str),
     /// A commit was tried and its outcome is not known.
@@ -46,7 +46,7 @@ pub enum Failure {
     Internal,
 }
 
-impl Failure {
+impl ApiError {
     /// The store was not opened yet.
     pub const STARTING: Self = Self::Unavailable("The service is starting: the store is not open yet. Try again.");
     /// The store does not answer a read.
@@ -57,43 +57,43 @@ impl Failure {
     /// `/_flush` waited as long as a request may take.
     pub const NOT_FLUSHED: Self = Self::Unavailable("Not all that was accepted could be committed in time. Try again.");
     /// There is no place for one more follower.
-    pub const TOO_MANY_FOLLOWERS: Self = Self::Unavailable(
-        "There are as many followers as there may be. Try again later, or walk with GET /events?after=.",
+    pub const TOO_MANY_SUBSCRIBERS: Self = Self::Unavailable(
+        "There are as many subscribers as there may be. Try again later, or walk with GET /events?after=.",
     );
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Failure::NotFound => StatusCode::NOT_FOUND,
-            Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Failure::UnsupportedMediaType | Failure::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Failure::Undecodable | Failure::Incomplete => StatusCode::BAD_REQUEST,
-            Failure::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Failure::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Failure::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Failure::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Failure::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
-            Failure::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ApiError::NotFound => StatusCode::NOT_FOUND,
+            ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::UnsupportedMediaType | ApiError::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::Undecodable | ApiError::Incomplete => StatusCode::BAD_REQUEST,
+            ApiError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Failure::NotFound => "There is nothing at this path.".to_owned(),
-            Failure::MethodNotAllowed => "This path does not take this method: see the Allow header.".to_owned(),
-            Failure::UnsupportedMediaType => "Send application/json or application/x-ndjson.".to_owned(),
-            Failure::UnsupportedCoding => "Content-Encoding may be gzip or zstd.".to_owned(),
-            Failure::Undecodable => "The body is not what its Content-Encoding says.".to_owned(),
-            Failure::Incomplete => "The body broke off.".to_owned(),
-            Failure::BodyTimeout => "The body did not arrive in time.".to_owned(),
-            Failure::TooLarge(max) => format!("The body is larger than {max} bytes, counted after decompression."),
-            Failure::Invalid(_) => "The request breaks rules.".to_owned(),
-            Failure::Unavailable(reason) => (*reason).to_owned(),
-            Failure::OutcomeUnknown => {
+            ApiError::NotFound => "There is nothing at this path.".to_owned(),
+            ApiError::MethodNotAllowed => "This path does not take this method: see the Allow header.".to_owned(),
+            ApiError::UnsupportedMediaType => "Send application/json or application/x-ndjson.".to_owned(),
+            ApiError::UnsupportedCoding => "Content-Encoding may be gzip or zstd.".to_owned(),
+            ApiError::Undecodable => "The body is not what its Content-Encoding says.".to_owned(),
+            ApiError::Incomplete => "The body broke off.".to_owned(),
+            ApiError::BodyTimeout => "The body did not arrive in time.".to_owned(),
+            ApiError::TooLarge(max) => format!("The body is larger than {max} bytes, counted after decompression."),
+            ApiError::Invalid(_) => "The request breaks rules.".to_owned(),
+            ApiError::Unavailable(reason) => (*reason).to_owned(),
+            ApiError::OutcomeUnknown => {
                 "The commit was tried, and its outcome is not known: send the request again, nothing is stored twice."
                     .to_owned()
             }
-            Failure::Internal => "The service failed. Send the request again: nothing is stored twice.".to_owned(),
+            ApiError::Internal => "The service failed. Send the request again: nothing is stored twice.".to_owned(),
         }
     }
 
@@ -101,7 +101,7 @@ impl Failure {
     pub(super) fn response(&self, bare: Response, id: &RequestId) -> Response {
         let status = self.status();
         let (media_type, body) = match self {
-            Failure::Invalid(faults) => ("application/json", json!({ "detail": faults })),
+            ApiError::Invalid(faults) => ("application/json", json!({ "detail": faults })),
             _ => ("application/problem+json", self.problem(status, id)),
         };
         let (mut parts, _) = bare.into_parts();
@@ -115,7 +115,7 @@ impl Failure {
                 .headers
                 .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if matches!(self, Failure::UnsupportedCoding) {
+        if matches!(self, ApiError::UnsupportedCoding) {
             parts
                 .headers
                 .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
@@ -123,7 +123,7 @@ impl Failure {
         Response::from_parts(parts, Body::from(body.to_string()))
     }
 
-    /// The body of the answer, for every failure but [`Failure::Invalid`].
+    /// The body of the answer, for every failure but [`ApiError::Invalid`].
     pub fn problem(&self, status: StatusCode, id: &RequestId) -> serde_json::Value {
         let mut problem = json!({
             "type": "about:blank",
@@ -132,14 +132,14 @@ impl Failure {
             "detail": self.detail(),
             "request_id": id.as_str(),
         });
-        if matches!(self, Failure::OutcomeUnknown) {
+        if matches!(self, ApiError::OutcomeUnknown) {
             problem["outcome"] = json!("unknown");
         }
         problem
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
@@ -147,30 +147,30 @@ impl IntoResponse for Failure {
     }
 }
 
-impl From<SubmitError> for Failure {
+impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Full => {
-                Failure::Unavailable("The queue is full: nothing was stored. Try again a little later.")
+                ApiError::Unavailable("The queue is full: nothing was stored. Try again a little later.")
             }
-            SubmitError::Stopping => Failure::Unavailable("The service is stopping: nothing was stored. Try again."),
+            SubmitError::Stopping => ApiError::Unavailable("The service is stopping: nothing was stored. Try again."),
             SubmitError::TooLate => {
-                Failure::Unavailable("The store did not answer in time: nothing was stored. Try again.")
+                ApiError::Unavailable("The store did not answer in time: nothing was stored. Try again.")
             }
-            SubmitError::Unknown => Failure::OutcomeUnknown,
-            SubmitError::Refused(_) => Failure::Internal,
+            SubmitError::Unknown => ApiError::OutcomeUnknown,
+            SubmitError::Refused(_) => ApiError::Internal,
         }
     }
 }
 
 /// A read that failed. The error itself goes to the log, never to the client.
-impl From<StoreError> for Failure {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::warn!(error.class = error.class.as_str(), "a read failed: {}", error.line());
         match error.class {
-            ErrorClass::Contention => Failure::TOO_SLOW,
-            ErrorClass::Data => Failure::Internal,
-            _ => Failure::UNREACHABLE,
+            ErrorClass::Contention => ApiError::TOO_SLOW,
+            ErrorClass::Data => ApiError::Internal,
+            _ => ApiError::UNREACHABLE,
         }
     }
 }

@@ -12,9 +12,9 @@ use self::parameters::Parameters;
 use super::AppState;
 use super::docs::answers::ListAnswers;
 use super::docs::parameters::ListParameters;
-use super::error::Failure;
-use crate::event::{Breach, Cursor, FaultKind, Form, StoredEvent};
-use crate::store::{Filter, List, Order, Page, StoreError, Walk};
+use super::error::ApiError;
+use crate::event::{Breach, Cursor, Form, StoredEvent, ValidationErrorKind};
+use crate::store::{Filter, List, Order, Page, Scan, StoreError};
 
 /// The most events of a page.
 pub(super) const LIMIT_MAX: u64 = 1000;
@@ -64,9 +64,9 @@ pub async fn list(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     state.check_started()?;
-    let query = Query::parse(query.as_deref(), &headers).map_err(Failure::Invalid)?;
+    let query = Query::parse(query.as_deref(), &headers).map_err(ApiError::Invalid)?;
     if query.style == Style::Lines {
         return lines(state, query).await;
     }
@@ -77,7 +77,7 @@ pub async fn list(
 }
 
 impl Query {
-    fn parse(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Vec<crate::event::Fault>> {
+    fn parse(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Vec<crate::event::ValidationError>> {
         let mut parameters = Parameters::read(query);
         let filter = Filter {
             topic: parameters.topic(),
@@ -105,7 +105,7 @@ impl Query {
         let order = parameters.word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)]);
         let after = parameters.after();
         if after.is_some() {
-            let not_allowed = || Breach::new(FaultKind::NotAllowed, "Not allowed together with 'after'");
+            let not_allowed = || Breach::new(ValidationErrorKind::NotAllowed, "Not allowed together with 'after'");
             if offset.is_some() {
                 parameters.refuse("offset", not_allowed());
             }
@@ -130,7 +130,7 @@ impl Query {
             Some(after) => {
                 state
                     .store
-                    .walk(&Walk {
+                    .scan(&Scan {
                         filter: self.filter.clone(),
                         after,
                         limit,
@@ -231,8 +231,8 @@ struct Lines {
 
 /// Streams all events, one a line, page by page: to what was committed when it began (a list), or was settled then (a walk).
 /// The first page is read before the answer begins, so that a store that fails is a proper 503.
-async fn lines(state: AppState, query: Query) -> Result<Response, Failure> {
-    let settled = state.store.settled().await?;
+async fn lines(state: AppState, query: Query) -> Result<Response, ApiError> {
+    let settled = state.store.stability().await?;
     let below = if query.after.is_some() {
         settled.edge.batch() + 1
     } else {
@@ -294,13 +294,13 @@ impl Lines {
         let filter = self.query.filter.clone();
         if self.query.after.is_some() {
             let after = self.at.unwrap_or(Cursor::BEGINNING);
-            let walk = Walk {
+            let walk = Scan {
                 filter,
                 after,
                 limit,
                 bytes_max: WALK_BYTES_MAX,
             };
-            let page = self.state.store.walk(&walk).await?;
+            let page = self.state.store.scan(&walk).await?;
             self.at = Some(page.next);
             let reached = page.next.batch() >= self.below;
             return Ok(Page {

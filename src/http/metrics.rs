@@ -5,7 +5,7 @@ use axum::http::{HeaderName, header};
 
 use super::AppState;
 use super::docs::answers::observe::MetricsAnswers;
-use super::error::Failure;
+use super::error::ApiError;
 
 /// The text format of Prometheus.
 const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
@@ -18,11 +18,11 @@ const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; versi
     tag = "observe",
     responses(MetricsAnswers)
 )]
-pub async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), Failure> {
+pub async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
     let shown = state.metrics.show(|| state.set_levels());
     let text = shown.map_err(|error| {
         tracing::error!(%error, "the metrics cannot be written");
-        Failure::Internal
+        ApiError::Internal
     })?;
     Ok((TEXT, text))
 }
@@ -37,11 +37,11 @@ impl AppState {
             (&metrics.queue_events_max, ingest.capacity()),
             (&metrics.queue_bytes, ingest.bytes().taken()),
             (&metrics.queue_bytes_max, ingest.bytes().max()),
-            (&metrics.followers, self.live.followers()),
-            (&metrics.followers_max, self.live.followers_max()),
+            (&metrics.subscribers, self.live.subscribers()),
+            (&metrics.subscribers_max, self.live.subscribers_max()),
         ] {
             gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         }
-        metrics.fanout_up.set(self.fanout.trouble.borrow().is_none().into());
+        metrics.sink_up.set(self.fanout.trouble.borrow().is_none().into());
     }
 }

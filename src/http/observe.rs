@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::error::Failure;
+use super::error::ApiError;
 use super::listener::Client;
 use super::measure::Measured;
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -43,7 +43,7 @@ pub async fn observe(State(metrics): State<Arc<Metrics>>, mut request: Request, 
     }
     request.extensions_mut().insert(seen.id.clone());
     let mut response = next.run(request).await;
-    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+    if let Some(failure) = response.extensions_mut().remove::<ApiError>() {
         response = failure.response(response, &seen.id);
     }
     response.headers_mut().insert(X_REQUEST_ID, seen.id.header());

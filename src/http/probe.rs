@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::docs::answers::observe::{HealthAnswers, LiveAnswers, ReadyAnswers};
-use super::error::Failure;
+use super::error::ApiError;
 use super::{AppState, Phase};
 use crate::store::ErrorClass;
 
@@ -32,10 +32,10 @@ pub async fn livez() -> Json<Value> {
 
 /// Says whether publishing can succeed
 #[utoipa::path(get, path = "/readyz", tag = "observe", responses(ReadyAnswers))]
-pub async fn readyz(State(state): State<AppState>) -> Result<Json<Value>, Failure> {
+pub async fn readyz(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
     match state.unready() {
         None => Ok(Json(json!({ "status": "ready" }))),
-        Some(reason) => Err(Failure::Unavailable(reason)),
+        Some(reason) => Err(ApiError::Unavailable(reason)),
     }
 }
 

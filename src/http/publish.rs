@@ -17,13 +17,13 @@ use super::body::{self, Form};
 use super::docs::answers::{FlushAnswers, PublishAnswers};
 use super::docs::parameters::PublishParameters;
 use super::docs::schemas::{Lines, Publication};
-use super::error::Failure;
+use super::error::ApiError;
 use super::observe::Tally;
 use super::prefer::Preferences;
 use crate::config::EVENT_BYTES;
 use crate::event::{Event, Trace, parse_json, parse_lines};
-use crate::ingest::{Handling, Reservation, Submission, SubmitError, Verdict};
-use crate::metrics::Fate;
+use crate::ingest::{EventOutcome, Handling, Reservation, Submission, SubmitError};
+use crate::metrics::OutcomeLabel;
 use crate::telemetry::Step;
 
 /// What an event takes beside its text is within what the configuration reckons with.
@@ -71,12 +71,12 @@ async fn take(
     trace: Option<Trace>,
     (headers, mut body): (&HeaderMap, Body),
     tally: &mut Tally,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let reading = trace.as_ref().map(|_| Step::new("http.read", Instant::now()));
     let (form, bytes, mut reservation) = match read(state, headers, &mut body).await {
         Ok(read) => read,
         Err(failure) => {
-            let is_broken = matches!(failure, Failure::Incomplete | Failure::Undecodable);
+            let is_broken = matches!(failure, ApiError::Incomplete | ApiError::Undecodable);
             let mut answer = failure.into_response();
             if !body::discard(&mut body, state.limits.body_bytes_max).await || is_broken {
                 // The rest is still on its way, or nobody knows where it ends: this connection cannot be used again.
@@ -89,7 +89,7 @@ async fn take(
     tally.bytes = bytes.len();
     let preferences = Preferences::of(headers);
     let parse = if form == Form::Json { parse_json } else { parse_lines };
-    let mut parsed = parse(&bytes, state.limits.events_max).map_err(Failure::Invalid)?;
+    let mut parsed = parse(&bytes, state.limits.events_max).map_err(ApiError::Invalid)?;
     drop(bytes);
     tally.events = parsed.events.len() + parsed.rejected.len();
     tally.rejected = parsed.rejected.len();
@@ -100,17 +100,17 @@ async fn take(
     }
     let is_valid = parsed.rejected.is_empty();
     if !is_valid {
-        let rejected = state.metrics.events_of(Fate::Rejected);
+        let rejected = state.metrics.events_of(OutcomeLabel::Rejected);
         rejected.inc_by(parsed.rejected.len() as u64);
     }
     if !is_valid && (preferences.handling == Handling::Strict || parsed.events.is_empty()) {
-        return Err(Failure::Invalid(parsed.into_faults()));
+        return Err(ApiError::Invalid(parsed.into_faults()));
     }
     // The text is accounted with the body; what comes on top of it is the events' own size.
     let own_size = parsed.events.len() * size_of::<Event>();
     reservation
         .grow(own_size)
-        .map_err(|_| Failure::from(SubmitError::Full))?;
+        .map_err(|_| ApiError::from(SubmitError::Full))?;
     let report = Report::new(&mut parsed, preferences);
     let events = std::mem::take(&mut parsed.events);
     if events.is_empty() {
@@ -133,25 +133,25 @@ async fn take(
         }
         Err(SubmitError::Refused(culprits)) => {
             tally.rejected += culprits.len();
-            Err(Failure::Invalid(report.faults(&parsed, &culprits)))
+            Err(ApiError::Invalid(report.faults(&parsed, &culprits)))
         }
         Err(error) => Err(error.into()),
     }
 }
 
 /// Counts what became of the events that were submitted.
-fn count(verdicts: &[Verdict], tally: &mut Tally) {
+fn count(verdicts: &[EventOutcome], tally: &mut Tally) {
     for verdict in verdicts {
         match verdict {
-            Verdict::Stored(_) => tally.stored += 1,
-            Verdict::Duplicate(_) | Verdict::Conflict(_) => tally.duplicates += 1,
-            Verdict::Refused => tally.rejected += 1,
+            EventOutcome::Stored(_) => tally.stored += 1,
+            EventOutcome::Duplicate(_) | EventOutcome::Conflict(_) => tally.duplicates += 1,
+            EventOutcome::Refused => tally.rejected += 1,
         }
     }
 }
 
 /// What comes before the body is whole.
-async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<(Form, Bytes, Reservation), Failure> {
+async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<(Form, Bytes, Reservation), ApiError> {
     state.check_started()?;
     let form = body::form(headers)?;
     let (bytes, reservation) = body::read(headers, body, &state.limits, state.ingest.bytes()).await?;
@@ -170,8 +170,8 @@ fn example() -> Value {
 
 /// Waits until all that was accepted before is committed and fanned out
 #[utoipa::path(post, path = "/_flush", tag = "publish", responses(FlushAnswers))]
-pub async fn flush(State(state): State<AppState>) -> Result<Json<Value>, Failure> {
+pub async fn flush(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
     state.check_started()?;
-    let flushed = state.ingest.flush().await.map_err(|_| Failure::NOT_FLUSHED)?;
+    let flushed = state.ingest.flush().await.map_err(|_| ApiError::NOT_FLUSHED)?;
     Ok(Json(json!({ "flushed": flushed })))
 }

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use super::AppState;
 use super::docs::answers::observe::{HistoryAnswers, StatsAnswers};
 use super::docs::parameters::{HistoryParameters, StatsParameters};
-use super::error::Failure;
+use super::error::ApiError;
 use super::events::parameters::Parameters;
 use crate::event::Timestamp;
-use crate::metrics::Fate;
+use crate::metrics::OutcomeLabel;
 use crate::metrics::history::{SECONDS_MAX, Second};
 use crate::store::{Counts, Store, StoreError, StoreStats};
 
@@ -26,11 +26,11 @@ use crate::store::{Counts, Store, StoreError, StoreStats};
     params(StatsParameters),
     responses(StatsAnswers)
 )]
-pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, Failure> {
+pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
     state.check_started()?;
     let mut parameters = Parameters::read(query.as_deref());
     let topic = parameters.topic();
-    parameters.finish().map_err(Failure::Invalid)?;
+    parameters.finish().map_err(ApiError::Invalid)?;
     match topic {
         Some(topic) => Ok(Json(counts(&state.store.topic_counts(&topic).await?))),
         None => Ok(Json(figures(&state, &*state.stats.read().await?))),
@@ -48,10 +48,10 @@ pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> R
     params(HistoryParameters),
     responses(HistoryAnswers)
 )]
-pub async fn history(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, Failure> {
+pub async fn history(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
     let mut parameters = Parameters::read(query.as_deref());
     let window = parameters.seconds("window", SECONDS_MAX);
-    parameters.finish().map_err(Failure::Invalid)?;
+    parameters.finish().map_err(ApiError::Invalid)?;
     let seconds = state.metrics.history(window.unwrap_or(SECONDS_MAX));
     let points: Vec<Value> = seconds.iter().map(point).collect();
     Ok(Json(json!({ "interval_seconds": 1, "points": points })))
@@ -73,8 +73,8 @@ fn counts(counts: &Counts) -> Value {
 fn figures(state: &AppState, stats: &StoreStats) -> Value {
     let metrics = &state.metrics;
     let events = |fate| metrics.events_of(fate).get();
-    let unique_here = events(Fate::Stored);
-    let dropped_here = events(Fate::Duplicate) + events(Fate::Conflict);
+    let unique_here = events(OutcomeLabel::Stored);
+    let dropped_here = events(OutcomeLabel::Duplicate) + events(OutcomeLabel::Conflict);
     let uptime = hundredths(metrics.started().elapsed().as_secs_f64());
     let (p50, p99) = metrics.commit_latency();
     let milliseconds = |time: std::time::Duration| hundredths(time.as_secs_f64() * 1e3);
@@ -100,7 +100,7 @@ fn figures(state: &AppState, stats: &StoreStats) -> Value {
             "received": unique_here + dropped_here,
             "unique_processed": unique_here,
             "duplicate_dropped": dropped_here,
-            "rejected": events(Fate::Rejected),
+            "rejected": events(OutcomeLabel::Rejected),
         },
         "database_total_rows": unique_processed - pruned,
         "performance": {

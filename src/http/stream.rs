@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use super::AppState;
 use super::docs::answers::StreamAnswers;
 use super::docs::parameters::StreamParameters;
-use super::error::Failure;
+use super::error::ApiError;
 use super::events::parameters::Parameters;
 use super::listener::Client;
 use super::observe::milliseconds;
 use super::request_id::RequestId;
 use crate::event::{Cursor, Loc};
-use crate::follow::Follower;
+use crate::subscribers::Subscriber;
 
 /// How often something is sent where there is nothing to say: a reader can tell a quiet log from a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -50,17 +50,17 @@ pub async fn follow(
     Extension(id): Extension<RequestId>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     state.check_started()?;
     let mut parameters = Parameters::read(query.as_deref());
     let topic = parameters.topic();
     let after = parameters.after();
-    parameters.finish().map_err(Failure::Invalid)?;
+    parameters.finish().map_err(ApiError::Invalid)?;
     let after = last_event_id(&headers)?.or(after);
-    let place = state.live.enter().map_err(|_| Failure::TOO_MANY_FOLLOWERS)?;
-    let follower = place.follow(after, topic).await?;
+    let place = state.live.enter().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
+    let subscriber = place.follow(after, topic).await?;
     let ending = Ending::of(id);
-    let frames = stream::unfold((follower, client, ending), next);
+    let frames = stream::unfold((subscriber, client, ending), next);
     let body = stream::iter([OPENING])
         .chain(frames)
         .map(Ok::<_, std::convert::Infallible>);
@@ -73,12 +73,12 @@ pub async fn follow(
 }
 
 /// A follower, its client, and what will be told of the stream.
-type Followed = (Follower, Client, Ending);
+type Followed = (Subscriber, Client, Ending);
 
 /// The next frames, or a comment when there were none for a while. The end comes with the service's, or the client's.
-async fn next((mut follower, client, mut ending): Followed) -> Option<(Bytes, Followed)> {
+async fn next((mut subscriber, client, mut ending): Followed) -> Option<(Bytes, Followed)> {
     let frames = tokio::select! {
-        frames = tokio::time::timeout(HEARTBEAT, follower.next()) => frames,
+        frames = tokio::time::timeout(HEARTBEAT, subscriber.next()) => frames,
         () = client.gone() => return None,
     };
     let frames = match frames {
@@ -86,7 +86,7 @@ async fn next((mut follower, client, mut ending): Followed) -> Option<(Bytes, Fo
         Err(_) => NOTHING,
     };
     ending.count(&frames);
-    Some((frames, (follower, client, ending)))
+    Some((frames, (subscriber, client, ending)))
 }
 
 /// Tells of a stream when it has ended, in one line of the log.
@@ -129,13 +129,13 @@ impl Drop for Ending {
 }
 
 /// The place that a client says it has come to. An empty header is none: so a browser says that it has seen nothing.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Failure> {
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
     let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else {
         return Ok(None);
     };
     let loc = vec![Loc::Name("header"), Loc::Name("last-event-id")];
     match Cursor::parse(&String::from_utf8_lossy(id.as_bytes())) {
         Ok(cursor) => Ok(Some(cursor)),
-        Err(breach) => Err(Failure::Invalid(vec![breach.at(loc)])),
+        Err(breach) => Err(ApiError::Invalid(vec![breach.at(loc)])),
     }
 }

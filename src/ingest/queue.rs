@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::seat::{Answer, Seat, Taken, Work};
+use super::pending::{Answer, Seat, Taken, Work};
 use super::{Submission, SubmitError};
 
 /// The bytes of bodies after which a writer gathers no more: a larger batch is no faster and costs memory twice, here and on

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use self::fake::{Behave, Fake, FakeStore};
 use super::*;
 use crate::event::parse_json;
-use crate::metrics::FlushEnd;
+use crate::metrics::CommitOutcome;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -33,7 +33,7 @@ fn bench(writers: u32, script: impl IntoIterator<Item = Behave>) -> Bench {
         queue_bytes_max: 1 << 20,
     };
     let store: Arc<dyn Store> = Arc::new(FakeStore(fake.clone()));
-    let (ingest, made) = Ingest::new(settings, &store, Arc::default(), Arc::new(Handover::new(None)));
+    let (ingest, made) = Ingest::new(settings, &store, Arc::default(), Arc::new(HandoffQueue::new(None)));
     let mut writers = tokio::task::JoinSet::new();
     for writer in made {
         writers.spawn(writer.run());
@@ -58,7 +58,7 @@ impl Bench {
         }
     }
 
-    async fn submit(&self, ids: &[&str]) -> Result<Vec<Verdict>, SubmitError> {
+    async fn submit(&self, ids: &[&str]) -> Result<Vec<EventOutcome>, SubmitError> {
         self.ingest.submit(self.submission(ids, Handling::Strict)).await
     }
 
@@ -67,12 +67,12 @@ impl Bench {
     }
 }
 
-fn words(verdicts: &[Verdict]) -> Vec<&'static str> {
-    let word = |verdict: &Verdict| match verdict {
-        Verdict::Stored(_) => "stored",
-        Verdict::Duplicate(_) => "duplicate",
-        Verdict::Conflict(_) => "conflict",
-        Verdict::Refused => "refused",
+fn words(verdicts: &[EventOutcome]) -> Vec<&'static str> {
+    let word = |verdict: &EventOutcome| match verdict {
+        EventOutcome::Stored(_) => "stored",
+        EventOutcome::Duplicate(_) => "duplicate",
+        EventOutcome::Conflict(_) => "conflict",
+        EventOutcome::Refused => "refused",
     };
     verdicts.iter().map(word).collect()
 }
@@ -192,7 +192,7 @@ async fn a_lenient_request_stores_what_the_store_does_not_refuse_in_one_flush() 
     let submission = bench.submission(&["poison-1", "a", "b", "poison-2", "c"], Handling::Lenient);
     let verdicts = bench.ingest.submit(submission).await.unwrap();
     assert_eq!(words(&verdicts), ["refused", "stored", "stored", "refused", "stored"]);
-    assert_eq!(*bench.fake.flushes.lock().unwrap(), [3]);
+    assert_eq!(*bench.fake.group_commits.lock().unwrap(), [3]);
     let all_bad = bench.submission(&["poison-3", "poison-4"], Handling::Lenient);
     assert_eq!(
         bench.ingest.submit(all_bad).await,
@@ -215,7 +215,7 @@ async fn events_that_are_refused_after_they_were_accepted_are_counted() {
     bench.ingest.submit_and_forget(submission).unwrap();
     bench.ingest.flush().await.unwrap();
     assert_eq!(bench.received(), 1);
-    assert_eq!(bench.ingest.shared.metrics.events_of(Fate::Rejected).get(), 1);
+    assert_eq!(bench.ingest.shared.metrics.events_of(OutcomeLabel::Rejected).get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,19 +331,19 @@ async fn what_becomes_of_events_and_flushes_is_counted() {
     *bench.fake.outage.lock().unwrap() = Some(ErrorClass::Ambiguous);
     assert_eq!(bench.submit(&["e", "f"]).await, Err(SubmitError::Unknown));
     let events = [
-        (Fate::Stored, 2),
-        (Fate::Duplicate, 1),
-        (Fate::Conflict, 0),
-        (Fate::Rejected, 1),
-        (Fate::Refused, 202),
-        (Fate::Unknown, 2),
+        (OutcomeLabel::Stored, 2),
+        (OutcomeLabel::Duplicate, 1),
+        (OutcomeLabel::Conflict, 0),
+        (OutcomeLabel::Rejected, 1),
+        (OutcomeLabel::Unavailable, 202),
+        (OutcomeLabel::Unknown, 2),
     ];
     for (fate, count) in events {
         assert_eq!(metrics.events_of(fate).get(), count, "{fate:?}");
     }
-    assert_eq!(metrics.flushes_of(FlushEnd::Committed).get(), 1);
-    assert!(metrics.flushes_of(FlushEnd::Refused).get() >= 1);
-    assert!(metrics.flush_attempts.get() > 4);
+    assert_eq!(metrics.group_commits_of(CommitOutcome::Committed).get(), 1);
+    assert!(metrics.group_commits_of(CommitOutcome::Poison).get() >= 1);
+    assert!(metrics.group_commit_attempts.get() > 4);
     let errors = |class: ErrorClass| metrics.store_errors.with_label_values(&[class.as_str()]).get();
     assert_eq!((errors(ErrorClass::Contention), errors(ErrorClass::LostRace)), (1, 0));
     assert!(errors(ErrorClass::Ambiguous) > 1 && errors(ErrorClass::Data) >= 1);

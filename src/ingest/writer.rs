@@ -1,9 +1,9 @@
 //! A writer: takes what is waiting, commits it as one batch, and answers every request with its own verdicts.
 
-mod culprits;
-mod doubt;
+mod in_doubt;
+mod outcomes;
+mod poison;
 mod steps;
-mod verdicts;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::doubt::{Doubt, Failure};
-use self::verdicts::{commit_of, verdicts};
+use self::in_doubt::{Doubt, Failure};
+use self::outcomes::{commit_of, verdicts};
+use super::pending::{Answer, Seat, Taken, Work};
 use super::queue::Seated;
-use super::seat::{Answer, Seat, Taken, Work};
 use super::{Shared, SubmitError};
 use crate::event::{StoredEvent, Trace};
-use crate::fanout::Committed;
+use crate::sink::Committed;
 use crate::store::backoff::Backoff;
-use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Lease, Outcome, Place, Store, StoreError};
+use crate::store::{
+    Appended, Appender, Batch, ErrorClass, GroupCommit, Lease, LogPosition, Outcome, Store, StoreError,
+};
 
 /// How long one attempt to commit may take before its outcome counts as unknown and it is sent again elsewhere.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +34,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One of the writers of an ingest.
 pub struct Writer {
-    lane: u32,
+    writer_id: u32,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     appender: Option<Box<dyn Appender>>,
@@ -64,9 +66,9 @@ struct Flushed {
 }
 
 impl Writer {
-    pub(super) fn new(lane: u32, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(writer_id: u32, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
         Self {
-            lane,
+            writer_id,
             store,
             shared,
             appender: None,
@@ -103,7 +105,7 @@ impl Writer {
         // Another writer may have one: what this one was woken for need not wait.
         self.shared.queue.call_another();
         loop {
-            match self.store.appender(self.lane).await {
+            match self.store.appender(self.writer_id).await {
                 Ok(appender) => {
                     self.keep(appender);
                     return;
@@ -205,7 +207,7 @@ impl Writer {
                 .end(traces);
         }
         if let Err(failure) = &result {
-            self.shared.metrics.flushes_of(failure.end()).inc();
+            self.shared.metrics.group_commits_of(failure.end()).inc();
         }
         result
     }
@@ -213,12 +215,12 @@ impl Writer {
     /// Attempts under one id, which are counted, until the flush is known to have been committed, or known not to have been, or
     /// given up.
     async fn append_in(&mut self, attempts: &mut usize, batch: &Batch, group: &[Seated]) -> Result<Flushed, Failure> {
-        let lease = self.shared.handover.debt().map(|debt| Lease {
+        let lease = self.shared.handoff.debt().map(|debt| Lease {
             owner: debt.owner,
             length: debt.lease,
         });
         let since = Instant::now();
-        let flush = Flush {
+        let flush = GroupCommit {
             // Without a system call.
             id: uuid::Builder::from_random_bytes(rand::random()).into_uuid(),
             batch,
@@ -228,7 +230,7 @@ impl Writer {
         loop {
             let begun = Instant::now();
             *attempts += 1;
-            self.shared.metrics.flush_attempts.inc();
+            self.shared.metrics.group_commit_attempts.inc();
             match self.attempt(&flush).await {
                 Ok(appended) => {
                     let commit = commit_of(batch, &appended, begun.elapsed());
@@ -279,7 +281,7 @@ impl Writer {
             .iter()
             .zip(counts)
             .flat_map(|((_, work), count)| std::iter::repeat_n(&work.trace, *count));
-        let stored = |((event, place), trace): ((_, Option<Place>), &Option<Trace>)| {
+        let stored = |((event, place), trace): ((_, Option<LogPosition>), &Option<Trace>)| {
             place.map(|place| StoredEvent {
                 event,
                 received_at: place.received_at,
@@ -290,7 +292,7 @@ impl Writer {
         let placed = batch.into_events().into_iter().zip(places);
         let events: Vec<StoredEvent> = placed.zip(traces).filter_map(stored).collect();
         if !events.is_empty() {
-            self.shared.handover.push(Committed {
+            self.shared.handoff.push(Committed {
                 batch: appended.batch,
                 events,
                 bytes: group.iter().map(|(_, work)| work.reservation.bytes()).sum(),
@@ -301,7 +303,7 @@ impl Writer {
     }
 
     /// One attempt on this writer's connection, opened where there is none.
-    async fn attempt(&mut self, flush: &Flush<'_>) -> Result<Appended, StoreError> {
+    async fn attempt(&mut self, flush: &GroupCommit<'_>) -> Result<Appended, StoreError> {
         let mut appender = self.appender().await?;
         let result = appender.append(flush, ATTEMPT_TIMEOUT).await;
         self.keep_unless_broken(appender, &result);
@@ -316,7 +318,7 @@ impl Writer {
     async fn appender(&mut self) -> Result<Box<dyn Appender>, StoreError> {
         match self.appender.take() {
             Some(appender) => Ok(appender),
-            None => self.store.appender(self.lane).await,
+            None => self.store.appender(self.writer_id).await,
         }
     }
 

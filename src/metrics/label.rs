@@ -2,7 +2,7 @@
 
 /// What becomes of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum OutcomeLabel {
     /// New, and stored.
     Stored,
     /// There already.
@@ -12,80 +12,80 @@ pub enum Fate {
     /// Against a rule.
     Rejected,
     /// Answered 503.
-    Refused,
+    Unavailable,
     /// Answered 504.
     Unknown,
 }
 
-impl Fate {
-    pub(super) const ALL: [Fate; 6] = [
-        Fate::Stored,
-        Fate::Duplicate,
-        Fate::Conflict,
-        Fate::Rejected,
-        Fate::Refused,
-        Fate::Unknown,
+impl OutcomeLabel {
+    pub(super) const ALL: [OutcomeLabel; 6] = [
+        OutcomeLabel::Stored,
+        OutcomeLabel::Duplicate,
+        OutcomeLabel::Conflict,
+        OutcomeLabel::Rejected,
+        OutcomeLabel::Unavailable,
+        OutcomeLabel::Unknown,
     ];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Fate::Stored => "stored",
-            Fate::Duplicate => "duplicate",
-            Fate::Conflict => "conflict",
-            Fate::Rejected => "rejected",
-            Fate::Refused => "refused",
-            Fate::Unknown => "unknown",
+            OutcomeLabel::Stored => "stored",
+            OutcomeLabel::Duplicate => "duplicate",
+            OutcomeLabel::Conflict => "conflict",
+            OutcomeLabel::Rejected => "rejected",
+            OutcomeLabel::Unavailable => "unavailable",
+            OutcomeLabel::Unknown => "unknown",
         }
     }
 }
 
 /// How an event gets to the fan-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum PublishPath {
     /// From memory, right after its commit.
     Fast,
     /// From the outbox.
-    Repair,
+    CatchUp,
 }
 
-impl Way {
-    pub(super) const ALL: [Way; 2] = [Way::Fast, Way::Repair];
+impl PublishPath {
+    pub(super) const ALL: [PublishPath; 2] = [PublishPath::Fast, PublishPath::CatchUp];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Way::Fast => "fast",
-            Way::Repair => "repair",
+            PublishPath::Fast => "fast",
+            PublishPath::CatchUp => "catch_up",
         }
     }
 }
 
 /// How a flush ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlushEnd {
+pub enum CommitOutcome {
     /// It is in the store.
     Committed,
-    /// The store will not have something in it.
-    Refused,
+    /// The store refuses an event of it.
+    Poison,
     /// Surely nothing was stored.
-    Again,
+    Retry,
     /// Nobody knows.
     Unknown,
 }
 
-impl FlushEnd {
-    pub(super) const ALL: [FlushEnd; 4] = [
-        FlushEnd::Committed,
-        FlushEnd::Refused,
-        FlushEnd::Again,
-        FlushEnd::Unknown,
+impl CommitOutcome {
+    pub(super) const ALL: [CommitOutcome; 4] = [
+        CommitOutcome::Committed,
+        CommitOutcome::Poison,
+        CommitOutcome::Retry,
+        CommitOutcome::Unknown,
     ];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            FlushEnd::Committed => "committed",
-            FlushEnd::Refused => "refused",
-            FlushEnd::Again => "again",
-            FlushEnd::Unknown => "unknown",
+            CommitOutcome::Committed => "committed",
+            CommitOutcome::Poison => "poison",
+            CommitOutcome::Retry => "retry",
+            CommitOutcome::Unknown => "unknown",
         }
     }
 }

@@ -1,36 +1,46 @@
-//! What the system says of this process: `/proc/self`, which is memory, too.
+//! What the operating system reports about this process.
 
-use procfs::process::{LimitValue, Process};
-use procfs::{ProcResult, page_size, ticks_per_second};
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::Metrics;
 
 impl Metrics {
-    /// Sets the figures of the process. Where the system does not tell them they stay as they are.
-    pub(super) fn look_at_the_process(&self) {
-        if let Err(error) = self.set_process_figures() {
-            tracing::debug!(%error, "the system does not tell the figures of this process");
+    /// Reads the process metrics. One that the system does not report keeps its last value.
+    pub(super) fn read_process(&self) {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        let cpu = Duration::try_from(time).unwrap_or_default().as_secs_f64();
+        // A counter can only be added to; `show` lets one reader in at a time.
+        self.process_cpu.inc_by((cpu - self.process_cpu.get()).max(0.0));
+        if let Some(max) = getrlimit(Resource::Nofile).current {
+            self.process_files_max.set(i64::try_from(max).unwrap_or(i64::MAX));
+        }
+        if let Err(error) = self.read_proc() {
+            tracing::debug!(%error, "failed to read /proc/self, the process metrics keep their last values");
         }
     }
 
-    fn set_process_figures(&self) -> ProcResult<()> {
-        let process = Process::myself()?;
-        let stat = process.stat()?;
-        let seconds = (stat.utime + stat.stime) as f64 / ticks_per_second() as f64;
-        // A counter can only be added to; whoever looks is alone.
-        self.process_cpu.inc_by((seconds - self.process_cpu.get()).max(0.0));
-        self.process_memory.set(whole(stat.rss * page_size()));
-        self.process_threads.set(stat.num_threads);
-        self.process_files.set(whole(process.fd_count()? as u64));
-        if let LimitValue::Value(max) = process.limits()?.max_open_files.soft_limit {
-            self.process_files_max.set(whole(max));
+    /// What only `/proc` has: `proc_pid_status(5)`, `proc_pid_fd(5)`.
+    fn read_proc(&self) -> std::io::Result<()> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        if let Some(kilobytes) = status_number(&status, "VmRSS:") {
+            self.process_memory.set(kilobytes * 1024);
         }
+        if let Some(threads) = status_number(&status, "Threads:") {
+            self.process_threads.set(threads);
+        }
+        let files = std::fs::read_dir("/proc/self/fd")?.count();
+        self.process_files.set(i64::try_from(files).unwrap_or(i64::MAX));
         Ok(())
     }
 }
 
-fn whole(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+/// The number on the line of `/proc/self/status` that begins with `name`.
+fn status_number(status: &str, name: &str) -> Option<i64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    value.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -40,7 +50,7 @@ mod tests {
     #[test]
     fn the_process_tells_its_memory_its_time_its_handles_and_its_threads() {
         let metrics = Metrics::default();
-        metrics.look_at_the_process();
+        metrics.read_process();
         assert!(metrics.process_memory.get() > 1 << 20);
         let files = metrics.process_files.get();
         assert!(files >= 3, "{files} handles: the standard ones are three");
@@ -51,7 +61,7 @@ mod tests {
         let mut sum = 0_u64;
         while metrics.process_cpu.get() <= before {
             sum = (0..1_000_000).fold(sum, u64::wrapping_add);
-            metrics.look_at_the_process();
+            metrics.read_process();
         }
         assert!(std::hint::black_box(sum) > 0);
     }

@@ -31,7 +31,7 @@ impl Probe {
             let found = self.store.probe().await;
             let is_well = found.is_ok();
             match &found {
-                Ok(settled) => self.metrics.log_unsettled.set(settled.unsettled_seconds),
+                Ok(settled) => self.metrics.log_visibility_lag.set(settled.unsettled_seconds),
                 Err(error) => {
                     self.metrics.count_store_error(error.class.as_str());
                     self.ingest.suspect_connections();

@@ -15,10 +15,10 @@ mod payloads;
 mod postgres;
 mod programs;
 mod prune;
+mod scan;
 mod schema;
 mod sqlite;
 mod verify;
-mod walk;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ use uuid::Uuid;
 use crate::config::StoreOptions;
 use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
 use crate::store::{
-    Appended, Appender, Batch, Counts, Filter, Flush, Lease, List, Order, Outcome, Place, Store, StoreError, Walk,
+    Appended, Appender, Batch, Counts, Filter, GroupCommit, Lease, List, LogPosition, Order, Outcome, Scan, Store,
+    StoreError,
 };
 
 /// What one attempt to flush may take. Much longer than any should: a machine under load must not fail a test.
@@ -107,11 +108,11 @@ struct Writer(Option<Box<dyn Appender>>);
 
 impl Writer {
     async fn of(store: &Arc<dyn Store>) -> Self {
-        Self::lane(store, 0).await
+        Self::writer_id(store, 0).await
     }
 
-    async fn lane(store: &Arc<dyn Store>, lane: u32) -> Self {
-        Self(Some(store.appender(lane).await.unwrap()))
+    async fn writer_id(store: &Arc<dyn Store>, writer_id: u32) -> Self {
+        Self(Some(store.appender(writer_id).await.unwrap()))
     }
 
     /// Commits some events as a new flush.
@@ -148,7 +149,7 @@ impl Writer {
         let (batch, _) = Batch::new(events.to_vec());
         let mut appender = self.0.take().expect("a writer does one thing at a time");
         let task = tokio::spawn(async move {
-            let flush = Flush {
+            let flush = GroupCommit {
                 id,
                 batch: &batch,
                 lease,
@@ -161,14 +162,14 @@ impl Writer {
         appended
     }
 
-    async fn rehearse(&mut self, events: &[Event]) -> Result<(), StoreError> {
+    async fn dry_run(&mut self, events: &[Event]) -> Result<(), StoreError> {
         let (batch, _) = Batch::new(events.to_vec());
-        let flush = Flush {
+        let flush = GroupCommit {
             id: Uuid::new_v4(),
             batch: &batch,
             lease: None,
         };
-        self.connection().rehearse(&flush, ATTEMPT).await
+        self.connection().dry_run(&flush, ATTEMPT).await
     }
 
     fn connection(&mut self) -> &mut dyn Appender {
@@ -205,7 +206,7 @@ fn kinds(appended: &Appended) -> Vec<&'static str> {
 }
 
 /// The places that the outcomes name.
-fn places(appended: &Appended) -> Vec<Place> {
+fn places(appended: &Appended) -> Vec<LogPosition> {
     let place = |outcome: &Outcome| match outcome {
         Outcome::Stored(place) => *place,
         Outcome::Duplicate(place) | Outcome::Conflict(place) => place.expect("the first copy is there"),
@@ -244,7 +245,7 @@ async fn listed(store: &Arc<dyn Store>) -> Vec<StoredEvent> {
 async fn walked(store: &Arc<dyn Store>, from: Cursor, limit: u32) -> (Vec<StoredEvent>, Cursor) {
     walked_by(
         store,
-        &Walk {
+        &Scan {
             filter: Filter::default(),
             after: from,
             limit,
@@ -255,11 +256,11 @@ async fn walked(store: &Arc<dyn Store>, from: Cursor, limit: u32) -> (Vec<Stored
 }
 
 /// The same with a filter.
-async fn walked_by(store: &Arc<dyn Store>, walk: &Walk) -> (Vec<StoredEvent>, Cursor) {
+async fn walked_by(store: &Arc<dyn Store>, walk: &Scan) -> (Vec<StoredEvent>, Cursor) {
     let mut walk = walk.clone();
     let mut seen = Vec::new();
     loop {
-        let page = store.walk(&walk).await.unwrap();
+        let page = store.scan(&walk).await.unwrap();
         assert!(page.events.len() <= walk.limit as usize);
         assert!(page.next >= walk.after, "a walk never goes back");
         assert!(
@@ -289,7 +290,7 @@ async fn settle(store: &Arc<dyn Store>) {
         .first()
         .map_or(Cursor::BEGINNING, |event| event.cursor);
     eventually("all that is committed is settled", async || {
-        store.settled().await.unwrap().edge >= newest
+        store.stability().await.unwrap().edge >= newest
     })
     .await;
 }
@@ -395,7 +396,7 @@ conformance! {
             the_next_of_a_newest_first_list_is_the_settled_edge
             the_next_of_a_list_below_a_batch_skips_nothing
         }
-        walk {
+        scan {
             a_walk_shows_everything_once_in_log_order
             a_walk_with_any_filter_shows_what_a_list_does
             a_walk_that_is_at_the_end_goes_on_with_what_comes_later

@@ -28,7 +28,12 @@ pub trait Outbox: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn events_of(&self, batches: &[i64], after: Option<Cursor>, bytes_max: usize) -> Result<Portion, StoreError>;
+    async fn events_of(
+        &self,
+        batches: &[i64],
+        after: Option<Cursor>,
+        bytes_max: usize,
+    ) -> Result<EventsPage, StoreError>;
 
     /// Marks batches as published, where the lease is still the owner's; answers with how many that were. A batch that
     /// somebody else has claimed meanwhile is theirs to mark. It need not survive a crash: the batch is then published again.
@@ -49,37 +54,42 @@ pub trait Outbox: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn park(&self, refused: &[Refused]) -> Result<(), StoreError>;
+    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError>;
 
     /// Lists parked events in log order, those behind `after`, at most `limit`.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn parked(&self, after: Cursor, limit: u32) -> Result<Vec<Parked>, StoreError>;
+    async fn dead_letters(&self, after: Cursor, limit: u32) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// Parks these events no longer: the fan-out has taken them. Answers with how many were parked.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn unpark(&self, events: &[Cursor]) -> Result<u64, StoreError>;
+    async fn remove_dead_letters(&self, events: &[Cursor]) -> Result<u64, StoreError>;
 
     /// How much is owed to the fan-out, by all who share the store. It costs no more than what is owed.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn owed(&self) -> Result<Owed, StoreError>;
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
 
     /// Removes ledger rows that were published longer ago than `age`: looks at the `limit` rows behind the batch `after`, and
     /// ends at the first that was received more recently than that. Events are not touched, and unpublished rows stay.
     ///
     /// # Errors
     /// As [`StoreError::class`] says.
-    async fn prune_ledger(&self, after: i64, age: Duration, limit: u32) -> Result<LedgerPruned, StoreError>;
+    async fn prune_commit_ledger(
+        &self,
+        after: i64,
+        age: Duration,
+        limit: u32,
+    ) -> Result<CommitLedgerPruned, StoreError>;
 }
 
 /// What is stored and not published.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Owed {
+pub struct Backlog {
     /// Batches that are not published, parked events aside.
     pub batches: i64,
     /// The age of the oldest of them in seconds.
@@ -90,7 +100,7 @@ pub struct Owed {
 
 /// Some events of some batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Portion {
+pub struct EventsPage {
     /// In log order.
     pub events: Vec<StoredEvent>,
     /// Whether these are all that there are behind the place asked for.
@@ -108,7 +118,7 @@ pub struct Refused {
 
 /// A parked event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
+pub struct DeadLetter {
     /// The event.
     pub event: StoredEvent,
     /// Since when, by the store's clock.
@@ -119,7 +129,7 @@ pub struct Parked {
 
 /// What a step of pruning the ledger did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LedgerPruned {
+pub struct CommitLedgerPruned {
     /// Rows removed.
     pub removed: u64,
     /// Where the next step begins; `None` when this one has reached what is too young, or the end.

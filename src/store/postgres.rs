@@ -8,36 +8,58 @@
 mod append;
 mod connect;
 mod error;
-mod figures;
 mod outbox;
 mod prune;
 mod read;
+mod statistics;
 mod verify;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection, Row};
+use sqlx::{Connection, Row, SqlSafeStr};
 use tokio::sync::Mutex;
 
 use self::connect::{Readers, Role, bounded, connect};
 use crate::config::DatabaseUrl;
 use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Settled, Store, StoreError, StoreStats, Verification, Walk,
+    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Scan, Stability, Store, StoreError, StoreStats,
+    Verification,
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+/// The migrations in `migrations/postgres`, by version. Compiled in by hand: sqlx's own macro for it brings a third of sqlx with it.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let migrations = MIGRATION_FILES.into_iter().map(|(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
+});
+const MIGRATION_FILES: [(i64, &str, &str); 4] = [
+    (1, "log", include_str!("../../migrations/postgres/0001_log.sql")),
+    (
+        2,
+        "append v1",
+        include_str!("../../migrations/postgres/0002_append_v1.sql"),
+    ),
+    (3, "parked", include_str!("../../migrations/postgres/0003_parked.sql")),
+    (
+        4,
+        "append v2",
+        include_str!("../../migrations/postgres/0004_append_v2.sql"),
+    ),
+];
 
 /// Whether the server takes writes, and how far the log is settled.
 const PROBE: &str = concat!(
     "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as read_only, s.edge, s.horizon, ",
-    figures::unsettled_seconds!("s.edge"),
+    statistics::unsettled_seconds!("s.edge"),
     " as unsettled_seconds from ",
-    figures::settled!(),
+    statistics::settled!(),
     " s"
 );
 
@@ -156,8 +178,8 @@ impl Store for Postgres {
         Err(StoreError::new(ErrorClass::Configuration, message))
     }
 
-    async fn appender(&self, lane: u32) -> Result<Box<dyn Appender>, StoreError> {
-        Ok(Box::new(append::PgAppender::open(self.options()?, lane).await?))
+    async fn appender(&self, writer_id: u32) -> Result<Box<dyn Appender>, StoreError> {
+        Ok(Box::new(append::PgAppender::open(self.options()?, writer_id).await?))
     }
 
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
@@ -169,10 +191,10 @@ impl Store for Postgres {
             .await
     }
 
-    async fn walk(&self, walk: &Walk) -> Result<Page, StoreError> {
+    async fn scan(&self, walk: &Scan) -> Result<Page, StoreError> {
         self.readers
             .run(read::LIST_TIMEOUT, |mut pg| async move {
-                let read = read::walk(&mut pg, walk).await?;
+                let read = read::scan(&mut pg, walk).await?;
                 Ok((pg, read))
             })
             .await
@@ -181,7 +203,7 @@ impl Store for Postgres {
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |mut pg| async move {
-                let read = figures::stats(&mut pg).await?;
+                let read = statistics::stats(&mut pg).await?;
                 Ok((pg, read))
             })
             .await
@@ -190,22 +212,22 @@ impl Store for Postgres {
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |mut pg| async move {
-                let read = figures::topic_counts(&mut pg, topic).await?;
+                let read = statistics::topic_counts(&mut pg, topic).await?;
                 Ok((pg, read))
             })
             .await
     }
 
-    async fn settled(&self) -> Result<Settled, StoreError> {
+    async fn stability(&self) -> Result<Stability, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |mut pg| async move {
-                let read = figures::settled_now(&mut pg).await?;
+                let read = statistics::settled_now(&mut pg).await?;
                 Ok((pg, read))
             })
             .await
     }
 
-    async fn probe(&self) -> Result<Settled, StoreError> {
+    async fn probe(&self) -> Result<Stability, StoreError> {
         let mut slot = self.probe.lock().await;
         let mut pg = match slot.take() {
             Some(pg) => pg,
@@ -219,7 +241,7 @@ impl Store for Postgres {
             ));
         }
         *slot = Some(pg);
-        figures::settled_from(&row)
+        statistics::settled_from(&row)
     }
 
     async fn clock(&self) -> Result<Timestamp, StoreError> {

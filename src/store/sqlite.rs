@@ -26,7 +26,8 @@ use self::connect::{Link, Readers, Role, StoreFile, blocking, closed};
 use self::error::during;
 use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Settled, Store, StoreError, StoreStats, Verification, Walk,
+    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Scan, Stability, Store, StoreError, StoreStats,
+    Verification,
 };
 
 /// The first version whose write-ahead log loses nothing: before it, a checkpoint that met a reset of the log could.
@@ -136,10 +137,10 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn walk(&self, walk: &Walk) -> Result<Page, StoreError> {
+    async fn scan(&self, walk: &Scan) -> Result<Page, StoreError> {
         let walk = walk.clone();
         self.readers
-            .run(read::LIST_TIMEOUT, move |connection| read::walk(connection, &walk))
+            .run(read::LIST_TIMEOUT, move |connection| read::scan(connection, &walk))
             .await
     }
 
@@ -154,15 +155,15 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn settled(&self) -> Result<Settled, StoreError> {
+    async fn stability(&self) -> Result<Stability, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |connection| {
-                read::settled(connection).map_err(during("reading the settled edge"))
+                read::stability(connection).map_err(during("reading the settled edge"))
             })
             .await
     }
 
-    async fn probe(&self) -> Result<Settled, StoreError> {
+    async fn probe(&self) -> Result<Stability, StoreError> {
         // A connection of its own: a slow read can never make the service look dead. Opening it looks at the file anew. A
         // disk that hangs holds its thread, so there is never more than one.
         let hanging = || StoreError::new(ErrorClass::NotSent, "probing: the disk does not answer");
@@ -171,7 +172,7 @@ impl Store for Sqlite {
             let _probe = probe;
             link.limit(PROBE_TIMEOUT)?;
             link.check_writable()?;
-            read::settled(&link.connection).map_err(during("probing"))
+            read::stability(&link.connection).map_err(during("probing"))
         });
         match tokio::time::timeout(PROBE_TIMEOUT, probing).await {
             Ok(probed) => probed.map_err(StoreError::before_sending),

@@ -95,7 +95,7 @@ pub async fn prometheus_asks_the_service_and_an_alert_fires_when_the_broker_is_g
     eventually(UP, async || {
         let up = query(stack, "up{job=\"eventsieve\"} == 1").await;
         ensure!(up.len() == 1, "{up:?}");
-        let stored = query(stack, "eventsieve_events_total{verdict=\"stored\"} > 0").await;
+        let stored = query(stack, "eventsieve_events_total{outcome=\"stored\"} > 0").await;
         ensure!(stored.len() == 1, "{stored:?}");
         Ok(())
     })

@@ -17,7 +17,7 @@ use super::{tally::Tally, *};
 
 /// What becomes of one attempt.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum ValidationError {
     /// It is not stored, and the connection is closed.
     LostBeforeStoring,
     /// It is stored, and the connection is closed.
@@ -37,7 +37,7 @@ enum Fault {
 /// What the model has stored and counted.
 #[derive(Debug, Default)]
 struct World {
-    faults: HashMap<u64, Fault>,
+    faults: HashMap<u64, ValidationError>,
     attempts: u64,
     identities: HashSet<String>,
     received: u64,
@@ -63,17 +63,17 @@ impl World {
         let fault = self.faults.get(&self.attempts).copied();
         let mut events = parse(body);
         match fault {
-            Some(Fault::LostBeforeStoring) => return None,
-            Some(Fault::Status(status)) => return Some((status, json!({ "detail": "no luck" }))),
-            Some(Fault::OneEventForgotten) => drop(events.remove(0)),
+            Some(ValidationError::LostBeforeStoring) => return None,
+            Some(ValidationError::Status(status)) => return Some((status, json!({ "detail": "no luck" }))),
+            Some(ValidationError::OneEventForgotten) => drop(events.remove(0)),
             _ => {}
         }
         let (mut received, mut unique) = self.store(&events);
         match fault {
-            Some(Fault::LostAfterStoring) => return None,
-            Some(Fault::StoredAndStatus(status)) => return Some((status, json!({ "detail": "no luck" }))),
-            Some(Fault::OneEventForgotten) => received += 1,
-            Some(Fault::OneUniqueTooMany) => unique += 1,
+            Some(ValidationError::LostAfterStoring) => return None,
+            Some(ValidationError::StoredAndStatus(status)) => return Some((status, json!({ "detail": "no luck" }))),
+            Some(ValidationError::OneEventForgotten) => received += 1,
+            Some(ValidationError::OneUniqueTooMany) => unique += 1,
             _ => {}
         }
         let duplicates = received - unique;
@@ -100,7 +100,7 @@ struct Fake {
 }
 
 impl Fake {
-    async fn start(faults: impl IntoIterator<Item = (u64, Fault)>) -> Self {
+    async fn start(faults: impl IntoIterator<Item = (u64, ValidationError)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let world = Arc::new(Mutex::new(World {
@@ -153,7 +153,10 @@ async fn answer(world: Arc<Mutex<World>>, request: Request<Incoming>) -> Result<
         let answer = world.answer(&body);
         (
             answer,
-            matches!(world.faults.get(&world.attempts), Some(Fault::StoredAndSilent)),
+            matches!(
+                world.faults.get(&world.attempts),
+                Some(ValidationError::StoredAndSilent)
+            ),
         )
     };
     if silent {
@@ -189,7 +192,7 @@ async fn publish(fake: &Fake, seed: u64, concurrency: usize) -> (anyhow::Result<
 }
 
 /// Publishes one request after the other, and demands that everything adds up.
-async fn publish_in_order(faults: &[(u64, Fault)]) -> (Fake, Tally) {
+async fn publish_in_order(faults: &[(u64, ValidationError)]) -> (Fake, Tally) {
     let fake = Fake::start(faults.iter().copied()).await;
     let (outcome, tally) = publish(&fake, 1, 1).await;
     outcome.unwrap();
@@ -207,10 +210,10 @@ async fn everything_is_published_once_when_nothing_fails() {
 #[tokio::test]
 async fn what_was_stored_and_resent_is_counted_and_what_may_yet_come_is_allowed_for() {
     let faults = [
-        (2, Fault::LostAfterStoring),
-        (5, Fault::StoredAndStatus(504)),
-        (9, Fault::LostBeforeStoring),
-        (12, Fault::Status(502)),
+        (2, ValidationError::LostAfterStoring),
+        (5, ValidationError::StoredAndStatus(504)),
+        (9, ValidationError::LostBeforeStoring),
+        (12, ValidationError::Status(502)),
     ];
     let (fake, tally) = publish_in_order(&faults).await;
     assert_eq!(tally.resent(), 4 * BATCH);
@@ -226,16 +229,16 @@ async fn what_was_stored_and_resent_is_counted_and_what_may_yet_come_is_allowed_
 
 #[tokio::test]
 async fn a_request_that_is_never_answered_is_sent_again() {
-    let (fake, tally) = publish_in_order(&[(3, Fault::StoredAndSilent)]).await;
+    let (fake, tally) = publish_in_order(&[(3, ValidationError::StoredAndSilent)]).await;
     assert_eq!((tally.resent(), fake.counts().0), (BATCH, EVENTS + BATCH));
 }
 
 #[tokio::test]
 async fn a_service_that_is_not_ready_is_waited_for_and_nothing_counts_as_resent() {
     let (fake, tally) = publish_in_order(&[
-        (1, Fault::Status(503)),
-        (2, Fault::Status(503)),
-        (8, Fault::Status(429)),
+        (1, ValidationError::Status(503)),
+        (2, ValidationError::Status(503)),
+        (8, ValidationError::Status(429)),
     ])
     .await;
     assert_eq!((tally.resent(), fake.counts().0), (0, EVENTS));
@@ -247,9 +250,9 @@ async fn with_any_faults_and_many_requests_at_a_time_the_bounds_hold() {
         let mut random = plan::Random::new(seed);
         let faults = (1..40).filter_map(|attempt| {
             let fault = match random.below(NonZeroU64::new(6)?) {
-                0 => Fault::LostBeforeStoring,
-                1 => Fault::LostAfterStoring,
-                2 => Fault::StoredAndStatus(500),
+                0 => ValidationError::LostBeforeStoring,
+                1 => ValidationError::LostAfterStoring,
+                2 => ValidationError::StoredAndStatus(500),
                 _ => return None,
             };
             Some((attempt, fault))
@@ -268,7 +271,10 @@ async fn with_any_faults_and_many_requests_at_a_time_the_bounds_hold() {
 
 #[tokio::test]
 async fn a_service_that_counts_wrongly_is_found_out() {
-    for (attempt, fault) in [(4, Fault::OneUniqueTooMany), (1, Fault::OneEventForgotten)] {
+    for (attempt, fault) in [
+        (4, ValidationError::OneUniqueTooMany),
+        (1, ValidationError::OneEventForgotten),
+    ] {
         let fake = Fake::start([(attempt, fault)]).await;
         let (outcome, tally) = publish(&fake, 1, 1).await;
         outcome.unwrap();
@@ -278,7 +284,7 @@ async fn a_service_that_counts_wrongly_is_found_out() {
 
 #[tokio::test]
 async fn a_refused_request_ends_the_run_and_says_why() {
-    let fake = Fake::start([(3, Fault::Status(422))]).await;
+    let fake = Fake::start([(3, ValidationError::Status(422))]).await;
     let (outcome, tally) = publish(&fake, 1, 1).await;
     assert_eq!(
         format!("{:#}", outcome.unwrap_err()),
@@ -289,7 +295,7 @@ async fn a_refused_request_ends_the_run_and_says_why() {
 
 #[tokio::test]
 async fn patience_ends() {
-    let fake = Fake::start([(1, Fault::Status(503))]).await;
+    let fake = Fake::start([(1, ValidationError::Status(503))]).await;
     let run = a_run(&fake.target, Some(Duration::ZERO));
     let requests = paced(Source::Plan(Generator::new(a_plan(1), BATCH)), None);
     let error = run.drive(requests, 1).await.unwrap_err();

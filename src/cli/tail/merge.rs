@@ -149,7 +149,7 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
                 let (position, topic) = (seen.position().to_owned(), self.topic.clone());
                 Box::pin(async move {
                     sleep_until(at).await;
-                    client.walk(&position, topic.as_deref()).await.map(Found::Page)
+                    client.scan(&position, topic.as_deref()).await.map(Found::Page)
                 })
             }
             (Next::Edge | Next::Page(_), _) => Box::pin(async move {

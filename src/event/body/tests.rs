@@ -21,9 +21,9 @@ fn lines(text: impl AsRef<[u8]>) -> Parsed {
 }
 
 /// The faults as they are answered, without their messages.
-fn told(faults: &[Fault]) -> Vec<(String, String)> {
-    let place = |fault: &Fault| serde_json::to_string(&fault.loc).unwrap();
-    let told = |fault: &Fault| (fault.kind.to_string(), place(fault));
+fn told(faults: &[ValidationError]) -> Vec<(String, String)> {
+    let place = |fault: &ValidationError| serde_json::to_string(&fault.loc).unwrap();
+    let told = |fault: &ValidationError| (fault.kind.to_string(), place(fault));
     faults.iter().map(told).collect()
 }
 
@@ -376,7 +376,7 @@ fn beyond_the_first_hundred_faults_each_event_keeps_its_first() {
     let parsed = parse_json(&body(text), 30).unwrap();
     let counts: Vec<_> = parsed.rejected.iter().map(|rejected| rejected.faults.len()).collect();
     assert_eq!(counts, [[5; 20].as_slice(), &[1; 10]].concat());
-    assert_eq!(parsed.into_faults().len(), FAULTS_MAX);
+    assert_eq!(parsed.into_faults().len(), VALIDATION_ERRORS_MAX);
 }
 
 #[test]
@@ -460,7 +460,7 @@ proptest! {
     fn a_body_is_read_if_and_only_if_serde_json_reads_it(text in "[{}\\[\\]\",:0-9e.\\-\\\\u \n]{0,12}|\\{\"events\":[{}\\[\\]\",:0-9e.\\-\\\\u ]{0,8}\\}") {
         let json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
         let refused = parse_json(&body(&text), 1000).err().map(|faults| faults[0].kind);
-        prop_assert_eq!(refused == Some(FaultKind::JsonInvalid), !json, "{}", text);
+        prop_assert_eq!(refused == Some(ValidationErrorKind::JsonInvalid), !json, "{}", text);
         let _parsed = parse_lines(&body(&text), 1000);
     }
 

@@ -2,11 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn kind(text: &str) -> Option<FaultKind> {
+fn kind(text: &str) -> Option<ValidationErrorKind> {
     Payload::parse(text).err().map(|breach| breach.kind)
 }
 
-fn kind_of_member(value: &str) -> Option<FaultKind> {
+fn kind_of_member(value: &str) -> Option<ValidationErrorKind> {
     kind(&format!("{{\"a\":{value}}}"))
 }
 
@@ -20,7 +20,7 @@ fn nested(levels: usize) -> String {
 #[test]
 fn a_payload_is_an_object() {
     for text in ["[]", "1", "null", "true", "\"{}\"", "[{}]"] {
-        assert_eq!(kind(text), Some(FaultKind::DictType), "{text}");
+        assert_eq!(kind(text), Some(ValidationErrorKind::DictType), "{text}");
     }
     assert_eq!(kind("{}"), None);
 }
@@ -56,7 +56,7 @@ fn a_payload_is_json() {
         "{\"a\":\"",
         "{/**/}",
     ] {
-        assert_eq!(kind(text), Some(FaultKind::JsonInvalid), "{text}");
+        assert_eq!(kind(text), Some(ValidationErrorKind::JsonInvalid), "{text}");
     }
 }
 
@@ -65,10 +65,16 @@ fn a_payload_has_at_most_256_kib_as_sent() {
     let sized = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
     assert_eq!(sized(PAYLOAD_BYTES_MAX).len(), PAYLOAD_BYTES_MAX);
     assert_eq!(kind(&sized(PAYLOAD_BYTES_MAX)), None);
-    assert_eq!(kind(&sized(PAYLOAD_BYTES_MAX + 1)), Some(FaultKind::PayloadTooLarge));
+    assert_eq!(
+        kind(&sized(PAYLOAD_BYTES_MAX + 1)),
+        Some(ValidationErrorKind::PayloadTooLarge)
+    );
     let blanks = " ".repeat(PAYLOAD_BYTES_MAX - 2);
     assert_eq!(kind(&format!("{{{blanks}}}")), None);
-    assert_eq!(kind(&format!("{{{blanks} }}")), Some(FaultKind::PayloadTooLarge));
+    assert_eq!(
+        kind(&format!("{{{blanks} }}")),
+        Some(ValidationErrorKind::PayloadTooLarge)
+    );
     assert_eq!(kind(&format!("{blanks}{{}}{blanks}")), None);
 }
 
@@ -76,8 +82,8 @@ fn a_payload_has_at_most_256_kib_as_sent() {
 fn a_payload_has_at_most_64_levels() {
     assert_eq!(kind(&nested(1)), None);
     assert_eq!(kind(&nested(64)), None);
-    assert_eq!(kind(&nested(65)), Some(FaultKind::PayloadTooDeep));
-    assert_eq!(kind(&nested(10_000)), Some(FaultKind::PayloadTooDeep));
+    assert_eq!(kind(&nested(65)), Some(ValidationErrorKind::PayloadTooDeep));
+    assert_eq!(kind(&nested(10_000)), Some(ValidationErrorKind::PayloadTooDeep));
     let flat = format!("{{\"a\":[{}]}}", "[],{},".repeat(1000) + "{}");
     assert_eq!(kind(&flat), None);
     assert_eq!(kind_of_member(&format!("\"{}\"", "[{".repeat(100))), None);
@@ -103,7 +109,7 @@ fn nul_and_unpaired_surrogates_are_refused_in_values_and_keys() {
         r"\ud83d\ude00\ude00",
         r"\ud83d\ud83d\ude00",
     ] {
-        let refused = Some(FaultKind::PayloadUnrepresentable);
+        let refused = Some(ValidationErrorKind::PayloadUnrepresentable);
         assert_eq!(kind_of_member(&format!("\"{text}\"")), refused, "{text}");
         assert_eq!(kind(&format!("{{\"{text}\":1}}")), refused, "{text}");
         assert_eq!(kind(&format!("{{\"a\":[{{\"b\":[\"{text}\"]}}]}}")), refused, "{text}");
@@ -160,12 +166,12 @@ fn numbers_are_finite_doubles_that_do_not_underflow() {
     ] {
         assert_eq!(
             kind_of_member(number),
-            Some(FaultKind::PayloadUnrepresentable),
+            Some(ValidationErrorKind::PayloadUnrepresentable),
             "{number}"
         );
         assert_eq!(
             kind_of_member(&format!("[1,{number}]")),
-            Some(FaultKind::PayloadUnrepresentable),
+            Some(ValidationErrorKind::PayloadUnrepresentable),
             "{number}"
         );
     }
@@ -194,7 +200,7 @@ fn numbers_are_finite_doubles_that_do_not_underflow() {
     ] {
         assert_eq!(kind_of_member(number), None, "{number}");
     }
-    let refused = Some(FaultKind::PayloadUnrepresentable);
+    let refused = Some(ValidationErrorKind::PayloadUnrepresentable);
     assert_eq!(kind_of_member(&"9".repeat(308)), None);
     assert_eq!(kind_of_member(&"9".repeat(309)), refused);
     assert_eq!(kind_of_member(&format!("{}.5", "9".repeat(308))), None);
@@ -206,7 +212,7 @@ fn numbers_are_finite_doubles_that_do_not_underflow() {
 
 #[test]
 fn a_number_has_at_most_1000_characters() {
-    let refused = Some(FaultKind::PayloadUnrepresentable);
+    let refused = Some(ValidationErrorKind::PayloadUnrepresentable);
     assert_eq!(kind_of_member(&format!("0.{}", "1".repeat(998))), None);
     assert_eq!(kind_of_member(&format!("0.{}", "1".repeat(999))), refused);
     assert_eq!(kind_of_member(&format!("-0.{}", "0".repeat(997))), None);
@@ -242,7 +248,7 @@ fn a_zero_has_an_exponent_that_postgresql_takes() {
     ] {
         assert_eq!(
             kind_of_member(number),
-            Some(FaultKind::PayloadUnrepresentable),
+            Some(ValidationErrorKind::PayloadUnrepresentable),
             "{number}"
         );
     }

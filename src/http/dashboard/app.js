@@ -2,7 +2,7 @@
 
 import { json } from './ask.js';
 import { Chart } from './chart.js';
-import { showFigures, showHealth } from './figures.js';
+import { showFigures, showHealth } from './statistics.js';
 import { Live } from './live.js';
 import { listen } from './search.js';
 import { duration, show } from './text.js';

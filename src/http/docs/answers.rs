@@ -1,4 +1,4 @@
-//! What each route answers. Failures are described by [`Failure`] itself: an answer for each status, an example for each
+//! What each route answers. Failures are described by [`ApiError`] itself: an answer for each status, an example for each
 //! reason.
 
 pub mod observe;
@@ -17,8 +17,8 @@ use utoipa::openapi::{Array, Content, OneOf, Ref, RefOr, Type};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::schemas::{Accepted, Faults, Flushed, Lines, Page, Problem, StreamEvent};
-use crate::event::{Breach, Fault, FaultKind, Loc, StoredEvent};
-use crate::http::error::Failure;
+use crate::event::{Breach, Loc, StoredEvent, ValidationError, ValidationErrorKind};
+use crate::http::error::ApiError;
 use crate::http::publish::Processed;
 use crate::http::request_id::{RequestId, X_REQUEST_ID};
 use crate::ingest::SubmitError;
@@ -70,8 +70,8 @@ fn retry_after() -> Header {
 }
 
 /// The answers of failures.
-fn failures(reasons: impl IntoIterator<Item = (&'static str, Failure)>) -> Answers {
-    let mut by_status: BTreeMap<StatusCode, Vec<(&'static str, Failure)>> = BTreeMap::new();
+fn failures(reasons: impl IntoIterator<Item = (&'static str, ApiError)>) -> Answers {
+    let mut by_status: BTreeMap<StatusCode, Vec<(&'static str, ApiError)>> = BTreeMap::new();
     for (name, failure) in reasons {
         by_status.entry(failure.status()).or_default().push((name, failure));
     }
@@ -81,10 +81,10 @@ fn failures(reasons: impl IntoIterator<Item = (&'static str, Failure)>) -> Answe
     answers.collect()
 }
 
-fn failure(status: StatusCode, reasons: &[(&'static str, Failure)]) -> Response {
+fn failure(status: StatusCode, reasons: &[(&'static str, ApiError)]) -> Response {
     let id = RequestId::of(&HeaderMap::from_iter([(X_REQUEST_ID, EXAMPLE_ID)]));
-    let example = |(name, failure): &(&'static str, Failure)| match failure {
-        Failure::Invalid(faults) => (*name, json!({ "detail": faults })),
+    let example = |(name, failure): &(&'static str, ApiError)| match failure {
+        ApiError::Invalid(faults) => (*name, json!({ "detail": faults })),
         failure => (*name, failure.problem(status, &id)),
     };
     let examples: Vec<(&str, Value)> = reasons.iter().map(example).collect();
@@ -119,24 +119,28 @@ fn failure(status: StatusCode, reasons: &[(&'static str, Failure)]) -> Response 
     .build()
 }
 
-fn invalid(kind: FaultKind, msg: &'static str, loc: &[Loc]) -> (&'static str, Failure) {
-    let faults: Vec<Fault> = vec![Breach::new(kind, msg).at(loc.to_vec())];
-    (kind.as_str(), Failure::Invalid(faults))
+fn invalid(kind: ValidationErrorKind, msg: &'static str, loc: &[Loc]) -> (&'static str, ApiError) {
+    let faults: Vec<ValidationError> = vec![Breach::new(kind, msg).at(loc.to_vec())];
+    (kind.as_str(), ApiError::Invalid(faults))
 }
 
-fn invalid_query() -> (&'static str, Failure) {
+fn invalid_query() -> (&'static str, ApiError) {
     let loc = [Loc::Name("query"), Loc::Name("topic")];
-    invalid(FaultKind::StringTooShort, "String should have at least 1 byte", &loc)
+    invalid(
+        ValidationErrorKind::StringTooShort,
+        "String should have at least 1 byte",
+        &loc,
+    )
 }
 
 /// What befalls who reads.
-fn read_failures() -> Vec<(&'static str, Failure)> {
+fn read_failures() -> Vec<(&'static str, ApiError)> {
     vec![
         invalid_query(),
-        ("internal", Failure::Internal),
-        ("starting", Failure::STARTING),
-        ("unreachable", Failure::UNREACHABLE),
-        ("too_slow", Failure::TOO_SLOW),
+        ("internal", ApiError::Internal),
+        ("starting", ApiError::STARTING),
+        ("unreachable", ApiError::UNREACHABLE),
+        ("too_slow", ApiError::TOO_SLOW),
     ]
 }
 
@@ -185,15 +189,15 @@ impl PublishAnswers {
     fn failures() -> Answers {
         let missing = [Loc::Name("body"), Loc::Name("topic")];
         failures([
-            ("undecodable", Failure::Undecodable),
-            ("incomplete", Failure::Incomplete),
-            ("timeout", Failure::BodyTimeout),
-            ("too_large", Failure::TooLarge(10 << 20)),
-            ("media_type", Failure::UnsupportedMediaType),
-            ("content_coding", Failure::UnsupportedCoding),
-            invalid(FaultKind::Missing, "Field required", &missing),
-            ("internal", Failure::Internal),
-            ("starting", Failure::STARTING),
+            ("undecodable", ApiError::Undecodable),
+            ("incomplete", ApiError::Incomplete),
+            ("timeout", ApiError::BodyTimeout),
+            ("too_large", ApiError::TooLarge(10 << 20)),
+            ("media_type", ApiError::UnsupportedMediaType),
+            ("content_coding", ApiError::UnsupportedCoding),
+            invalid(ValidationErrorKind::Missing, "Field required", &missing),
+            ("internal", ApiError::Internal),
+            ("starting", ApiError::STARTING),
             ("queue_full", SubmitError::Full.into()),
             ("stopping", SubmitError::Stopping.into()),
             ("too_late", SubmitError::TooLate.into()),
@@ -247,9 +251,9 @@ pub struct FlushAnswers;
 impl IntoResponses for FlushAnswers {
     fn responses() -> Answers {
         let failures = failures([
-            ("internal", Failure::Internal),
-            ("starting", Failure::STARTING),
-            ("too_late", Failure::NOT_FLUSHED),
+            ("internal", ApiError::Internal),
+            ("starting", ApiError::STARTING),
+            ("too_late", ApiError::NOT_FLUSHED),
         ]);
         let flushed = of::<Flushed>(
             "All that was accepted before is committed and fanned out, or parked in the outbox because Redis is down.",
@@ -292,7 +296,7 @@ pub struct StreamAnswers;
 impl IntoResponses for StreamAnswers {
     fn responses() -> Answers {
         let mut reasons = read_failures();
-        reasons.push(("too_many_followers", Failure::TOO_MANY_FOLLOWERS));
+        reasons.push(("too_many_followers", ApiError::TOO_MANY_SUBSCRIBERS));
         let frame = format!(
             "id: 000000000000000700000001\nevent: event\ndata: {}\n\n",
             stored_event()

@@ -12,7 +12,7 @@ use crate::http::events::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::metrics::history::SECONDS_MAX;
 
 const AFTER: &str =
-    "Walk: the events behind this cursor, in log order. Empty is the beginning; go on with the last `next`.";
+    "Scan: the events behind this cursor, in log order. Empty is the beginning; go on with the last `next`.";
 
 fn parameter(place: ParameterIn, name: &str, about: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
     Parameter::builder()

@@ -9,8 +9,8 @@ use utoipa::openapi::{Array, KnownFormat, OneOf, Ref, RefOr, SchemaFormat, Type}
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::event::{
-    Breach, Cursor, Event, EventId, Fault, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX,
-    Payload, Source, StoredEvent, Timestamp, Topic,
+    Breach, Cursor, Event, EventId, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload,
+    Source, StoredEvent, Timestamp, Topic, ValidationError,
 };
 
 /// A regular expression (ECMA-262) for what `parse` takes, found by asking it about each character. Those beyond the basic
@@ -251,7 +251,7 @@ pub struct RejectedEvent {
     #[schema(pattern = "^rejected$")]
     pub status: String,
     /// What is wrong.
-    pub errors: Vec<Fault>,
+    pub errors: Vec<ValidationError>,
 }
 
 /// What was waited for.
@@ -304,7 +304,7 @@ pub struct Problem {
 pub struct Faults {
     /// The faults, at most 100.
     #[schema(min_items = 1)]
-    pub detail: Vec<Fault>,
+    pub detail: Vec<ValidationError>,
 }
 
 #[cfg(test)]

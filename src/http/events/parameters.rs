@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::event::{Breach, Cursor, EventId, Fault, FaultKind, Loc, Source, Timestamp, Topic};
+use crate::event::{Breach, Cursor, EventId, Loc, Source, Timestamp, Topic, ValidationError, ValidationErrorKind};
 
 /// The parameters of a request, and the faults found in them so far.
 pub struct Parameters {
     pairs: Vec<(String, String)>,
-    faults: Vec<Fault>,
+    faults: Vec<ValidationError>,
 }
 
 impl Parameters {
@@ -23,7 +23,7 @@ impl Parameters {
     }
 
     /// The faults, if there were any.
-    pub fn finish(self) -> Result<(), Vec<Fault>> {
+    pub fn finish(self) -> Result<(), Vec<ValidationError>> {
         if self.faults.is_empty() {
             Ok(())
         } else {
@@ -67,7 +67,10 @@ impl Parameters {
         self.parsed(name, |text| {
             let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(Breach::new(FaultKind::IntParsing, "Input should be a whole number"));
+                return Err(Breach::new(
+                    ValidationErrorKind::IntParsing,
+                    "Input should be a whole number",
+                ));
             }
             // Only how it compares matters where a number is out of range, so one that fits no u64 is its bound.
             let is_negative = text.starts_with('-') && digits.bytes().any(|byte| byte != b'0');
@@ -78,12 +81,12 @@ impl Parameters {
             };
             match number {
                 Some(number) if number > max => Err(Breach::new(
-                    FaultKind::LessThanEqual,
+                    ValidationErrorKind::LessThanEqual,
                     format!("Input should be less than or equal to {max}"),
                 )),
                 Some(number) if number >= min => Ok(number),
                 _ => Err(Breach::new(
-                    FaultKind::GreaterThanEqual,
+                    ValidationErrorKind::GreaterThanEqual,
                     format!("Input should be greater than or equal to {min}"),
                 )),
             }
@@ -95,16 +98,17 @@ impl Parameters {
         self.parsed(name, |text| {
             let length = humantime::parse_duration(text).map_err(|_| {
                 let form = "Input should be a length of time such as 60s or 5m";
-                Breach::new(FaultKind::StringPatternMismatch, form)
+                Breach::new(ValidationErrorKind::StringPatternMismatch, form)
             })?;
             let (kind, bound) = match length.as_secs() {
                 0 => (
-                    FaultKind::GreaterThanEqual,
+                    ValidationErrorKind::GreaterThanEqual,
                     "greater than or equal to 1 second".to_owned(),
                 ),
-                _ if length > Duration::from_secs(max) => {
-                    (FaultKind::LessThanEqual, format!("less than or equal to {max} seconds"))
-                }
+                _ if length > Duration::from_secs(max) => (
+                    ValidationErrorKind::LessThanEqual,
+                    format!("less than or equal to {max} seconds"),
+                ),
                 seconds => return Ok(seconds),
             };
             Err(Breach::new(kind, format!("Input should be {bound}")))
@@ -118,7 +122,7 @@ impl Parameters {
             known.ok_or_else(|| {
                 let expected: Vec<String> = words.iter().map(|(word, _)| format!("'{word}'")).collect();
                 Breach::new(
-                    FaultKind::LiteralError,
+                    ValidationErrorKind::LiteralError,
                     format!("Input should be {}", expected.join(" or ")),
                 )
             })
@@ -138,7 +142,10 @@ impl Parameters {
             .map(|(_, value)| value.as_str());
         let first = values.next()?;
         let result = match values.next() {
-            Some(_) => Err(Breach::new(FaultKind::RepeatedMember, "Parameter given more than once")),
+            Some(_) => Err(Breach::new(
+                ValidationErrorKind::RepeatedMember,
+                "Parameter given more than once",
+            )),
             None => parse(first),
         };
         result.map_err(|breach| self.refuse(name, breach)).ok()
@@ -149,7 +156,7 @@ impl Parameters {
 mod tests {
     use super::*;
 
-    fn number(query: &str) -> Result<u64, FaultKind> {
+    fn number(query: &str) -> Result<u64, ValidationErrorKind> {
         let mut parameters = Parameters::read(Some(query));
         let number = parameters.number("limit", 1, 1000);
         parameters
@@ -162,14 +169,17 @@ mod tests {
     fn a_number_is_taken_between_its_bounds_and_refused_beyond_them() {
         assert_eq!(number("limit=1"), Ok(1));
         assert_eq!(number("limit=1000"), Ok(1000));
-        assert_eq!(number("limit=0"), Err(FaultKind::GreaterThanEqual));
-        assert_eq!(number("limit=-0"), Err(FaultKind::GreaterThanEqual));
-        assert_eq!(number("limit=-5"), Err(FaultKind::GreaterThanEqual));
-        assert_eq!(number("limit=1001"), Err(FaultKind::LessThanEqual));
-        assert_eq!(number("limit=99999999999999999999999"), Err(FaultKind::LessThanEqual));
-        assert_eq!(number("limit="), Err(FaultKind::IntParsing));
-        assert_eq!(number("limit=1.5"), Err(FaultKind::IntParsing));
-        assert_eq!(number("limit=5&limit=6"), Err(FaultKind::RepeatedMember));
+        assert_eq!(number("limit=0"), Err(ValidationErrorKind::GreaterThanEqual));
+        assert_eq!(number("limit=-0"), Err(ValidationErrorKind::GreaterThanEqual));
+        assert_eq!(number("limit=-5"), Err(ValidationErrorKind::GreaterThanEqual));
+        assert_eq!(number("limit=1001"), Err(ValidationErrorKind::LessThanEqual));
+        assert_eq!(
+            number("limit=99999999999999999999999"),
+            Err(ValidationErrorKind::LessThanEqual)
+        );
+        assert_eq!(number("limit="), Err(ValidationErrorKind::IntParsing));
+        assert_eq!(number("limit=1.5"), Err(ValidationErrorKind::IntParsing));
+        assert_eq!(number("limit=5&limit=6"), Err(ValidationErrorKind::RepeatedMember));
     }
 
     #[test]
@@ -185,10 +195,10 @@ mod tests {
         assert_eq!(seconds("1s"), Ok(1));
         assert_eq!(seconds("90500ms"), Ok(90));
         assert_eq!(seconds("15m"), Ok(900));
-        assert_eq!(seconds("900001ms"), Err(FaultKind::LessThanEqual));
-        assert_eq!(seconds("999ms"), Err(FaultKind::GreaterThanEqual));
+        assert_eq!(seconds("900001ms"), Err(ValidationErrorKind::LessThanEqual));
+        assert_eq!(seconds("999ms"), Err(ValidationErrorKind::GreaterThanEqual));
         for text in ["", "60", "soon", "-5m", "99999999999999999999s"] {
-            assert_eq!(seconds(text), Err(FaultKind::StringPatternMismatch), "{text}");
+            assert_eq!(seconds(text), Err(ValidationErrorKind::StringPatternMismatch), "{text}");
         }
     }
 

@@ -10,15 +10,16 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::event::{
-    Breach, Cursor, Event, EventId, FAULTS_MAX, Fault, FaultKind, Parsed, Rejected, Shape, Timestamp, Topic,
+    Breach, Cursor, Event, EventId, Parsed, Rejected, Shape, Timestamp, Topic, VALIDATION_ERRORS_MAX, ValidationError,
+    ValidationErrorKind,
 };
 use crate::http::observe::Tally;
 use crate::http::prefer::{PREFERENCE_APPLIED, Preferences};
-use crate::ingest::{Handling, Verdict};
+use crate::ingest::{EventOutcome, Handling};
 
 /// The fault of an event that the store would not take, for a reason found only there.
-fn store_refused(parsed: &Parsed, index: usize) -> Fault {
-    Breach::new(FaultKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
+fn store_refused(parsed: &Parsed, index: usize) -> ValidationError {
+    Breach::new(ValidationErrorKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
 }
 
 /// What the answer will tell: kept from before the events go to the writer.
@@ -96,8 +97,8 @@ pub enum EventResult<'a> {
         #[schema(pattern = "^rejected$")]
         status: &'static str,
         /// What is wrong.
-        #[schema(value_type = Vec<Fault>)]
-        errors: Cow<'a, [Fault]>,
+        #[schema(value_type = Vec<ValidationError>)]
+        errors: Cow<'a, [ValidationError]>,
     },
 }
 
@@ -121,7 +122,7 @@ impl Report {
     }
 
     /// The answer to a request whose events were committed.
-    pub(super) fn processed(&self, parsed: &Parsed, verdicts: &[Verdict], tally: &Tally) -> Response {
+    pub(super) fn processed(&self, parsed: &Parsed, verdicts: &[EventOutcome], tally: &Tally) -> Response {
         let received = tally.stored + tally.duplicates;
         let results = match (&self.identities, self.handling) {
             (None, Handling::Strict) => None,
@@ -150,19 +151,19 @@ impl Report {
     }
 
     /// The faults of a request of which nothing could be stored: those of its invalid events, and those that the store found.
-    pub(super) fn faults(self, parsed: &Parsed, culprits: &[usize]) -> Vec<Fault> {
+    pub(super) fn faults(self, parsed: &Parsed, culprits: &[usize]) -> Vec<ValidationError> {
         let refused = culprits.iter().map(|culprit| parsed.indices[*culprit]);
         let refused = refused.map(|index| (index, vec![store_refused(parsed, index)]));
         let rejected = self
             .rejected
             .into_iter()
             .map(|rejected| (rejected.index, rejected.faults));
-        let mut faults: Vec<(usize, Vec<Fault>)> = rejected.chain(refused).collect();
+        let mut faults: Vec<(usize, Vec<ValidationError>)> = rejected.chain(refused).collect();
         faults.sort_by_key(|(index, _)| *index);
         faults
             .into_iter()
             .flat_map(|(_, faults)| faults)
-            .take(FAULTS_MAX)
+            .take(VALIDATION_ERRORS_MAX)
             .collect()
     }
 
@@ -186,7 +187,7 @@ impl Report {
     fn results<'a>(
         &'a self,
         parsed: &Parsed,
-        verdicts: &[Verdict],
+        verdicts: &[EventOutcome],
         identities: &'a [(Topic, EventId)],
     ) -> Vec<EventResult<'a>> {
         let rejected = self.rejected.iter().map(|rejected| EventResult::Rejected {
@@ -197,10 +198,10 @@ impl Report {
         let mut results: Vec<EventResult<'a>> = rejected.collect();
         for (place, (&verdict, &index)) in verdicts.iter().zip(&parsed.indices).enumerate() {
             let (status, first) = match verdict {
-                Verdict::Stored(first) => ("stored", Some(first)),
-                Verdict::Duplicate(first) => ("duplicate", first),
-                Verdict::Conflict(first) => ("conflict", first),
-                Verdict::Refused => {
+                EventOutcome::Stored(first) => ("stored", Some(first)),
+                EventOutcome::Duplicate(first) => ("duplicate", first),
+                EventOutcome::Conflict(first) => ("conflict", first),
+                EventOutcome::Refused => {
                     let errors = Cow::Owned(vec![store_refused(parsed, index)]);
                     results.push(EventResult::Rejected {
                         index,

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::*;
 use crate::event::{Cursor, Timestamp, Topic};
 use crate::store::{
-    Appended, Appender, Counts, Flush, Lease, LedgerPruned, List, Outbox, Owed, Page, Parked, Portion, Prune, Pruned,
-    Refused, Settled, StoreError, StoreStats, Verification, Walk,
+    Appended, Appender, Backlog, CommitLedgerPruned, Counts, DeadLetter, EventsPage, GroupCommit, Lease, List, Outbox,
+    Page, Prune, Pruned, Refused, Scan, Stability, StoreError, StoreStats, Verification,
 };
 
 /// What the next attempt does.
@@ -33,10 +33,10 @@ pub(super) struct Fake {
     pub(super) outage: Mutex<Option<ErrorClass>>,
     /// How often all connections were cut.
     pub(super) cuts: Mutex<usize>,
-    pub(super) rows: Mutex<HashMap<(String, String), Place>>,
+    pub(super) rows: Mutex<HashMap<(String, String), LogPosition>>,
     pub(super) ledger: Mutex<HashMap<Uuid, Appended>>,
     pub(super) received: Mutex<usize>,
-    pub(super) flushes: Mutex<Vec<usize>>,
+    pub(super) group_commits: Mutex<Vec<usize>>,
 }
 
 /// A connection, and the number of cuts before it was opened: a later cut has killed it.
@@ -44,7 +44,7 @@ pub(super) struct FakeAppender(Arc<Fake>, usize);
 
 #[async_trait]
 impl Appender for FakeAppender {
-    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+    async fn append(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
         tokio::task::yield_now().await;
         if self.1 < *self.0.cuts.lock().unwrap() {
             return Err(StoreError::new(ErrorClass::Ambiguous, "the connection is dead"));
@@ -79,13 +79,13 @@ impl Appender for FakeAppender {
         Ok(())
     }
 
-    async fn rehearse(&mut self, flush: &Flush<'_>, _: Duration) -> Result<(), StoreError> {
+    async fn dry_run(&mut self, flush: &GroupCommit<'_>, _: Duration) -> Result<(), StoreError> {
         Fake::check(flush)
     }
 }
 
 impl Fake {
-    fn check(flush: &Flush<'_>) -> Result<(), StoreError> {
+    fn check(flush: &GroupCommit<'_>) -> Result<(), StoreError> {
         let is_poison = |row: &crate::store::Row| flush.batch.event(*row).event_id.as_str().starts_with("poison");
         if flush.batch.rows().iter().any(is_poison) {
             return Err(StoreError::new(ErrorClass::Data, "poison"));
@@ -93,7 +93,7 @@ impl Fake {
         Ok(())
     }
 
-    fn commit(&self, flush: &Flush<'_>) -> Result<Appended, StoreError> {
+    fn commit(&self, flush: &GroupCommit<'_>) -> Result<Appended, StoreError> {
         Self::check(flush)?;
         let mut ledger = self.ledger.lock().unwrap();
         if let Some(appended) = ledger.get(&flush.id) {
@@ -104,7 +104,7 @@ impl Fake {
         let mut rows = self.rows.lock().unwrap();
         let mut outcome = |row: &crate::store::Row| {
             let event = flush.batch.event(*row);
-            let place = Place {
+            let place = LogPosition {
                 cursor: Cursor::new(batch, i32::try_from(row.position).unwrap()),
                 received_at,
             };
@@ -123,7 +123,7 @@ impl Fake {
         };
         let outcomes = flush.batch.rows().iter().map(&mut outcome).collect();
         *self.received.lock().unwrap() += flush.batch.len();
-        self.flushes.lock().unwrap().push(flush.batch.len());
+        self.group_commits.lock().unwrap().push(flush.batch.len());
         let appended = Appended {
             batch,
             received_at,
@@ -167,7 +167,7 @@ impl Store for FakeStore {
     async fn list(&self, _: &List) -> Result<Page, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn walk(&self, _: &Walk) -> Result<Page, StoreError> {
+    async fn scan(&self, _: &Scan) -> Result<Page, StoreError> {
         unreachable!("ingest only appends")
     }
     async fn stats(&self) -> Result<StoreStats, StoreError> {
@@ -176,10 +176,10 @@ impl Store for FakeStore {
     async fn topic_counts(&self, _: &Topic) -> Result<Counts, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn settled(&self) -> Result<Settled, StoreError> {
+    async fn stability(&self) -> Result<Stability, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn probe(&self) -> Result<Settled, StoreError> {
+    async fn probe(&self) -> Result<Stability, StoreError> {
         unreachable!("ingest only appends")
     }
     async fn clock(&self) -> Result<Timestamp, StoreError> {
@@ -205,7 +205,7 @@ impl Outbox for FakeStore {
     async fn claim_unpublished(&self, _: Lease, _: u32) -> Result<Vec<i64>, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn events_of(&self, _: &[i64], _: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
+    async fn events_of(&self, _: &[i64], _: Option<Cursor>, _: usize) -> Result<EventsPage, StoreError> {
         unreachable!("ingest only appends")
     }
     async fn mark_published(&self, _: Uuid, _: &[i64]) -> Result<u64, StoreError> {
@@ -214,19 +214,19 @@ impl Outbox for FakeStore {
     async fn release(&self, _: Uuid, _: Option<&[i64]>) -> Result<u64, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn park(&self, _: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, _: &[Refused]) -> Result<(), StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn parked(&self, _: Cursor, _: u32) -> Result<Vec<Parked>, StoreError> {
+    async fn dead_letters(&self, _: Cursor, _: u32) -> Result<Vec<DeadLetter>, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn unpark(&self, _: &[Cursor]) -> Result<u64, StoreError> {
+    async fn remove_dead_letters(&self, _: &[Cursor]) -> Result<u64, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn owed(&self) -> Result<Owed, StoreError> {
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
         unreachable!("ingest only appends")
     }
-    async fn prune_ledger(&self, _: i64, _: Duration, _: u32) -> Result<LedgerPruned, StoreError> {
+    async fn prune_commit_ledger(&self, _: i64, _: Duration, _: u32) -> Result<CommitLedgerPruned, StoreError> {
         unreachable!("ingest only appends")
     }
 }

@@ -8,9 +8,9 @@ async fn what_waits_while_a_writer_commits_is_one_batch() {
     let requests = ["a", "b", "c", "d", "e"].map(|id| bench.submit(std::slice::from_ref(Box::leak(Box::new(id)))));
     let answers = futures_util::future::join_all(requests).await;
     assert!(answers.iter().all(Result::is_ok));
-    assert_eq!(bench.fake.flushes.lock().unwrap().iter().sum::<usize>(), 5);
+    assert_eq!(bench.fake.group_commits.lock().unwrap().iter().sum::<usize>(), 5);
     assert!(
-        bench.fake.flushes.lock().unwrap().len() <= 2,
+        bench.fake.group_commits.lock().unwrap().len() <= 2,
         "one alone at most, then all the others together"
     );
 }
@@ -27,7 +27,7 @@ async fn a_few_that_come_during_a_commit_go_together_though_other_writers_are_fr
     let few = [later(&["a"], 1000), later(&["b"], 1500), later(&["c"], 2000)];
     let answers = futures_util::future::join_all(few).await;
     assert!(answers.iter().all(Result::is_ok));
-    assert_eq!(*bench.fake.flushes.lock().unwrap(), [3]);
+    assert_eq!(*bench.fake.group_commits.lock().unwrap(), [3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,5 +108,5 @@ async fn a_full_batch_takes_no_more_and_a_larger_request_is_one_of_its_own() {
     let answers = futures_util::future::join_all(requests).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(bench.submit(&ids).await.unwrap().len(), 60);
-    assert_eq!(*bench.fake.flushes.lock().unwrap(), [50, 1, 60]);
+    assert_eq!(*bench.fake.group_commits.lock().unwrap(), [50, 1, 60]);
 }

@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 
 use super::Flushed;
-use super::doubt::Failure;
-use crate::ingest::seat::Work;
+use super::in_doubt::Failure;
+use crate::ingest::pending::Work;
 use crate::telemetry::Step;
 
 /// A traced request is in a writer's hands for the first time.

@@ -52,7 +52,7 @@ pub(super) async fn also_of_a_single_event(bed: &dyn Bed) {
     let mut writer = Writer::of(&store).await;
     let (new, conflict) = (event("t", "e", r#"{"v":1}"#), event("t", "e", r#"{"v":2}"#));
     let copies = [new.clone(), new.clone()];
-    let flushes: [(&[Event], &str, _); 5] = [
+    let group_commits: [(&[Event], &str, _); 5] = [
         (&copies, "stored", counts(2, 1, 1, 0)),
         (&copies, "duplicate", counts(4, 1, 3, 0)),
         (&copies[..1], "duplicate", counts(5, 1, 4, 0)),
@@ -60,7 +60,7 @@ pub(super) async fn also_of_a_single_event(bed: &dyn Bed) {
         (&[event("u", "e", r#"{"v":1}"#)], "stored", counts(8, 2, 6, 2)),
     ];
     let mut sent = Vec::new();
-    for (events, kind, expected) in flushes {
+    for (events, kind, expected) in group_commits {
         let id = Uuid::new_v4();
         let first = writer.send_as(id, events).await;
         assert_eq!(kinds(&first), [kind]);

@@ -314,7 +314,7 @@ pub(super) async fn later_flushes_come_later_in_the_log(bed: &dyn Bed) {
 pub(super) async fn overlapping_flushes_of_many_rounds_store_each_event_once(bed: &dyn Bed) {
     let store = migrated(bed).await;
     // Sixteen lanes apart: on PostgreSQL the two then share a shard of the counters, the worst case.
-    let mut writers = [Writer::lane(&store, 0).await, Writer::lane(&store, 16).await];
+    let mut writers = [Writer::writer_id(&store, 0).await, Writer::writer_id(&store, 16).await];
     let mut stored: HashMap<(i64, i32), u32> = HashMap::new();
     for round in 0..60usize {
         let all: Vec<Event> = (0..40usize)
@@ -350,7 +350,7 @@ pub(super) async fn overlapping_flushes_of_many_rounds_store_each_event_once(bed
 /// No event is sent twice here, so that the writers meet at the counters alone.
 pub(super) async fn flushes_of_the_same_topics_never_deadlock(bed: &dyn Bed) {
     let store = migrated(bed).await;
-    let mut writers = [Writer::lane(&store, 0).await, Writer::lane(&store, 16).await];
+    let mut writers = [Writer::writer_id(&store, 0).await, Writer::writer_id(&store, 16).await];
     let sent = |by: &str, round: usize| -> Vec<Event> {
         let topic = |n: usize| format!("t{}", (n * 37 + round) % 100);
         (0..100)
@@ -416,7 +416,7 @@ pub(super) async fn a_rehearsal_changes_nothing(bed: &dyn Bed) {
     ];
     writer.send(&sent[..1]).await;
     let (events, stats) = (listed(&store).await, store.stats().await.unwrap());
-    writer.rehearse(&sent).await.unwrap();
+    writer.dry_run(&sent).await.unwrap();
     assert_eq!(listed(&store).await, events);
     let after = store.stats().await.unwrap();
     assert_eq!(
@@ -431,9 +431,9 @@ pub(super) async fn a_rehearsal_finds_what_the_store_refuses(bed: &dyn Bed) {
     bed.forbid_poison().await;
     let mut writer = Writer::of(&store).await;
     let sent = [event("t", "1", "{}"), event("t", "poison", "{}")];
-    let error = writer.rehearse(&sent).await.unwrap_err();
+    let error = writer.dry_run(&sent).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Data, "{}", error.line());
-    writer.rehearse(&sent[..1]).await.unwrap();
+    writer.dry_run(&sent[..1]).await.unwrap();
     assert_eq!(listed(&store).await, []);
     assert_eq!(kinds(&writer.send(&sent[..1]).await), ["stored"]);
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Bed, Writer, event, listed, migrated, settle, topic};
 use crate::event::{Cursor, Timestamp};
-use crate::store::{ErrorClass, Filter, Lease, List, Prune, Walk};
+use crate::store::{ErrorClass, Filter, Lease, List, Prune, Scan};
 
 pub(super) async fn a_store_bears_its_name(bed: &dyn Bed) {
     assert_eq!(bed.store().name(), bed.name());
@@ -18,9 +18,9 @@ pub(super) async fn a_probe_tells_what_is_settled(bed: &dyn Bed) {
     let appended = Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
     settle(&store).await;
     let (before, probe, after) = (
-        store.settled().await.unwrap(),
+        store.stability().await.unwrap(),
         store.probe().await.unwrap(),
-        store.settled().await.unwrap(),
+        store.stability().await.unwrap(),
     );
     assert!(empty.edge <= before.edge);
     assert!(before.edge <= probe.edge && probe.edge <= after.edge);
@@ -56,9 +56,9 @@ pub(super) async fn all_that_is_committed_lies_below_the_horizon(bed: &dyn Bed) 
     let (store, other) = (migrated(bed).await, bed.store());
     let mut writer = Writer::of(&store).await;
     for round in 0..20 {
-        let before = other.settled().await.unwrap();
+        let before = other.stability().await.unwrap();
         let appended = writer.send(&[event("t", &round.to_string(), "{}")]).await;
-        let after = other.settled().await.unwrap();
+        let after = other.stability().await.unwrap();
         assert!(
             before.edge < Cursor::new(appended.batch, 0),
             "what is not committed is not settled"
@@ -105,7 +105,7 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
     store.close().await;
     store.close().await;
 
-    let walk = Walk {
+    let walk = Scan {
         filter: Filter::default(),
         after: Cursor::BEGINNING,
         limit: 1,
@@ -125,10 +125,10 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
             })
             .await
             .err(),
-        store.walk(&walk).await.err(),
+        store.scan(&walk).await.err(),
         store.stats().await.err(),
         store.topic_counts(&topic("t")).await.err(),
-        store.settled().await.err(),
+        store.stability().await.err(),
         store.warnings().await.err(),
         store.probe().await.err(),
         store.verify().await.err(),
@@ -141,10 +141,10 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
         store.events_of(&[1], None, 1).await.err(),
         store.mark_published(lease.owner, &[1]).await.err(),
         store.release(lease.owner, None).await.err(),
-        store.park(&[]).await.err(),
-        store.parked(Cursor::BEGINNING, 1).await.err(),
-        store.unpark(&[]).await.err(),
-        store.prune_ledger(0, lease.length, 1).await.err(),
+        store.dead_letter(&[]).await.err(),
+        store.dead_letters(Cursor::BEGINNING, 1).await.err(),
+        store.remove_dead_letters(&[]).await.err(),
+        store.prune_commit_ledger(0, lease.length, 1).await.err(),
     ];
     let classes: Vec<_> = classes.map(|error| error.map(|error| error.class)).to_vec();
     assert_eq!(classes, [Some(ErrorClass::NotSent); 21]);

@@ -1,4 +1,4 @@
-//! What is owed to the fan-out.
+//! What is unpublished to the fan-out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{ATTEMPT, Bed, Writer, event, events, eventually, listed, migrated};
 use crate::event::{Cursor, Event, StoredEvent};
-use crate::store::{Lease, Owed, Portion, Refused, Store};
+use crate::store::{Backlog, EventsPage, Lease, Refused, Store};
 
 pub(super) async fn a_batch_with_a_lease_is_owed_to_the_fan_out(bed: &dyn Bed) {
     let store = migrated(bed).await;
@@ -72,7 +72,7 @@ impl Writer {
 }
 
 /// Some batches that anybody may claim, of one event each.
-pub(super) async fn owed(store: &Arc<dyn Store>, count: usize) -> Vec<i64> {
+pub(super) async fn unpublished(store: &Arc<dyn Store>, count: usize) -> Vec<i64> {
     let mut writer = Writer::of(store).await;
     let mut batches = Vec::new();
     for number in 0..count {
@@ -102,14 +102,17 @@ async fn outbox_batches(store: &Arc<dyn Store>) -> i64 {
         (verification.outbox_batches, verification.drifts),
         (stats.outbox_batches, vec![])
     );
-    let owed = store.owed().await.unwrap();
-    assert_eq!((owed.batches, owed.parked), (stats.outbox_batches, stats.parked));
+    let unpublished = store.backlog().await.unwrap();
+    assert_eq!(
+        (unpublished.batches, unpublished.parked),
+        (stats.outbox_batches, stats.parked)
+    );
     stats.outbox_batches
 }
 
 pub(super) async fn the_oldest_are_claimed_first_and_no_more_than_asked_for(bed: &dyn Bed) {
     let (store, other) = (migrated(bed).await, bed.store());
-    let batches = owed(&store, 5).await;
+    let batches = unpublished(&store, 5).await;
     assert_eq!(store.claim_unpublished(long(), 2).await.unwrap(), batches[..2]);
     assert_eq!(other.claim_unpublished(long(), 2).await.unwrap(), batches[2..4]);
     assert_eq!(store.claim_unpublished(long(), 2).await.unwrap(), batches[4..]);
@@ -119,7 +122,7 @@ pub(super) async fn the_oldest_are_claimed_first_and_no_more_than_asked_for(bed:
 
 pub(super) async fn what_is_claimed_is_left_alone_until_its_lease_ends(bed: &dyn Bed) {
     let (store, other) = (migrated(bed).await, bed.store());
-    let batches = owed(&store, 2).await;
+    let batches = unpublished(&store, 2).await;
     assert_eq!(store.claim_unpublished(long(), 1).await.unwrap(), batches[..1]);
     let (short, begun) = (lease(300), Instant::now());
     assert_eq!(store.claim_unpublished(short, 1).await.unwrap(), batches[1..]);
@@ -136,14 +139,14 @@ pub(super) async fn the_lease_of_a_flush_holds_others_off(bed: &dyn Bed) {
     let store = migrated(bed).await;
     let mut writer = Writer::of(&store).await;
     writer.send_leased(&[event("t", "1", "{}")]).await;
-    let owed = writer.send_owed(&[event("t", "2", "{}")]).await;
+    let unpublished = writer.send_owed(&[event("t", "2", "{}")]).await;
     writer.send(&[event("t", "3", "{}")]).await;
-    assert_eq!(store.claim_unpublished(long(), 10).await.unwrap(), [owed]);
+    assert_eq!(store.claim_unpublished(long(), 10).await.unwrap(), [unpublished]);
 }
 
 pub(super) async fn a_lease_of_no_length_can_be_claimed_at_once(bed: &dyn Bed) {
     let store = migrated(bed).await;
-    let batches = owed(&store, 2).await;
+    let batches = unpublished(&store, 2).await;
     for _ in 0..3 {
         // By a clock that counts microseconds the next call may fall into the same one.
         eventually("the lease has ended", async || {
@@ -155,7 +158,7 @@ pub(super) async fn a_lease_of_no_length_can_be_claimed_at_once(bed: &dyn Bed) {
 
 pub(super) async fn what_is_marked_is_owed_no_more(bed: &dyn Bed) {
     let store = migrated(bed).await;
-    let batches = owed(&store, 3).await;
+    let batches = unpublished(&store, 3).await;
     let lease = long();
     store.claim_unpublished(lease, 10).await.unwrap();
     let first = [batches[0], batches[2], batches[2], i64::MAX];
@@ -174,7 +177,7 @@ pub(super) async fn what_is_marked_is_owed_no_more(bed: &dyn Bed) {
 
 pub(super) async fn a_mark_or_a_release_by_a_former_owner_does_nothing(bed: &dyn Bed) {
     let (store, other) = (migrated(bed).await, bed.store());
-    let batches = owed(&store, 2).await;
+    let batches = unpublished(&store, 2).await;
     let (former, owner) = (lease(0), long());
     assert_eq!(store.claim_unpublished(former, 10).await.unwrap(), batches);
     eventually("the lease has ended", async || {
@@ -192,7 +195,7 @@ pub(super) async fn a_mark_or_a_release_by_a_former_owner_does_nothing(bed: &dyn
 /// Nobody else has published it, so it need not be published again.
 pub(super) async fn an_owner_whose_lease_has_ended_marks_what_nobody_else_has_claimed(bed: &dyn Bed) {
     let store = migrated(bed).await;
-    let batches = owed(&store, 1).await;
+    let batches = unpublished(&store, 1).await;
     let lease = lease(0);
     assert_eq!(store.claim_unpublished(lease, 1).await.unwrap(), batches);
     assert_eq!(store.mark_published(lease.owner, &batches).await.unwrap(), 1);
@@ -201,7 +204,7 @@ pub(super) async fn an_owner_whose_lease_has_ended_marks_what_nobody_else_has_cl
 
 pub(super) async fn what_is_released_can_be_claimed_at_once(bed: &dyn Bed) {
     let store = migrated(bed).await;
-    let batches = owed(&store, 4).await;
+    let batches = unpublished(&store, 4).await;
     let (one, two) = (long(), long());
     assert_eq!(store.claim_unpublished(one, 3).await.unwrap(), batches[..3]);
     assert_eq!(store.claim_unpublished(two, 3).await.unwrap(), batches[3..]);
@@ -230,7 +233,7 @@ pub(super) async fn what_is_released_can_be_claimed_at_once(bed: &dyn Bed) {
 /// Several that claim, mark and give back at the same time: every batch is marked exactly once.
 pub(super) async fn claimers_at_the_same_moment_never_claim_the_same(bed: &dyn Bed) {
     let (store, other) = (migrated(bed).await, bed.store());
-    let batches = owed(&store, 60).await;
+    let batches = unpublished(&store, 60).await;
     let claiming = async |store: &Arc<dyn Store>| {
         let (mut mine, lease) = (Vec::new(), long());
         loop {
@@ -321,7 +324,7 @@ pub(super) async fn the_events_of_a_batch_come_in_its_order(bed: &dyn Bed) {
     let batch = writer.send_owed(&sent).await;
     writer.send_owed(&events("t", "behind ", 3)).await;
     let all = listed(&store).await;
-    let whole = Portion {
+    let whole = EventsPage {
         events: all[3..6].to_vec(),
         is_last: true,
     };
@@ -334,14 +337,14 @@ pub(super) async fn the_events_of_a_batch_come_in_its_order(bed: &dyn Bed) {
             .unwrap();
         assert_eq!(
             portion,
-            Portion {
+            EventsPage {
                 events: all[rest].to_vec(),
                 is_last: true
             },
             "{place}"
         );
     }
-    let nothing = Portion {
+    let nothing = EventsPage {
         events: vec![],
         is_last: true,
     };
@@ -413,28 +416,31 @@ fn refused(cursor: Cursor, reason: &str) -> Refused {
 pub(super) async fn what_is_owed_is_counted_with_its_age_and_what_is_parked(bed: &dyn Bed) {
     let store = migrated(bed).await;
     assert_eq!(
-        store.owed().await.unwrap(),
-        Owed {
+        store.backlog().await.unwrap(),
+        Backlog {
             batches: 0,
             oldest_seconds: 0.0,
             parked: 0
         }
     );
-    let batches = owed(&store, 3).await;
+    let batches = unpublished(&store, 3).await;
     age(bed, &format!("batch = {}", batches[1])).await;
     store
-        .park(&[refused(listed(&store).await[0].cursor, "")])
+        .dead_letter(&[refused(listed(&store).await[0].cursor, "")])
         .await
         .unwrap();
-    let owed = store.owed().await.unwrap();
-    assert_eq!((owed.batches, owed.parked), (3, 1));
-    assert!((7200.0..7800.0).contains(&owed.oldest_seconds), "{owed:?}");
+    let unpublished = store.backlog().await.unwrap();
+    assert_eq!((unpublished.batches, unpublished.parked), (3, 1));
+    assert!(
+        (7200.0..7800.0).contains(&unpublished.oldest_seconds),
+        "{unpublished:?}"
+    );
     let lease = long();
     store.claim_unpublished(lease, 10).await.unwrap();
     store.mark_published(lease.owner, &batches[1..]).await.unwrap();
-    let owed = store.owed().await.unwrap();
-    assert_eq!(owed.batches, 1);
-    assert!((0.0..600.0).contains(&owed.oldest_seconds), "{owed:?}");
+    let unpublished = store.backlog().await.unwrap();
+    assert_eq!(unpublished.batches, 1);
+    assert!((0.0..600.0).contains(&unpublished.oldest_seconds), "{unpublished:?}");
 }
 
 pub(super) async fn parked_events_are_listed_in_log_order(bed: &dyn Bed) {
@@ -443,11 +449,11 @@ pub(super) async fn parked_events_are_listed_in_log_order(bed: &dyn Bed) {
     writer.send(&events("t", "1 ", 3)).await;
     writer.send(&events("u", "2 ", 3)).await;
     let all = listed(&store).await;
-    assert_eq!(store.parked(Cursor::BEGINNING, 10).await.unwrap(), []);
+    assert_eq!(store.dead_letters(Cursor::BEGINNING, 10).await.unwrap(), []);
     let gone = Cursor::new(all[5].cursor.batch(), 77);
     let before = store.clock().await.unwrap();
     store
-        .park(&[
+        .dead_letter(&[
             refused(all[4].cursor, "too large"),
             refused(gone, "is not there"),
             refused(all[1].cursor, "not this"),
@@ -456,8 +462,8 @@ pub(super) async fn parked_events_are_listed_in_log_order(bed: &dyn Bed) {
         ])
         .await
         .unwrap();
-    store.park(&[]).await.unwrap();
-    let parked = store.parked(Cursor::BEGINNING, 10).await.unwrap();
+    store.dead_letter(&[]).await.unwrap();
+    let parked = store.dead_letters(Cursor::BEGINNING, 10).await.unwrap();
     let seen: Vec<_> = parked.iter().map(|parked| &parked.event).collect();
     assert_eq!(seen, [&all[1], &all[2], &all[4]]);
     assert!(
@@ -476,9 +482,9 @@ pub(super) async fn parked_events_are_listed_in_log_order(bed: &dyn Bed) {
             .all(|parked| before <= parked.parked_at && parked.parked_at <= after)
     );
     assert_eq!(store.stats().await.unwrap().parked, 3);
-    assert_eq!(store.parked(Cursor::BEGINNING, 2).await.unwrap(), parked[..2]);
-    assert_eq!(store.parked(all[1].cursor, 2).await.unwrap(), parked[1..]);
-    assert_eq!(store.parked(all[4].cursor, 2).await.unwrap(), []);
+    assert_eq!(store.dead_letters(Cursor::BEGINNING, 2).await.unwrap(), parked[..2]);
+    assert_eq!(store.dead_letters(all[1].cursor, 2).await.unwrap(), parked[1..]);
+    assert_eq!(store.dead_letters(all[4].cursor, 2).await.unwrap(), []);
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
@@ -486,15 +492,15 @@ pub(super) async fn an_event_that_is_parked_again_has_the_new_reason_and_the_old
     let (store, other) = (migrated(bed).await, bed.store());
     Writer::of(&store).await.send(&events("t", "", 2)).await;
     let cursor = listed(&store).await[0].cursor;
-    store.park(&[refused(cursor, "one")]).await.unwrap();
-    let mut first = store.parked(Cursor::BEGINNING, 1).await.unwrap();
+    store.dead_letter(&[refused(cursor, "one")]).await.unwrap();
+    let mut first = store.dead_letters(Cursor::BEGINNING, 1).await.unwrap();
     eventually("the clock goes on", async || {
         store.clock().await.unwrap() > first[0].parked_at
     })
     .await;
-    other.park(&[refused(cursor, "two")]).await.unwrap();
+    other.dead_letter(&[refused(cursor, "two")]).await.unwrap();
     first[0].reason = "two".to_owned();
-    assert_eq!(store.parked(Cursor::BEGINNING, 10).await.unwrap(), first);
+    assert_eq!(store.dead_letters(Cursor::BEGINNING, 10).await.unwrap(), first);
     assert_eq!(store.stats().await.unwrap().parked, 1);
 }
 
@@ -503,11 +509,17 @@ pub(super) async fn what_the_fan_out_has_taken_is_parked_no_longer(bed: &dyn Bed
     Writer::of(&store).await.send(&events("t", "", 4)).await;
     let all: Vec<_> = listed(&store).await.iter().map(|stored| stored.cursor).collect();
     let parked: Vec<_> = all[..3].iter().map(|cursor| refused(*cursor, "no")).collect();
-    store.park(&parked).await.unwrap();
-    assert_eq!(store.unpark(&[]).await.unwrap(), 0);
-    assert_eq!(store.unpark(&[all[3], all[1], all[1], all[0]]).await.unwrap(), 2);
-    assert_eq!(store.unpark(&all[..2]).await.unwrap(), 0);
-    let left = store.parked(Cursor::BEGINNING, 10).await.unwrap();
+    store.dead_letter(&parked).await.unwrap();
+    assert_eq!(store.remove_dead_letters(&[]).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .remove_dead_letters(&[all[3], all[1], all[1], all[0]])
+            .await
+            .unwrap(),
+        2
+    );
+    assert_eq!(store.remove_dead_letters(&all[..2]).await.unwrap(), 0);
+    let left = store.dead_letters(Cursor::BEGINNING, 10).await.unwrap();
     assert_eq!(
         left.iter().map(|parked| parked.event.cursor).collect::<Vec<_>>(),
         all[2..3]
@@ -517,7 +529,7 @@ pub(super) async fn what_the_fan_out_has_taken_is_parked_no_longer(bed: &dyn Bed
 
 /// The step from the beginning of the ledger, with rows of an hour.
 async fn ledger_pruned(store: &Arc<dyn Store>, after: i64, limit: u32) -> (u64, Option<i64>) {
-    let pruned = store.prune_ledger(after, HOUR, limit).await.unwrap();
+    let pruned = store.prune_commit_ledger(after, HOUR, limit).await.unwrap();
     (pruned.removed, pruned.next)
 }
 
@@ -530,7 +542,7 @@ async fn is_in_ledger(store: &Arc<dyn Store>, flush: (Uuid, i64)) -> bool {
 pub(super) async fn the_ledger_is_pruned_in_steps_up_to_what_is_young(bed: &dyn Bed) {
     let store = migrated(bed).await;
     let mut writer = Writer::of(&store).await;
-    let mut flushes = Vec::new();
+    let mut group_commits = Vec::new();
     for round in 0..7 {
         let id = Uuid::new_v4();
         let sent = if round % 2 == 0 {
@@ -538,21 +550,24 @@ pub(super) async fn the_ledger_is_pruned_in_steps_up_to_what_is_young(bed: &dyn 
         } else {
             events("t", &round.to_string(), 2)
         };
-        flushes.push((id, writer.send_as(id, &sent).await.batch));
+        group_commits.push((id, writer.send_as(id, &sent).await.batch));
     }
     assert_eq!(ledger_pruned(&store, 0, 10).await, (0, None), "all are young");
-    age(bed, &format!("batch <= {}", flushes[4].1)).await;
+    age(bed, &format!("batch <= {}", group_commits[4].1)).await;
     let (events, counts) = (listed(&store).await, store.stats().await.unwrap().counts);
-    assert_eq!(ledger_pruned(&store, 0, 2).await, (2, Some(flushes[1].1)));
-    assert_eq!(ledger_pruned(&store, flushes[1].1, 2).await, (2, Some(flushes[3].1)));
+    assert_eq!(ledger_pruned(&store, 0, 2).await, (2, Some(group_commits[1].1)));
     assert_eq!(
-        ledger_pruned(&store, flushes[3].1, 2).await,
+        ledger_pruned(&store, group_commits[1].1, 2).await,
+        (2, Some(group_commits[3].1))
+    );
+    assert_eq!(
+        ledger_pruned(&store, group_commits[3].1, 2).await,
         (1, None),
         "the second is young"
     );
     assert_eq!(ledger_pruned(&store, 0, 10).await, (0, None));
     assert_eq!(
-        ledger_pruned(&store, flushes[6].1, 10).await,
+        ledger_pruned(&store, group_commits[6].1, 10).await,
         (0, None),
         "behind the end there is nothing"
     );
@@ -561,10 +576,10 @@ pub(super) async fn the_ledger_is_pruned_in_steps_up_to_what_is_young(bed: &dyn 
         (events, counts)
     );
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
-    for flush in &flushes[5..] {
+    for flush in &group_commits[5..] {
         assert!(is_in_ledger(&store, *flush).await, "it is answered as it was");
     }
-    assert!(!is_in_ledger(&store, flushes[4]).await);
+    assert!(!is_in_ledger(&store, group_commits[4]).await);
 }
 
 /// A step reads no further than it must: what lies behind a young row, such as after a clock was set back, waits.
@@ -584,7 +599,7 @@ pub(super) async fn a_step_of_the_ledger_ends_at_the_first_young_row(bed: &dyn B
 /// What is old in the log may have been published a moment ago: a flush that is sent again must still find it.
 pub(super) async fn what_is_unpublished_or_was_published_lately_stays_in_the_ledger(bed: &dyn Bed) {
     let store = migrated(bed).await;
-    let batches = owed(&store, 4).await;
+    let batches = unpublished(&store, 4).await;
     let lease = long();
     assert_eq!(store.claim_unpublished(lease, 3).await.unwrap(), batches[..3]);
     store.mark_published(lease.owner, &batches[..1]).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 
-use super::outbox::{age, long, owed};
+use super::outbox::{age, long, unpublished};
 use super::postgres::{Server, on_postgres};
 use super::{Bed, Writer, event, events, eventually, listed, migrated, settle, walked};
 use crate::event::Cursor;
@@ -23,7 +23,7 @@ async fn relay_states(pg: &mut PgConnection) -> Vec<(String, bool)> {
 fn a_claim_passes_over_what_another_one_has_locked() {
     on_postgres(async |bed| {
         let store = migrated(bed).await;
-        let batches = owed(&store, 5).await;
+        let batches = unpublished(&store, 5).await;
         let mut other = bed.connect().await;
         let sql = format!(
             "begin; select from batches where batch in ({}, {}) for update",
@@ -47,7 +47,7 @@ fn a_claim_passes_over_what_another_one_has_locked() {
 fn a_mark_gives_way_to_a_lock_that_lasts() {
     on_postgres(async |bed| {
         let store = migrated(bed).await;
-        let batches = owed(&store, 1).await;
+        let batches = unpublished(&store, 1).await;
         let lease = long();
         assert_eq!(store.claim_unpublished(lease, 1).await.unwrap(), batches);
         let mut other = bed.connect().await;
@@ -69,7 +69,7 @@ fn no_call_of_the_outbox_leaves_a_transaction_open() {
     on_postgres(async |bed| {
         let store = migrated(bed).await;
         let mut pg = bed.connect().await;
-        let batches = owed(&store, 3).await;
+        let batches = unpublished(&store, 3).await;
         let cursor = listed(&store).await[0].cursor;
         let lease = long();
         let refused = Refused {
@@ -83,9 +83,9 @@ fn no_call_of_the_outbox_leaves_a_transaction_open() {
                 1 => drop(store.events_of(&batches[..1], None, 1).await.unwrap()),
                 2 => assert_eq!(store.mark_published(lease.owner, &batches[..1]).await.unwrap(), 1),
                 3 => assert_eq!(store.release(lease.owner, None).await.unwrap(), 2),
-                4 => store.park(std::slice::from_ref(&refused)).await.unwrap(),
-                5 => assert_eq!(store.unpark(&[cursor]).await.unwrap(), 1),
-                _ => drop(store.prune_ledger(0, Duration::ZERO, 1).await.unwrap()),
+                4 => store.dead_letter(std::slice::from_ref(&refused)).await.unwrap(),
+                5 => assert_eq!(store.remove_dead_letters(&[cursor]).await.unwrap(), 1),
+                _ => drop(store.prune_commit_ledger(0, Duration::ZERO, 1).await.unwrap()),
             }
             assert_eq!(relay_states(&mut pg).await, idle, "{call}");
         }
@@ -135,15 +135,15 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
             ))
             .await;
             let store = bed.store();
-            owed(&store, 1).await;
+            unpublished(&store, 1).await;
             let cursor = listed(&store).await[0].cursor;
             let reason = "no".to_owned();
-            store.park(&[Refused { cursor, reason }]).await.unwrap();
+            store.dead_letter(&[Refused { cursor, reason }]).await.unwrap();
             let lease = long();
             store.claim_unpublished(lease, 1).await.unwrap();
-            store.unpark(&[cursor]).await.unwrap();
+            store.remove_dead_letters(&[cursor]).await.unwrap();
             store.release(lease.owner, None).await.unwrap();
-            store.prune_ledger(0, Duration::ZERO, 1).await.unwrap();
+            store.prune_commit_ledger(0, Duration::ZERO, 1).await.unwrap();
             let seen: Vec<(String, String, String)> =
                 sqlx::query_as("select what, setting, isolation from seen order by number")
                     .fetch_all(&mut bed.connect().await)
@@ -167,7 +167,7 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
 fn a_relay_whose_connection_died_goes_on_with_a_new_one() {
     on_postgres(async |bed| {
         let store = migrated(bed).await;
-        let batches = owed(&store, 1).await;
+        let batches = unpublished(&store, 1).await;
         assert_eq!(store.claim_unpublished(long(), 0).await.unwrap(), [0; 0]);
         let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
                    where datname = current_database() and application_name = 'eventsieve relay'";
@@ -186,7 +186,10 @@ fn a_batch_that_was_pruned_from_the_ledger_never_comes_again() {
         Writer::of(&store).await.send(&[]).await;
         bed.execute("update batches set batch = batch + 1000000000").await;
         age(bed, "true").await;
-        let pruned = store.prune_ledger(0, Duration::from_secs(3600), 10).await.unwrap();
+        let pruned = store
+            .prune_commit_ledger(0, Duration::from_secs(3600), 10)
+            .await
+            .unwrap();
         assert_eq!(pruned.removed, 1);
         let batch = Writer::of(&bed.store())
             .await
@@ -229,9 +232,9 @@ fn an_event_that_is_pruned_meanwhile_is_not_parked() {
             .await;
             pruner.execute("commit").await.unwrap();
         };
-        let (parked, ()) = tokio::join!(store.park(&refused), end);
+        let (parked, ()) = tokio::join!(store.dead_letter(&refused), end);
         parked.unwrap();
-        let parked = store.parked(Cursor::BEGINNING, 10).await.unwrap();
+        let parked = store.dead_letters(Cursor::BEGINNING, 10).await.unwrap();
         assert_eq!(parked.len(), 1);
         assert_eq!(store.stats().await.unwrap().parked, 1);
     });
@@ -264,7 +267,7 @@ fn the_outbox_finds_its_rows_by_an_index() {
             assert_eq!(other.release(lease.owner, None).await.unwrap(), 1);
             assert_eq!(other.mark_published(lease.owner, &[batch]).await.unwrap(), 0);
             other
-                .prune_ledger(-1000, Duration::from_secs(1_000_000), 10)
+                .prune_commit_ledger(-1000, Duration::from_secs(1_000_000), 10)
                 .await
                 .unwrap();
         }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::config::DatabaseUrl;
 use crate::event::Cursor;
-use crate::store::{self, Filter, List, Order, Outcome, Store, Walk};
+use crate::store::{self, Filter, List, Order, Outcome, Scan, Store};
 
 /// A database of its own on the server that `DATABASE_URL` names, whose user may create databases.
 pub(super) struct Server {
@@ -141,7 +141,7 @@ fn an_open_transaction_of_a_stranger_holds_events_back_and_none_is_skipped() {
         let (seen, next) = walked(&store, Cursor::BEGINNING, 2).await;
         assert_eq!(seen, listed(&store).await[..3]);
         assert!(next < Cursor::new(newer.batch, 0));
-        let settled = store.settled().await.unwrap();
+        let settled = store.stability().await.unwrap();
         assert!(settled.unsettled_seconds > 0.0);
         assert!(settled.edge < Cursor::new(newer.batch, 0) && newer.batch < settled.horizon);
         for (order, limit) in [
@@ -168,7 +168,7 @@ fn an_open_transaction_of_a_stranger_holds_events_back_and_none_is_skipped() {
 
         stranger.execute("rollback").await.unwrap();
         settle(&store).await;
-        assert!(store.settled().await.unwrap().unsettled_seconds == 0.0);
+        assert!(store.stability().await.unwrap().unsettled_seconds == 0.0);
         assert_eq!(walked(&store, next, 2).await.0, listed(&store).await[3..]);
     });
 }
@@ -368,7 +368,7 @@ fn a_page_of_one_topic_is_bounded_too() {
             ..Filter::default()
         };
         let page = store
-            .walk(&Walk {
+            .scan(&Scan {
                 filter,
                 after: Cursor::BEGINNING,
                 limit: 10,

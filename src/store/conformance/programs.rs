@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{ATTEMPT, Bed, event, listed, migrated, settle, topic, walked};
 use crate::event::{Cursor, Event};
-use crate::store::{Appended, Appender, Batch, Counts, Flush, Outcome, Place, Store};
+use crate::store::{Appended, Appender, Batch, Counts, GroupCommit, LogPosition, Outcome, Store};
 
 const TOPICS: [&str; 3] = ["t", "T", "u"];
 const IDS: [&str; 3] = ["a", "b", "a "];
@@ -59,7 +59,7 @@ pub(super) async fn any_program_of_flushes_does_what_the_model_does(bed: &dyn Be
 
 /// What happened to one event: which flush, counted from 0, and which position hold the first copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum EventOutcome {
     Stored(usize, u32),
     Duplicate(usize, u32),
     Conflict(usize, u32),
@@ -74,7 +74,7 @@ struct Model {
 }
 
 impl Model {
-    fn flush(&mut self, number: usize, letters: &[Letter]) -> Vec<Verdict> {
+    fn flush(&mut self, number: usize, letters: &[Letter]) -> Vec<EventOutcome> {
         let mut verdicts = Vec::new();
         for (position, letter) in (0..).zip(letters) {
             let (topic, id, payload) = *letter;
@@ -86,15 +86,15 @@ impl Model {
                     self.first_copies.insert((topic, id), (number, position, value));
                     self.log.push((number, position, *letter));
                     counts.unique_processed += 1;
-                    Verdict::Stored(number, position)
+                    EventOutcome::Stored(number, position)
                 }
                 Some((flush, first, known)) => {
                     counts.duplicate_dropped += 1;
                     if *known == value {
-                        Verdict::Duplicate(*flush, *first)
+                        EventOutcome::Duplicate(*flush, *first)
                     } else {
                         counts.conflicts += 1;
-                        Verdict::Conflict(*flush, *first)
+                        EventOutcome::Conflict(*flush, *first)
                     }
                 }
             });
@@ -163,7 +163,7 @@ async fn send(writer: &mut Box<dyn Appender>, id: Uuid, letters: &[Letter]) -> A
     let (batch, _) = Batch::new(letters.iter().copied().map(spell).collect());
     writer
         .append(
-            &Flush {
+            &GroupCommit {
                 id,
                 batch: &batch,
                 lease: None,
@@ -175,21 +175,21 @@ async fn send(writer: &mut Box<dyn Appender>, id: Uuid, letters: &[Letter]) -> A
 }
 
 /// Each row of the newest flush came to what the model says of the row's first event.
-fn same_outcomes(done: &[Done], verdicts: &[Verdict]) -> Result<(), TestCaseError> {
+fn same_outcomes(done: &[Done], verdicts: &[EventOutcome]) -> Result<(), TestCaseError> {
     let newest = &done[done.len() - 1];
     let (batch, _) = Batch::new(newest.letters.iter().copied().map(spell).collect());
     let place = |flush: usize, position: u32| {
         let first: &Appended = &done[flush].appended;
         let cursor = Cursor::new(first.batch, i32::try_from(position).unwrap());
-        Place {
+        LogPosition {
             cursor,
             received_at: first.received_at,
         }
     };
     let outcome = |position: u32| match verdicts[position as usize] {
-        Verdict::Stored(flush, position) => Outcome::Stored(place(flush, position)),
-        Verdict::Duplicate(flush, position) => Outcome::Duplicate(Some(place(flush, position))),
-        Verdict::Conflict(flush, position) => Outcome::Conflict(Some(place(flush, position))),
+        EventOutcome::Stored(flush, position) => Outcome::Stored(place(flush, position)),
+        EventOutcome::Duplicate(flush, position) => Outcome::Duplicate(Some(place(flush, position))),
+        EventOutcome::Conflict(flush, position) => Outcome::Conflict(Some(place(flush, position))),
     };
     let expected: Vec<Outcome> = batch.rows().iter().map(|row| outcome(row.position)).collect();
     prop_assert_eq!(&newest.appended.outcomes, &expected);

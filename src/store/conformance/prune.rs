@@ -117,7 +117,7 @@ pub(super) async fn what_is_parked_is_kept(bed: &dyn Bed) {
     Writer::of(&store).await.send(&events("t", "", 5)).await;
     let parked = listed(&store).await[3].cursor;
     let reason = "too large".to_owned();
-    store.park(&[Refused { cursor: parked, reason }]).await.unwrap();
+    store.dead_letter(&[Refused { cursor: parked, reason }]).await.unwrap();
     let all = of_all(&store).await;
     let dry = Prune {
         dry_run: true,
@@ -126,9 +126,9 @@ pub(super) async fn what_is_parked_is_kept(bed: &dyn Bed) {
     assert_eq!(pruned(&store, &dry).await, (4, 1));
     assert_eq!(pruned(&store, &all).await, (4, 1));
     assert_eq!(ids(&listed(&store).await), ["3"]);
-    assert_eq!(store.parked(Cursor::BEGINNING, 10).await.unwrap().len(), 1);
+    assert_eq!(store.dead_letters(Cursor::BEGINNING, 10).await.unwrap().len(), 1);
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
-    assert_eq!(store.unpark(&[parked]).await.unwrap(), 1);
+    assert_eq!(store.remove_dead_letters(&[parked]).await.unwrap(), 1);
     assert_eq!(pruned(&store, &all).await, (1, 0));
     assert_eq!(listed(&store).await, []);
 }

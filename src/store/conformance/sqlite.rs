@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use tempfile::TempDir;
 
-use super::outbox::{long, owed};
+use super::outbox::{long, unpublished};
 use super::{Bed, Options, Writer, event, events, kinds, listed, migrated, run};
 use crate::config::DatabaseUrl;
 use crate::store::{self, ErrorClass, List, Refused, Store};
@@ -312,12 +312,12 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
              end",
         )
         .await;
-        owed(&store, 1).await;
+        unpublished(&store, 1).await;
         let cursor = listed(&store).await[0].cursor;
         let (lease, reason) = (long(), "no".to_owned());
-        store.park(&[Refused { cursor, reason }]).await.unwrap();
+        store.dead_letter(&[Refused { cursor, reason }]).await.unwrap();
         store.claim_unpublished(lease, 1).await.unwrap();
-        store.unpark(&[cursor]).await.unwrap();
+        store.remove_dead_letters(&[cursor]).await.unwrap();
         store.release(lease.owner, None).await.unwrap();
         let connection = bed.connect();
         let mut statement = connection
@@ -338,7 +338,7 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
 fn a_claim_waits_for_the_lock_of_another_process() {
     on_sqlite(async |bed| {
         let store = migrated(bed).await;
-        let batches = owed(&store, 1).await;
+        let batches = unpublished(&store, 1).await;
         store.release(uuid::Uuid::new_v4(), None).await.unwrap();
         let other = bed.connect();
         other.execute_batch("begin immediate").unwrap();

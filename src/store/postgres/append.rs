@@ -11,7 +11,7 @@ use sqlx::{Connection, Executor, Row as _};
 use super::connect::{Role, bounded, connect};
 use super::error;
 use crate::event::{Cursor, Timestamp};
-use crate::store::{Appended, Appender, Batch, ErrorClass, Flush, Outcome, Place, Row, StoreError};
+use crate::store::{Appended, Appender, Batch, ErrorClass, GroupCommit, LogPosition, Outcome, Row, StoreError};
 
 /// The flush; `migrations/postgres` says what the functions do.
 const APPEND: &str = "select * from append_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
@@ -49,7 +49,7 @@ pub(super) struct PgAppender {
 
 impl PgAppender {
     /// Connects, refuses a server that takes no writes, and sees to it that batch numbers go on rising.
-    pub(super) async fn open(options: &PgConnectOptions, lane: u32) -> Result<Self, StoreError> {
+    pub(super) async fn open(options: &PgConnectOptions, writer_id: u32) -> Result<Self, StoreError> {
         let mut pg = connect(options, Role::Writer).await?;
         let limit = Duration::from_secs(3);
         let read_only: bool = bounded(
@@ -78,21 +78,21 @@ impl PgAppender {
             );
         }
         static START: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-        let shard = (START.get_or_init(rand::random).wrapping_add(lane)) % SHARDS;
+        let shard = (START.get_or_init(rand::random).wrapping_add(writer_id)) % SHARDS;
         Ok(Self {
             pg,
             shard: i32::try_from(shard).expect("a shard is below 16"),
         })
     }
 
-    async fn call(&mut self, flush: &Flush<'_>) -> Result<PgRow, sqlx::Error> {
+    async fn call(&mut self, flush: &GroupCommit<'_>) -> Result<PgRow, sqlx::Error> {
         match flush.batch.rows() {
             [row] => self.call_row(flush, *row).await,
             _ => self.call_rows(flush).await,
         }
     }
 
-    async fn call_row(&mut self, flush: &Flush<'_>, row: Row) -> Result<PgRow, sqlx::Error> {
+    async fn call_row(&mut self, flush: &GroupCommit<'_>, row: Row) -> Result<PgRow, sqlx::Error> {
         let event = flush.batch.event(row);
         sqlx::query(APPEND_ROW)
             .bind(flush.id)
@@ -109,7 +109,7 @@ impl PgAppender {
             .await
     }
 
-    async fn call_rows(&mut self, flush: &Flush<'_>) -> Result<PgRow, sqlx::Error> {
+    async fn call_rows(&mut self, flush: &GroupCommit<'_>) -> Result<PgRow, sqlx::Error> {
         let rows = Rows::of(flush.batch);
         sqlx::query(APPEND)
             .bind(flush.id)
@@ -133,7 +133,7 @@ impl PgAppender {
 
 #[async_trait]
 impl Appender for PgAppender {
-    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+    async fn append(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
         let answer = bounded(timeout, "flushing", self.call(flush)).await?;
         let appended = match flush.batch.rows() {
             [_] => appended_row(&answer),
@@ -146,7 +146,7 @@ impl Appender for PgAppender {
         bounded(timeout, "looking after an idle connection", self.pg.ping()).await
     }
 
-    async fn rehearse(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<(), StoreError> {
+    async fn dry_run(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError> {
         let rehearsal = async {
             self.pg.execute("begin").await?;
             let result = self.call(flush).await;
@@ -202,7 +202,7 @@ impl<'a> Rows<'a> {
 fn appended_row(answer: &PgRow) -> Result<Appended, sqlx::Error> {
     let (batch, received_at) = written(answer)?;
     let outcome = if answer.try_get("is_stored")? {
-        Outcome::Stored(Place {
+        Outcome::Stored(LogPosition {
             cursor: Cursor::new(batch, 0),
             received_at,
         })
@@ -238,7 +238,7 @@ fn appended_rows(batch: &Batch, answer: &PgRow) -> Result<Appended, sqlx::Error>
     }
     let outcome = |position: u32| {
         let stored = || {
-            Outcome::Stored(Place {
+            Outcome::Stored(LogPosition {
                 cursor: Cursor::new(number, signed(position)),
                 received_at,
             })
@@ -259,15 +259,15 @@ fn written(answer: &PgRow) -> Result<(i64, Timestamp), sqlx::Error> {
 }
 
 /// Where the first copy lies, unless it was pruned a moment ago.
-fn first_copy(batch: Option<i64>, position: Option<i32>, received: Option<DateTime<Utc>>) -> Option<Place> {
-    Some(Place {
+fn first_copy(batch: Option<i64>, position: Option<i32>, received: Option<DateTime<Utc>>) -> Option<LogPosition> {
+    Some(LogPosition {
         cursor: Cursor::new(batch?, position?),
         received_at: timestamp(received?),
     })
 }
 
 /// What becomes of a row that was not stored.
-fn missed(first: Option<Place>, is_conflict: bool) -> Outcome {
+fn missed(first: Option<LogPosition>, is_conflict: bool) -> Outcome {
     if is_conflict {
         Outcome::Conflict(first)
     } else {

@@ -13,10 +13,10 @@ use super::Postgres;
 use super::append::{interval, timestamp};
 use super::connect::{Role, bounded, connect};
 use super::error::{decoding, during};
-use super::figures::owed;
 use super::read::{LIST_TIMEOUT, before_cut, columns, cut, is_cut, stored_event, stored_events};
+use super::statistics::backlog;
 use crate::event::Cursor;
-use crate::store::{Lease, LedgerPruned, Outbox, Owed, Parked, Portion, Refused, StoreError};
+use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, Outbox, Refused, StoreError};
 
 /// $1 owner, $2 length of the lease, $3 how many. Who claims at the same time passes over what is locked here, and the lock
 /// ends with the statement. Rows are found again by their ctid: no plan can make a scan of it.
@@ -199,7 +199,12 @@ impl Outbox for Postgres {
         rows.iter().map(|row| row.try_get("batch").map_err(decoding)).collect()
     }
 
-    async fn events_of(&self, batches: &[i64], after: Option<Cursor>, bytes_max: usize) -> Result<Portion, StoreError> {
+    async fn events_of(
+        &self,
+        batches: &[i64],
+        after: Option<Cursor>,
+        bytes_max: usize,
+    ) -> Result<EventsPage, StoreError> {
         let (after_batch, after_position) = after.map_or((-1, 0), |after| (after.batch(), after.position()));
         let query = sqlx::query(EVENTS_OF)
             .bind(batches)
@@ -217,7 +222,7 @@ impl Outbox for Postgres {
             None => true,
         };
         let events = stored_events(&rows)?;
-        Ok(Portion { events, is_last })
+        Ok(EventsPage { events, is_last })
     }
 
     async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError> {
@@ -233,7 +238,7 @@ impl Outbox for Postgres {
         count(&self.relay("releasing batches", query).await?)
     }
 
-    async fn park(&self, refused: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError> {
         // Of two reasons for one place the last counts; and sorted, two calls at once never deadlock.
         let reasons: BTreeMap<_, _> = refused
             .iter()
@@ -249,9 +254,9 @@ impl Outbox for Postgres {
         self.relay("parking events", query).await.map(drop)
     }
 
-    async fn parked(&self, after: Cursor, limit: u32) -> Result<Vec<Parked>, StoreError> {
+    async fn dead_letters(&self, after: Cursor, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
         let parked = |row: &PgRow| {
-            Ok(Parked {
+            Ok(DeadLetter {
                 event: stored_event(row)?,
                 parked_at: timestamp(row.try_get("parked_at")?),
                 reason: row.try_get("reason")?,
@@ -271,22 +276,27 @@ impl Outbox for Postgres {
         rows.iter().map(parked).collect::<Result<_, _>>().map_err(decoding)
     }
 
-    async fn unpark(&self, events: &[Cursor]) -> Result<u64, StoreError> {
+    async fn remove_dead_letters(&self, events: &[Cursor]) -> Result<u64, StoreError> {
         let (batches, positions) = places(events);
         let query = sqlx::query(UNPARK).bind(batches).bind(positions);
         count(&self.relay("unparking events", query).await?)
     }
 
-    async fn owed(&self) -> Result<Owed, StoreError> {
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.readers
             .run(TIMEOUT, |mut pg| async move {
-                let owed = owed(&mut pg).await?;
-                Ok((pg, owed))
+                let backlog = backlog(&mut pg).await?;
+                Ok((pg, backlog))
             })
             .await
     }
 
-    async fn prune_ledger(&self, after: i64, age: Duration, limit: u32) -> Result<LedgerPruned, StoreError> {
+    async fn prune_commit_ledger(
+        &self,
+        after: i64,
+        age: Duration,
+        limit: u32,
+    ) -> Result<CommitLedgerPruned, StoreError> {
         let query = sqlx::query(PRUNE_LEDGER)
             .bind(after)
             .bind(interval(age))
@@ -301,7 +311,7 @@ impl Outbox for Postgres {
             Ok(last.filter(|_| is_full && !has_met_young))
         };
         let next = read().map_err(decoding)?;
-        Ok(LedgerPruned { removed, next })
+        Ok(CommitLedgerPruned { removed, next })
     }
 }
 

@@ -12,9 +12,9 @@ use sqlx::query::Query;
 
 use super::append::timestamp;
 use super::error::{decoding, during};
-use super::figures::{edge_cursor, settled};
+use super::statistics::{edge_cursor, settled};
 use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::store::{Filter, List, Order, Page, StoreError, Walk};
+use crate::store::{Filter, List, Order, Page, Scan, StoreError};
 
 /// The query time limit: what a list or a walk's page may take, the wait for its turn included.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -223,7 +223,7 @@ pub(super) async fn list(pg: &mut PgConnection, list: &List) -> Result<Page, Sto
 }
 
 /// Walks over what is settled.
-pub(super) async fn walk(pg: &mut PgConnection, walk: &Walk) -> Result<Page, StoreError> {
+pub(super) async fn scan(pg: &mut PgConnection, walk: &Scan) -> Result<Page, StoreError> {
     let sql = match Road::of(&walk.filter) {
         Road::Everything => WALK_ALL,
         Road::Topic => WALK_TOPIC,

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::connect::{Link, Readers};
 use super::error::{committing, during};
 use crate::event::{Cursor, Event, Payload, Timestamp};
-use crate::store::{Appended, Appender, Counts, ErrorClass, Flush, Outcome, Place, StoreError};
+use crate::store::{Appended, Appender, Counts, ErrorClass, GroupCommit, LogPosition, Outcome, StoreError};
 
 /// The attempt of this flush that committed, if one did.
 const EARLIER: &str = "select batch, received_at from batches where flush_id = ?1";
@@ -68,7 +68,7 @@ impl SqliteAppender {
     /// that only the disk can be slow, and a flush is not given up for that: nobody else could be asked instead.
     fn begin(
         &mut self,
-        flush: &Flush<'_>,
+        flush: &GroupCommit<'_>,
         limit: Duration,
     ) -> Result<(rusqlite::Transaction<'_>, Appended), StoreError> {
         self.link.file.check()?;
@@ -81,7 +81,7 @@ impl SqliteAppender {
         Ok((transaction, appended))
     }
 
-    fn commit(&mut self, flush: &Flush<'_>, limit: Duration) -> Result<Appended, StoreError> {
+    fn commit(&mut self, flush: &GroupCommit<'_>, limit: Duration) -> Result<Appended, StoreError> {
         let (transaction, appended) = self.begin(flush, limit).map_err(StoreError::before_sending)?;
         transaction.commit().map_err(committing)?;
         // The file may have lost its name while the lock was waited for.
@@ -124,7 +124,7 @@ impl SqliteAppender {
 /// thread.
 #[async_trait]
 impl Appender for SqliteAppender {
-    async fn append(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+    async fn append(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
         tokio::task::block_in_place(|| {
             let appended = self.commit(flush, timeout)?;
             self.keep_wal_small();
@@ -136,7 +136,7 @@ impl Appender for SqliteAppender {
         self.link.file.check()
     }
 
-    async fn rehearse(&mut self, flush: &Flush<'_>, timeout: Duration) -> Result<(), StoreError> {
+    async fn dry_run(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError> {
         tokio::task::block_in_place(|| {
             self.begin(flush, timeout)
                 .and_then(|(transaction, _)| transaction.rollback().map_err(during("undoing a rehearsal")))
@@ -146,7 +146,7 @@ impl Appender for SqliteAppender {
 }
 
 /// Does what the flush says, or finds out what an earlier attempt of it has done.
-fn write(connection: &Connection, flush: &Flush<'_>) -> rusqlite::Result<Appended> {
+fn write(connection: &Connection, flush: &GroupCommit<'_>) -> rusqlite::Result<Appended> {
     let earlier: Option<(i64, i64)> = connection
         .prepare_cached(EARLIER)?
         .query_row([flush.id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -160,7 +160,7 @@ fn write(connection: &Connection, flush: &Flush<'_>) -> rusqlite::Result<Appende
 /// What an earlier attempt of the flush has answered. Nothing is written.
 fn answer_again(
     connection: &Connection,
-    flush: &Flush<'_>,
+    flush: &GroupCommit<'_>,
     batch: i64,
     received_at: Timestamp,
 ) -> rusqlite::Result<Appended> {
@@ -183,7 +183,7 @@ fn answer_again(
     })
 }
 
-fn store(connection: &Connection, flush: &Flush<'_>) -> rusqlite::Result<Appended> {
+fn store(connection: &Connection, flush: &GroupCommit<'_>) -> rusqlite::Result<Appended> {
     let received_at = now();
     let micros = received_at.micros();
     let batch: i64 = connection.prepare_cached(NEXT_BATCH)?.query_row([], |row| row.get(0))?;
@@ -251,7 +251,7 @@ fn missed(connection: &Connection, event: &Event) -> rusqlite::Result<Outcome> {
         // Only a flush that is sent again can meet this: the first copy was pruned since.
         return Ok(Outcome::Duplicate(None));
     };
-    let first = Some(Place {
+    let first = Some(LogPosition {
         cursor: Cursor::new(row.get(0)?, row.get(1)?),
         received_at: timestamp(row.get(2)?)?,
     });
@@ -285,10 +285,10 @@ impl<'a> Counters<'a> {
     }
 }
 
-fn place(batch: i64, position: u32, received_at: Timestamp) -> Place {
+fn place(batch: i64, position: u32, received_at: Timestamp) -> LogPosition {
     let position =
         i32::try_from(position).expect("a batch has at most as many rows as a request limit allows, far below 2^31");
-    Place {
+    LogPosition {
         cursor: Cursor::new(batch, position),
         received_at,
     }

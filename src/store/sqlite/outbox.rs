@@ -9,10 +9,12 @@ use uuid::Uuid;
 use super::append::{in_micros, now, timestamp};
 use super::connect::{Link, Role, blocking, closed};
 use super::error::{committing, during};
-use super::read::{LIST_TIMEOUT, Taken, columns, owed, stored_event};
+use super::read::{LIST_TIMEOUT, Taken, backlog, columns, stored_event};
 use super::{Sqlite, schema};
 use crate::event::Cursor;
-use crate::store::{ErrorClass, Lease, LedgerPruned, Outbox, Owed, Parked, Portion, Refused, StoreError};
+use crate::store::{
+    Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, Outbox, Refused, StoreError,
+};
 
 /// Nobody else writes meanwhile, so two that claim at once take turns of some microseconds each.
 const CLAIM: &str = "
@@ -161,7 +163,12 @@ impl Outbox for Sqlite {
         .await
     }
 
-    async fn events_of(&self, batches: &[i64], after: Option<Cursor>, bytes_max: usize) -> Result<Portion, StoreError> {
+    async fn events_of(
+        &self,
+        batches: &[i64],
+        after: Option<Cursor>,
+        bytes_max: usize,
+    ) -> Result<EventsPage, StoreError> {
         let (after_batch, after_position) = after.map_or((-1, 0), |after| (after.batch(), after.position()));
         let mut batches: Vec<i64> = batches.iter().copied().filter(|batch| *batch >= after_batch).collect();
         batches.sort_unstable();
@@ -182,7 +189,7 @@ impl Outbox for Sqlite {
                         }
                     }
                     let events = taken.events;
-                    Ok(Portion { events, is_last })
+                    Ok(EventsPage { events, is_last })
                 };
                 read().map_err(during("reading batches"))
             })
@@ -215,7 +222,7 @@ impl Outbox for Sqlite {
         .await
     }
 
-    async fn park(&self, refused: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError> {
         let refused = refused.to_vec();
         self.relay("parking events", Commit::Durable, move |connection| {
             let (now, mut statement) = (now().micros(), connection.prepare_cached(PARK)?);
@@ -227,9 +234,9 @@ impl Outbox for Sqlite {
         .await
     }
 
-    async fn parked(&self, after: Cursor, limit: u32) -> Result<Vec<Parked>, StoreError> {
+    async fn dead_letters(&self, after: Cursor, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
         let parked = |row: &Row<'_>| {
-            Ok(Parked {
+            Ok(DeadLetter {
                 event: stored_event(row)?,
                 parked_at: timestamp(row.get("parked_at")?)?,
                 reason: row.get("reason")?,
@@ -248,7 +255,7 @@ impl Outbox for Sqlite {
             .await
     }
 
-    async fn unpark(&self, events: &[Cursor]) -> Result<u64, StoreError> {
+    async fn remove_dead_letters(&self, events: &[Cursor]) -> Result<u64, StoreError> {
         let events = events.to_vec();
         self.relay("unparking events", Commit::Durable, move |connection| {
             let mut statement = connection.prepare_cached(UNPARK)?;
@@ -259,16 +266,21 @@ impl Outbox for Sqlite {
         .await
     }
 
-    async fn owed(&self) -> Result<Owed, StoreError> {
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.readers
             .run(LIST_TIMEOUT, |connection| {
-                owed(connection).map_err(during("counting what is not published"))
+                backlog(connection).map_err(during("counting what is not published"))
             })
             .await
     }
 
     /// The log remembers the number of its last batch itself, so no number comes again.
-    async fn prune_ledger(&self, after: i64, age: Duration, limit: u32) -> Result<LedgerPruned, StoreError> {
+    async fn prune_commit_ledger(
+        &self,
+        after: i64,
+        age: Duration,
+        limit: u32,
+    ) -> Result<CommitLedgerPruned, StoreError> {
         self.relay("pruning the ledger", Commit::Soon, move |connection| {
             let before = now().micros().saturating_sub(in_micros(age));
             let page: Vec<(i64, bool, bool)> = connection
@@ -288,7 +300,7 @@ impl Outbox for Sqlite {
             // A page of nothing but old rows is followed by another one, unless it is the end.
             let last = old.last().filter(|_| old.len() == limit as usize);
             let next = last.map(|(batch, ..)| *batch);
-            Ok(LedgerPruned { removed, next })
+            Ok(CommitLedgerPruned { removed, next })
         })
         .await
     }

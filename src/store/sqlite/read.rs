@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, named_params};
 use super::append::{now, timestamp};
 use super::error::during;
 use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::store::{Counts, Filter, List, Order, Owed, Page, Settled, StoreError, StoreStats, TOPICS_MAX, Walk};
+use crate::store::{Backlog, Counts, Filter, List, Order, Page, Scan, Stability, StoreError, StoreStats, TOPICS_MAX};
 
 /// The query time limit: what a list or a walk's page may take, the wait for its turn included.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -143,7 +143,7 @@ pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreEr
             events.push(stored_event(row)?);
             Ok(true)
         })?;
-        Ok((events, settled(connection)?.edge))
+        Ok((events, stability(connection)?.edge))
     };
     let (events, edge) = read().map_err(during("listing events"))?;
     // What came after a long list began is not in it, and a walk from its `next` must not pass it over.
@@ -159,7 +159,7 @@ pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreEr
 }
 
 /// Walks over what is settled, which is all that is committed.
-pub(super) fn walk(connection: &Connection, walk: &Walk) -> Result<Page, StoreError> {
+pub(super) fn scan(connection: &Connection, walk: &Scan) -> Result<Page, StoreError> {
     let Filter {
         topic,
         event_id,
@@ -196,7 +196,7 @@ pub(super) fn walk(connection: &Connection, walk: &Walk) -> Result<Page, StoreEr
             last = cursor(row)?;
             Ok(taken.events.len() < walk.limit as usize)
         })?;
-        Ok((taken, scanned, last, settled(connection)?.edge))
+        Ok((taken, scanned, last, stability(connection)?.edge))
     };
     let (taken, scanned, last, edge) = read().map_err(during("walking over events"))?;
     let Taken { events, is_cut, .. } = taken;
@@ -262,27 +262,27 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
             .prepare_cached(TOPICS)?
             .query_map([TOPICS_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        let owed = owed(connection)?;
+        let backlog = backlog(connection)?;
         Ok(StoreStats {
             counts,
             topic_count,
             topics,
-            outbox_batches: owed.batches,
-            outbox_oldest_seconds: owed.oldest_seconds,
-            parked: owed.parked,
-            settled: settled(connection)?,
+            outbox_batches: backlog.batches,
+            outbox_oldest_seconds: backlog.oldest_seconds,
+            parked: backlog.parked,
+            settled: stability(connection)?,
         })
     };
     read().map_err(during("reading counters"))
 }
 
 /// What is not published.
-pub(super) fn owed(connection: &Connection) -> rusqlite::Result<Owed> {
+pub(super) fn backlog(connection: &Connection) -> rusqlite::Result<Backlog> {
     let (batches, oldest, parked): (i64, Option<i64>, i64) = connection
         .prepare_cached(OUTBOX)?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(0));
-    Ok(Owed {
+    Ok(Backlog {
         batches,
         oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),
         parked,
@@ -300,9 +300,9 @@ pub(super) fn topic_counts(connection: &Connection, topic: &Topic) -> Result<Cou
 }
 
 /// How far the log is settled: batches are committed in the order of their numbers, so nothing is ever unsettled.
-pub(super) fn settled(connection: &Connection) -> rusqlite::Result<Settled> {
+pub(super) fn stability(connection: &Connection) -> rusqlite::Result<Stability> {
     let last: i64 = connection.prepare_cached(LAST_BATCH)?.query_row([], |row| row.get(0))?;
-    Ok(Settled {
+    Ok(Stability {
         edge: Cursor::new(last, i32::MAX),
         horizon: last + 1,
         unsettled_seconds: 0.0,

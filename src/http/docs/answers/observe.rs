@@ -5,9 +5,9 @@ use utoipa::IntoResponses;
 use utoipa::openapi::response::Response;
 
 use super::{Answers, content, failures, invalid, of, read_failures, retry_after, text, with};
-use crate::event::{FaultKind, Loc};
+use crate::event::{Loc, ValidationErrorKind};
 use crate::http::docs::schemas::observe::{Health, History, Probe, Stats};
-use crate::http::error::Failure;
+use crate::http::error::ApiError;
 use crate::http::probe::STOPPING;
 
 /// Of `GET /stats`.
@@ -39,7 +39,7 @@ impl IntoResponses for HistoryAnswers {
     fn responses() -> Answers {
         let loc = [Loc::Name("query"), Loc::Name("window")];
         let form = "Input should be a length of time such as 60s or 5m";
-        let failures = failures([invalid(FaultKind::StringPatternMismatch, form, &loc)]);
+        let failures = failures([invalid(ValidationErrorKind::StringPatternMismatch, form, &loc)]);
         let point =
             json!({ "at": "2025-10-24T10:30:00Z", "received": 3, "unique_processed": 2, "duplicate_dropped": 1 });
         let example = json!({ "interval_seconds": 1, "points": [point] });
@@ -91,9 +91,9 @@ impl IntoResponses for ReadyAnswers {
     fn responses() -> Answers {
         let ready = of::<Probe>("Publishing can succeed.", [("ready", json!({ "status": "ready" }))]);
         let failures = failures([
-            ("starting", Failure::STARTING),
-            ("stopping", Failure::Unavailable(STOPPING)),
-            ("unreachable", Failure::UNREACHABLE),
+            ("starting", ApiError::STARTING),
+            ("stopping", ApiError::Unavailable(STOPPING)),
+            ("unreachable", ApiError::UNREACHABLE),
         ]);
         with(failures, [("200", ready)])
     }
@@ -104,10 +104,10 @@ pub struct MetricsAnswers;
 
 impl IntoResponses for MetricsAnswers {
     fn responses() -> Answers {
-        let example = "# TYPE eventsieve_events_total counter\neventsieve_events_total{verdict=\"stored\"} 14000\n";
+        let example = "# TYPE eventsieve_events_total counter\neventsieve_events_total{outcome=\"stored\"} 14000\n";
         let metrics = Response::builder()
             .description("What this process counts, in Prometheus' text format.")
             .content("text/plain", content(text(), [("metrics", Value::from(example))]));
-        with(failures([("internal", Failure::Internal)]), [("200", metrics)])
+        with(failures([("internal", ApiError::Internal)]), [("200", metrics)])
     }
 }

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::Object;
 
 use super::{Answers, JSON, content, failures, header, of, text, with};
 use crate::http::docs::schemas::observe::Alive;
-use crate::http::error::Failure;
+use crate::http::error::ApiError;
 
 const HTML: &str = "text/html";
 
@@ -75,7 +75,7 @@ impl IntoResponses for FileAnswers {
             .fold(Response::builder().description("The file."), |file, media_type| {
                 file.content(media_type, content(text(), []))
             });
-        with(failures([("not_found", Failure::NotFound)]), [("200", file)])
+        with(failures([("not_found", ApiError::NotFound)]), [("200", file)])
     }
 }
 

@@ -76,7 +76,7 @@ pub struct FanoutHealth {
 
 /// The figures of the store, and of this process.
 #[derive(ToSchema)]
-pub struct Figures {
+pub struct Statistics {
     /// Events received: `unique_processed + duplicate_dropped`.
     pub received: u64,
     /// Of these, stored.
@@ -182,7 +182,7 @@ impl PartialSchema for Stats {
     fn schema() -> RefOr<Schema> {
         AnyOf::builder()
             .description(Some("All figures, or with `topic=` the counts of that topic."))
-            .item(Ref::from_schema_name(Figures::name()))
+            .item(Ref::from_schema_name(Statistics::name()))
             .item(Ref::from_schema_name(Counts::name()))
             .into()
     }

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use deadpool_redis::{Connection, Manager, Pool};
 use tokio::sync::Mutex;
 
-use super::{Fanout, FanoutError, Refusal, Trouble};
+use super::{Sink, SinkError, SinkErrorKind, Undeliverable};
 use crate::config::{ConfigError, RedisConfig};
 use crate::event::{Form, StoredEvent};
 
@@ -78,11 +78,11 @@ impl Redis {
     }
 
     /// A connection that was looked at.
-    async fn link(&self) -> Result<Link, FanoutError> {
+    async fn link(&self) -> Result<Link, SinkError> {
         let opening = async {
             let connection = self.pool.get().await.map_err(|error| match error {
                 deadpool_redis::PoolError::Backend(error) => failure("connecting", &error),
-                error => FanoutError::new(Trouble::Unreachable, format!("connecting to Redis: {error}")),
+                error => SinkError::new(SinkErrorKind::Unreachable, format!("connecting to Redis: {error}")),
             })?;
             // Out of the pool: what fails, or is given up, must not come back.
             let mut connection = Connection::take(connection);
@@ -92,15 +92,15 @@ impl Redis {
         tokio::time::timeout(self.config.timeout, opening)
             .await
             .unwrap_or_else(|_| {
-                Err(FanoutError::new(
-                    Trouble::Unreachable,
+                Err(SinkError::new(
+                    SinkErrorKind::Unreachable,
                     "connecting to Redis took too long",
                 ))
             })
     }
 
     /// Looks at a server: whether it takes writes, and whether our stream is one. Answers whether it may be asked for its role.
-    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<bool, FanoutError> {
+    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<bool, SinkError> {
         let asks_role = match cmd("ROLE").query_async::<Value>(connection).await {
             Ok(role) => {
                 check_role(&role)?;
@@ -113,7 +113,7 @@ impl Redis {
             match cmd("TYPE").arg(stream).query_async::<String>(connection).await {
                 Ok(kind) if kind != "none" && kind != "stream" => {
                     let line = format!("what lies under REDIS_STREAM is no stream but a {kind}");
-                    return Err(FanoutError::new(Trouble::Forbidden, line));
+                    return Err(SinkError::new(SinkErrorKind::Forbidden, line));
                 }
                 Err(error) if error.code() != Some("NOPERM") => return Err(failure("looking at the stream", &error)),
                 _ => {}
@@ -179,8 +179,8 @@ impl Redis {
 
     /// Sends the pipeline, again without those that Redis refuses for themselves where it was a transaction: nothing of that
     /// was done.
-    async fn send(&self, link: &mut Link, events: &[StoredEvent]) -> Result<Vec<Refusal>, FanoutError> {
-        let mut refusals: Vec<Refusal> = Vec::new();
+    async fn send(&self, link: &mut Link, events: &[StoredEvent]) -> Result<Vec<Undeliverable>, SinkError> {
+        let mut refusals: Vec<Undeliverable> = Vec::new();
         let mut left: Vec<(usize, &StoredEvent)> = events.iter().enumerate().collect();
         while !left.is_empty() {
             let commands = self.commands(link, &left);
@@ -209,8 +209,8 @@ impl Redis {
 }
 
 #[async_trait]
-impl Fanout for Redis {
-    async fn connect(&self) -> Result<(), FanoutError> {
+impl Sink for Redis {
+    async fn connect(&self) -> Result<(), SinkError> {
         let mut slot = self.connection.lock().await;
         if let Some(link) = slot.as_mut() {
             if let Ok(asks_role) = self.look(&mut link.connection).await {
@@ -223,7 +223,7 @@ impl Fanout for Redis {
         Ok(())
     }
 
-    async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Refusal>, FanoutError> {
+    async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Undeliverable>, SinkError> {
         let mut slot = self.connection.lock().await;
         let link = match slot.as_mut() {
             Some(link) => link,
@@ -266,7 +266,7 @@ impl Commands {
     }
 
     /// Whether the server that took the pipeline is still a master, where it was asked.
-    fn check_role(&self, answers: &Value) -> Result<(), FanoutError> {
+    fn check_role(&self, answers: &Value) -> Result<(), SinkError> {
         match (self.places.first(), answers) {
             (Some((_, Kind::Role)), Value::Array(answers)) => answers.first().map_or(Ok(()), check_role),
             _ => Ok(()),
@@ -274,7 +274,7 @@ impl Commands {
     }
 
     /// The events that these errors are about, if each is about one event; else what is wrong with the server.
-    fn culprits(&self, errors: &[(usize, ServerError)]) -> Result<Vec<Refusal>, FanoutError> {
+    fn culprits(&self, errors: &[(usize, ServerError)]) -> Result<Vec<Undeliverable>, SinkError> {
         let mut refusals = Vec::with_capacity(errors.len());
         for (number, error) in errors {
             let place = self.places.get(*number).copied();
@@ -287,17 +287,17 @@ impl Commands {
                     .filter(of_its_kind);
                 failed.count() == self.places.iter().filter(of_its_kind).count()
             };
-            let is_of_the_event = match trouble(error) {
+            let is_of_the_event = match error_kind(error) {
                 // A rule on the names of channels: that of the topic is the event's own.
-                Trouble::Forbidden => kind == Kind::TopicChannel && error.code() == "NOPERM",
+                SinkErrorKind::Forbidden => kind == Kind::TopicChannel && error.code() == "NOPERM",
                 // Where others of its kind went well it is not the server.
-                Trouble::Odd => is_about_size(error) || !all_failed(),
+                SinkErrorKind::Odd => is_about_size(error) || !all_failed(),
                 _ => false,
             };
             if !is_of_the_event {
                 return Err(refused("publishing", error));
             }
-            refusals.push(Refusal {
+            refusals.push(Undeliverable {
                 index,
                 reason: line(error),
             });
@@ -307,7 +307,7 @@ impl Commands {
 }
 
 /// Refuses a server that is no master.
-fn check_role(role: &Value) -> Result<(), FanoutError> {
+fn check_role(role: &Value) -> Result<(), SinkError> {
     let name = match role {
         Value::Array(parts) => parts.first(),
         _ => None,
@@ -320,7 +320,7 @@ fn check_role(role: &Value) -> Result<(), FanoutError> {
     if is_master {
         return Ok(());
     }
-    Err(FanoutError::new(Trouble::ReadOnly, "this Redis is a replica"))
+    Err(SinkError::new(SinkErrorKind::ReadOnly, "this Redis is a replica"))
 }
 
 /// What Redis says of a string that is too large.
@@ -332,13 +332,15 @@ fn is_about_size(error: &ServerError) -> bool {
 }
 
 /// What an answer that is an error says about the server.
-fn trouble(error: &ServerError) -> Trouble {
+fn error_kind(error: &ServerError) -> SinkErrorKind {
     match error.code() {
-        "OOM" => Trouble::Full,
-        "READONLY" | "NOREPLICAS" => Trouble::ReadOnly,
-        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MISCONF" | "UNKILLABLE" => Trouble::Starting,
-        "NOPERM" | "NOAUTH" | "WRONGPASS" | "WRONGTYPE" | "MOVED" | "ASK" | "CROSSSLOT" => Trouble::Forbidden,
-        _ => Trouble::Odd,
+        "OOM" => SinkErrorKind::Full,
+        "READONLY" | "NOREPLICAS" => SinkErrorKind::ReadOnly,
+        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MISCONF" | "UNKILLABLE" => {
+            SinkErrorKind::Starting
+        }
+        "NOPERM" | "NOAUTH" | "WRONGPASS" | "WRONGTYPE" | "MOVED" | "ASK" | "CROSSSLOT" => SinkErrorKind::Forbidden,
+        _ => SinkErrorKind::Odd,
     }
 }
 
@@ -348,19 +350,19 @@ fn line(error: &ServerError) -> String {
         .to_owned()
 }
 
-fn refused(doing: &str, error: &ServerError) -> FanoutError {
-    FanoutError::new(trouble(error), format!("{doing}: Redis says {}", line(error)))
+fn refused(doing: &str, error: &ServerError) -> SinkError {
+    SinkError::new(error_kind(error), format!("{doing}: Redis says {}", line(error)))
 }
 
 /// A failure of the client, or an error that the server answered with.
-fn failure(doing: &str, error: &RedisError) -> FanoutError {
+fn failure(doing: &str, error: &RedisError) -> SinkError {
     match error.clone().into_server_errors().as_deref() {
         Some([(_, error), ..]) => refused(doing, error),
-        _ if error.kind() == ::redis::ErrorKind::AuthenticationFailed => FanoutError::new(
-            Trouble::Forbidden,
+        _ if error.kind() == ::redis::ErrorKind::AuthenticationFailed => SinkError::new(
+            SinkErrorKind::Forbidden,
             format!("{doing}: Redis refuses the password or the user"),
         ),
-        _ => FanoutError::new(Trouble::Unreachable, format!("{doing}: {}", error.kind_text())),
+        _ => SinkError::new(SinkErrorKind::Unreachable, format!("{doing}: {}", error.kind_text())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The relay: publishes what was committed, and repairs what was not published.
 //!
-//! As long as the fan-out keeps up it takes batches from memory ([`Handover`], the fast path), in the order in which writers
+//! As long as the fan-out keeps up it takes batches from memory ([`HandoffQueue`], the fast path), in the order in which writers
 //! handed them over, each in one pipeline, and marks them in groups. When the fan-out fails, or falls behind, it steps aside:
 //! the handover is closed, the leases are given back, and nothing piles up in memory. It then claims the oldest unpublished
 //! batches by lease, reads them back in portions, publishes and marks them (the repair path), with growing waits while the
@@ -11,10 +11,10 @@
 //! Whatever happens, a batch is marked after the fan-out has acknowledged it: a crash makes it be published again, with the
 //! same cursors, and never be forgotten. No transaction of the store is open while the fan-out is waited for.
 
-mod ledger;
-mod level;
+mod backlog;
+mod catch_up;
+mod commit_ledger;
 mod publish;
-mod repair;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +26,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::ledger::prune_ledger;
-pub use self::level::watch_level;
-use self::repair::{CLAIMS_MAX, Pass, REPAIR_INTERVAL};
+pub use self::backlog::watch_backlog;
+use self::catch_up::{CLAIMS_MAX, Pass, REPAIR_INTERVAL};
+pub use self::commit_ledger::prune_commit_ledger;
 use crate::event::Cursor;
-use crate::fanout::{Debt, Fanout, FanoutError, Handover, Trouble};
 use crate::metrics::Metrics;
+use crate::sink::{HandoffQueue, OutboxLease, Sink, SinkError, SinkErrorKind};
 use crate::store::backoff::Backoff;
 use crate::store::{Outbox, StoreError};
 
@@ -50,13 +50,13 @@ pub struct Settings {
     /// Where the outbox is.
     pub store: Arc<dyn Outbox>,
     /// Where events are published.
-    pub fanout: Arc<dyn Fanout>,
+    pub fanout: Arc<dyn Sink>,
     /// Where what was committed is taken over. It must owe `debt`.
-    pub handover: Arc<Handover>,
+    pub handoff: Arc<HandoffQueue>,
     /// The leases of this process.
-    pub debt: Debt,
+    pub debt: OutboxLease,
     /// Is told what is wrong with the fan-out.
-    pub trouble: watch::Sender<Option<Trouble>>,
+    pub trouble: watch::Sender<Option<SinkErrorKind>>,
     /// The figures of this process.
     pub metrics: Arc<Metrics>,
 }
@@ -64,10 +64,10 @@ pub struct Settings {
 /// The relay of a process.
 pub struct Relay {
     store: Arc<dyn Outbox>,
-    fanout: Arc<dyn Fanout>,
-    handover: Arc<Handover>,
-    debt: Debt,
-    trouble: watch::Sender<Option<Trouble>>,
+    fanout: Arc<dyn Sink>,
+    handoff: Arc<HandoffQueue>,
+    debt: OutboxLease,
+    trouble: watch::Sender<Option<SinkErrorKind>>,
     metrics: Arc<Metrics>,
     backoff: Backoff,
     /// Published, and not marked yet.
@@ -101,13 +101,13 @@ enum Wait {
 
 /// Why a pass ended early.
 enum Stopped {
-    Fanout(FanoutError),
+    Sink(SinkError),
     Store(StoreError),
 }
 
-impl From<FanoutError> for Stopped {
-    fn from(error: FanoutError) -> Self {
-        Stopped::Fanout(error)
+impl From<SinkError> for Stopped {
+    fn from(error: SinkError) -> Self {
+        Stopped::Sink(error)
     }
 }
 
@@ -124,7 +124,7 @@ impl Relay {
         let Settings {
             store,
             fanout,
-            handover,
+            handoff,
             debt,
             trouble,
             metrics,
@@ -132,7 +132,7 @@ impl Relay {
         Self {
             store,
             fanout,
-            handover,
+            handoff,
             debt,
             trouble,
             metrics,
@@ -160,7 +160,7 @@ impl Relay {
                     Wait::Not => {}
                     Wait::Arrival(latest) => {
                         // Late is as good: then there is something else to do.
-                        tokio::time::timeout_at(latest, self.handover.arrived()).await.ok();
+                        tokio::time::timeout_at(latest, self.handoff.arrived()).await.ok();
                     }
                     Wait::Backoff => tokio::time::sleep(self.backoff.next_wait()).await,
                 }
@@ -174,7 +174,7 @@ impl Relay {
     }
 
     async fn step(&mut self) -> Wait {
-        if self.handover.is_open() {
+        if self.handoff.is_open() {
             self.keep_up().await
         } else {
             self.catch_up().await
@@ -183,7 +183,7 @@ impl Relay {
 
     /// One step of the fast path: one batch from memory, or what is due beside it.
     async fn keep_up(&mut self) -> Wait {
-        self.orphans.extend(self.handover.left_out());
+        self.orphans.extend(self.handoff.left_out());
         if !self.orphans.is_empty() || self.repair_at <= Instant::now() {
             // What was left out is older than what is in the queue, and so comes first.
             let pass = async {
@@ -197,12 +197,12 @@ impl Relay {
                 Ok(Pass::Partial) => self.is_behind = true,
                 Ok(Pass::Whole) => {
                     self.is_behind = false;
-                    self.handover.caught_up();
+                    self.handoff.caught_up();
                 }
                 Err(stopped) => return self.step_aside(stopped).await,
             }
         }
-        match self.handover.take() {
+        match self.handoff.take() {
             Some(committed) => match self.publish_committed(committed).await {
                 Ok(()) => self.mark_if_due(MARK_INTERVAL).await,
                 Err(stopped) => return self.step_aside(stopped).await,
@@ -226,12 +226,12 @@ impl Relay {
     /// the handover opens again: what is left of the backlog goes beside the fast path, for while publishing goes on at full
     /// speed nothing but the fast path keeps up with it.
     async fn catch_up(&mut self) -> Wait {
-        while let Some(committed) = self.handover.take() {
+        while let Some(committed) = self.handoff.take() {
             if let Err(stopped) = self.publish_committed(committed).await {
                 return self.step_aside(stopped).await;
             }
         }
-        self.orphans.extend(self.handover.left_out());
+        self.orphans.extend(self.handoff.left_out());
         let pass = async {
             // Nothing is claimed for a fan-out that is not there.
             self.connect().await?;
@@ -239,7 +239,7 @@ impl Relay {
         };
         match pass.await {
             Ok(_) => {
-                self.handover.open();
+                self.handoff.open();
                 // Whatever was committed between that pass and this moment is older than what comes to the queue now.
                 self.repair_at = Instant::now();
                 Wait::Not
@@ -263,16 +263,16 @@ impl Relay {
 
     /// The fan-out has failed, or the store has: from here on nothing is kept in memory.
     async fn step_aside(&mut self, stopped: Stopped) -> Wait {
-        self.handover.give_up();
-        while let Some(committed) = self.handover.take() {
-            self.handover.done(committed.bytes);
+        self.handoff.give_up();
+        while let Some(committed) = self.handoff.take() {
+            self.handoff.done(committed.bytes);
             self.orphans.push(committed.batch);
         }
         match stopped {
-            Stopped::Fanout(error) => {
-                let errors = &self.metrics.fanout_errors;
-                errors.with_label_values(&[error.trouble.as_str()]).inc();
-                if self.trouble.send_replace(Some(error.trouble)) != Some(error.trouble) {
+            Stopped::Sink(error) => {
+                let errors = &self.metrics.sink_errors;
+                errors.with_label_values(&[error.kind.as_str()]).inc();
+                if self.trouble.send_replace(Some(error.kind)) != Some(error.kind) {
                     tracing::warn!("the fan-out is down, events wait in the outbox: {error}");
                 }
             }
@@ -362,7 +362,7 @@ impl Relay {
         while goes_on && begun.elapsed() < LAST_PASS {
             goes_on = self.step().await == Wait::Not;
         }
-        self.handover.give_up();
+        self.handoff.give_up();
         let mut ended = self.mark().await;
         if ended.is_ok() {
             ended = self.store.release(self.debt.owner, None).await.map(drop);

@@ -17,7 +17,7 @@ const SEGMENT_BYTES: usize = 64 << 10;
 
 /// All settled events between two places, the newest that there are.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub(super) struct Ring {
     /// The places behind which the tail begins, and at which it ends. Nothing before it has begun.
     bounds: Option<(Cursor, Cursor)>,
     segments: VecDeque<Arc<Segment>>,
@@ -54,7 +54,7 @@ pub(super) enum Look {
     Behind,
 }
 
-impl Tail {
+impl Ring {
     /// Begins an empty tail at `edge`.
     pub(super) fn begin(&mut self, edge: Cursor) {
         *self = Self {
@@ -196,8 +196,8 @@ mod tests {
         }
     }
 
-    fn tail(batches: std::ops::Range<i64>) -> Tail {
-        let mut tail = Tail::default();
+    fn tail(batches: std::ops::Range<i64>) -> Ring {
+        let mut tail = Ring::default();
         tail.begin(Cursor::new(batches.start - 1, 0));
         let next = batches.end - 1;
         tail.extend(&page(batches, next));
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_tail_forgets_its_oldest_and_never_leaves_a_hole() {
-        let mut tail = Tail::default();
+        let mut tail = Ring::default();
         assert_eq!(tail.look(Cursor::BEGINNING, None), Look::Behind);
         tail.begin(Cursor::BEGINNING);
         let mut begin = 1;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::publish::PORTION_BYTES;
 use super::{MARK_INTERVAL, Relay, Stopped};
 use crate::event::Cursor;
-use crate::metrics::Way;
+use crate::metrics::PublishPath;
 use crate::store::{Lease, StoreError};
 
 /// How often the outbox is looked at for what others have left.
@@ -41,7 +41,7 @@ impl Relay {
         let mut claimed = self.claim().await?;
         loop {
             // Left out while we claimed, and so maybe older than what we have; or among what we have.
-            let mut late = self.handover.left_out();
+            let mut late = self.handoff.left_out();
             late.retain(|batch| !claimed.contains(batch));
             if late.is_empty() {
                 break;
@@ -131,7 +131,7 @@ impl Relay {
                             false => Some(read(left.iter().copied().collect(), last).await),
                         }
                     };
-                    let (published, read) = tokio::join!(self.publish(&portion.events, Way::Repair), reading);
+                    let (published, read) = tokio::join!(self.publish(&portion.events, PublishPath::CatchUp), reading);
                     next = read;
                     published.map(|()| (last, portion.is_last))
                 }

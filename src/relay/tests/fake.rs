@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::*;
-use crate::fanout::Refusal;
-use crate::store::{ErrorClass, Lease, LedgerPruned, Owed, Parked, Portion, Refused};
+use crate::sink::Undeliverable;
+use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, Refused};
 
 /// The outbox of a store in memory. A portion has at most [`PORTION`] events.
 #[derive(Default)]
@@ -66,7 +66,7 @@ impl Outbox for FakeStore {
         Ok(claimed)
     }
 
-    async fn events_of(&self, batches: &[i64], after: Option<Cursor>, _: usize) -> Result<Portion, StoreError> {
+    async fn events_of(&self, batches: &[i64], after: Option<Cursor>, _: usize) -> Result<EventsPage, StoreError> {
         self.check()?;
         let rows = self.batches.lock().unwrap();
         let events = batches
@@ -78,7 +78,7 @@ impl Outbox for FakeStore {
             .collect();
         let is_last = events.len() <= PORTION;
         events.truncate(PORTION);
-        Ok(Portion { events, is_last })
+        Ok(EventsPage { events, is_last })
     }
 
     async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError> {
@@ -102,7 +102,7 @@ impl Outbox for FakeStore {
         Ok(0)
     }
 
-    async fn park(&self, refused: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError> {
         self.check()?;
         self.parked
             .lock()
@@ -111,24 +111,24 @@ impl Outbox for FakeStore {
         Ok(())
     }
 
-    async fn parked(&self, _: Cursor, _: u32) -> Result<Vec<Parked>, StoreError> {
+    async fn dead_letters(&self, _: Cursor, _: u32) -> Result<Vec<DeadLetter>, StoreError> {
         unreachable!("the relay only parks")
     }
 
-    async fn unpark(&self, _: &[Cursor]) -> Result<u64, StoreError> {
+    async fn remove_dead_letters(&self, _: &[Cursor]) -> Result<u64, StoreError> {
         unreachable!("the relay only parks")
     }
 
-    async fn owed(&self) -> Result<Owed, StoreError> {
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.check()?;
-        Ok(Owed {
+        Ok(Backlog {
             batches: i64::try_from(self.unpublished().len()).unwrap(),
             oldest_seconds: 0.0,
             parked: 0,
         })
     }
 
-    async fn prune_ledger(&self, _: i64, _: Duration, _: u32) -> Result<LedgerPruned, StoreError> {
+    async fn prune_commit_ledger(&self, _: i64, _: Duration, _: u32) -> Result<CommitLedgerPruned, StoreError> {
         unreachable!("that is a task of its own")
     }
 }
@@ -139,17 +139,17 @@ impl Outbox for FakeStore {
 pub(super) struct FakeFanout {
     pub(super) published: Mutex<Vec<Cursor>>,
     /// The next calls fail like this.
-    pub(super) script: Mutex<VecDeque<Option<Trouble>>>,
-    pub(super) outage: Mutex<Option<Trouble>>,
+    pub(super) script: Mutex<VecDeque<Option<SinkErrorKind>>>,
+    pub(super) outage: Mutex<Option<SinkErrorKind>>,
     /// How long a call takes.
     pub(super) pace: Duration,
     pub(super) calls: Mutex<usize>,
 }
 
 impl FakeFanout {
-    pub(super) fn check(&self) -> Result<(), FanoutError> {
+    pub(super) fn check(&self) -> Result<(), SinkError> {
         let outage = *self.outage.lock().unwrap();
-        outage.map_or(Ok(()), |trouble| Err(FanoutError::new(trouble, "outage")))
+        outage.map_or(Ok(()), |trouble| Err(SinkError::new(trouble, "outage")))
     }
 
     pub(super) fn published(&self) -> Vec<(i64, i32)> {
@@ -162,28 +162,28 @@ impl FakeFanout {
 }
 
 #[async_trait]
-impl Fanout for FakeFanout {
-    async fn connect(&self) -> Result<(), FanoutError> {
+impl Sink for FakeFanout {
+    async fn connect(&self) -> Result<(), SinkError> {
         *self.calls.lock().unwrap() += 1;
         self.check()
     }
 
-    async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Refusal>, FanoutError> {
+    async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Undeliverable>, SinkError> {
         tokio::task::yield_now().await;
         tokio::time::sleep(self.pace).await;
         *self.calls.lock().unwrap() += 1;
         self.check()?;
         if let Some(Some(trouble)) = self.script.lock().unwrap().pop_front() {
-            return Err(FanoutError::new(trouble, "on command"));
+            return Err(SinkError::new(trouble, "on command"));
         }
         let is = |event: &StoredEvent, topic: &str| event.event.topic.as_str() == topic;
         if events.iter().any(|event| is(event, "odd")) {
-            return Err(FanoutError::new(Trouble::Odd, "odd"));
+            return Err(SinkError::new(SinkErrorKind::Odd, "odd"));
         }
         let taken = events.iter().filter(|event| !is(event, "refused"));
         self.published.lock().unwrap().extend(taken.map(|event| event.cursor));
         let refused = events.iter().enumerate().filter(|(_, event)| is(event, "refused"));
-        let refusal = |(index, _)| Refusal {
+        let refusal = |(index, _)| Undeliverable {
             index,
             reason: "refused".to_owned(),
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-use super::{ConfigError, Problems};
+use super::{ConfigError, ConfigProblems};
 
 /// The forms of a Redis URL: plain, over TLS, and through a socket of the file system.
 const SCHEMES: [&str; 3] = ["redis://", "rediss://", "unix://"];
@@ -76,7 +76,7 @@ pub struct RedisOptions {
 /// The rest of the fan-out's flags, of `serve` alone.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Fan-out")]
-pub(super) struct FanoutOptions {
+pub(super) struct SinkOptions {
     #[command(flatten)]
     redis: RedisOptions,
     /// When another replica takes over a batch that was stored and not published
@@ -94,13 +94,13 @@ pub(super) struct FanoutOptions {
 
 /// Where stored events go.
 #[derive(Debug, Clone)]
-pub struct FanoutConfig {
+pub struct SinkConfig {
     /// Redis; without it the fan-out stays inside the process.
     pub redis: Option<RedisConfig>,
     /// How long a batch is left alone by other replicas.
     pub lease: Duration,
     /// Followers of `/events/stream` at once.
-    pub followers_max: usize,
+    pub subscribers_max: usize,
 }
 
 /// How events are published to Redis.
@@ -126,13 +126,13 @@ impl ChannelOptions {
     /// # Errors
     /// [`ConfigError`] with what is wrong.
     pub fn check(&self) -> Result<Option<(RedisUrl, String)>, ConfigError> {
-        let mut problems = Problems::default();
+        let mut problems = ConfigProblems::default();
         let found = self.check_into(&mut problems, url_file());
         problems.or(found)
     }
 
     /// The flag, else the variable, else what is in `file`. An empty variable counts as unset.
-    fn check_into(&self, problems: &mut Problems, file: Option<PathBuf>) -> Option<(RedisUrl, String)> {
+    fn check_into(&self, problems: &mut ConfigProblems, file: Option<PathBuf>) -> Option<(RedisUrl, String)> {
         if self.redis_channel.is_empty() || self.redis_channel.chars().any(char::is_control) {
             problems
                 .0
@@ -172,12 +172,12 @@ impl RedisOptions {
     /// # Errors
     /// [`ConfigError`] with every problem found.
     pub fn check(&self) -> Result<Option<RedisConfig>, ConfigError> {
-        let mut problems = Problems::default();
+        let mut problems = ConfigProblems::default();
         let config = self.check_into(&mut problems, url_file());
         problems.or(config)
     }
 
-    fn check_into(&self, problems: &mut Problems, file: Option<PathBuf>) -> Option<RedisConfig> {
+    fn check_into(&self, problems: &mut ConfigProblems, file: Option<PathBuf>) -> Option<RedisConfig> {
         let stream = self.redis_stream.clone().filter(|name| !name.is_empty());
         if stream.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
             problems
@@ -204,14 +204,14 @@ impl RedisOptions {
     }
 }
 
-impl FanoutOptions {
+impl SinkOptions {
     /// Checks the section; `url_file` may hold the URL of Redis.
-    pub(super) fn check(&self, problems: &mut Problems, url_file: Option<PathBuf>) -> FanoutConfig {
+    pub(super) fn check(&self, problems: &mut ConfigProblems, url_file: Option<PathBuf>) -> SinkConfig {
         let known = problems.0.len();
-        let config = FanoutConfig {
+        let config = SinkConfig {
             redis: self.redis.check_into(problems, url_file),
             lease: problems.time("EVENTSIEVE_OUTBOX_LEASE", &self.outbox_lease),
-            followers_max: problems.number("EVENTSIEVE_MAX_FOLLOWERS", &self.max_followers, 0..=1_000_000),
+            subscribers_max: problems.number("EVENTSIEVE_MAX_FOLLOWERS", &self.max_followers, 0..=1_000_000),
         };
         let timeout = config.redis.as_ref().map_or(Duration::ZERO, |redis| redis.timeout);
         if problems.0.len() == known && config.lease < timeout * LEASE_TIMEOUTS {
@@ -232,11 +232,11 @@ mod tests {
     #[derive(Parser)]
     struct Serve {
         #[command(flatten)]
-        fanout: FanoutOptions,
+        fanout: SinkOptions,
     }
 
-    fn check(arguments: &str) -> Result<FanoutConfig, Vec<String>> {
-        let mut problems = Problems::default();
+    fn check(arguments: &str) -> Result<SinkConfig, Vec<String>> {
+        let mut problems = ConfigProblems::default();
         // What the environment of the tests says does not count: a flag wins, and of two the last does.
         let arguments = ["serve", "--redis-url="]
             .into_iter()
@@ -292,7 +292,7 @@ mod tests {
         );
         assert!(check("--redis-url redis://h --outbox-lease 15s --redis-timeout 5s").is_ok());
         assert_eq!(
-            check("--redis-timeout 0s --redis-stream-maxlen 0 --max-followers x")
+            check("--redis-timeout 0s --redis-stream-maxlen 0 --max-subscribers x")
                 .unwrap_err()
                 .len(),
             3

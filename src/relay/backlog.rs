@@ -12,13 +12,13 @@ use crate::store::Outbox;
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Looks at the outbox from time to time until `stop`. While the store does not tell, the last figures stay.
-pub async fn watch_level(store: Arc<dyn Outbox>, metrics: Arc<Metrics>, stop: CancellationToken) {
+pub async fn watch_backlog(store: Arc<dyn Outbox>, metrics: Arc<Metrics>, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        match store.owed().await {
+        match store.backlog().await {
             Ok(owed) => {
                 metrics.outbox_batches.set(owed.batches);
-                metrics.outbox_oldest.set(owed.oldest_seconds);
-                metrics.outbox_parked.set(owed.parked);
+                metrics.outbox_age.set(owed.oldest_seconds);
+                metrics.outbox_dead_letters.set(owed.parked);
             }
             Err(error) => tracing::debug!(
                 error.class = error.class.as_str(),

@@ -35,7 +35,7 @@ pub struct Committed {
 
 /// What a flush owes to a fan-out: who publishes it, and how long others leave it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Debt {
+pub struct OutboxLease {
     /// The token of this process.
     pub owner: Uuid,
     /// From the commit.
@@ -44,9 +44,9 @@ pub struct Debt {
 
 /// The queue between the writers and the relay.
 #[derive(Debug)]
-pub struct Handover {
+pub struct HandoffQueue {
     /// Nothing where no fan-out leaves the process.
-    debt: Option<Debt>,
+    debt: Option<OutboxLease>,
     queue: Mutex<Queue>,
     /// Something was committed, by whatever way it is published.
     committed: Notify,
@@ -77,10 +77,10 @@ struct Progress {
     is_away: bool,
 }
 
-impl Handover {
+impl HandoffQueue {
     /// A handover to a relay; `None`: the fan-out stays inside the process, and nothing is owed. It begins closed.
     #[must_use]
-    pub fn new(debt: Option<Debt>) -> Self {
+    pub fn new(debt: Option<OutboxLease>) -> Self {
         Self {
             debt,
             queue: Mutex::default(),
@@ -92,14 +92,14 @@ impl Handover {
 
     /// What a flush that begins now owes.
     #[must_use]
-    pub fn debt(&self) -> Option<Debt> {
+    pub fn debt(&self) -> Option<OutboxLease> {
         let debt = self.debt?;
         let lease = if self.lock().is_open {
             debt.lease
         } else {
             Duration::ZERO
         };
-        Some(Debt { lease, ..debt })
+        Some(OutboxLease { lease, ..debt })
     }
 
     /// Hands a committed batch over, without waiting, and announces it to the followers of this process.
@@ -137,7 +137,7 @@ impl Handover {
     }
 
     /// The next batch of the queue, unless something was left out meanwhile: that is older, and comes first. Its memory counts
-    /// until [`Handover::done`].
+    /// until [`HandoffQueue::done`].
     #[must_use]
     pub fn take(&self) -> Option<Committed> {
         let mut queue = self.lock();
@@ -159,7 +159,7 @@ impl Handover {
         self.progress.send_modify(|progress| progress.is_away = false);
     }
 
-    /// The relay has published all that it found in the outbox since the last call of [`Handover::left_out`].
+    /// The relay has published all that it found in the outbox since the last call of [`HandoffQueue::left_out`].
     pub fn caught_up(&self) {
         let queue = self.lock();
         let is_caught_up = queue.is_open && queue.left_out.is_empty();
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    const DEBT: Debt = Debt {
+    const DEBT: OutboxLease = OutboxLease {
         owner: Uuid::nil(),
         lease: Duration::from_secs(30),
     };
@@ -228,104 +228,104 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_fit_closes_the_queue_so_that_nothing_overtakes_it() {
-        let handover = Handover::new(Some(DEBT));
-        handover.open();
-        assert_eq!(handover.debt(), Some(DEBT));
-        handover.push(committed(1, BYTES_MAX));
-        handover.push(committed(2, 1));
-        assert!(!handover.is_open());
-        handover.push(committed(3, 0));
-        assert_eq!(handover.left_out(), [2, 3]);
-        assert_eq!(handover.left_out(), [0; 0]);
-        assert_eq!(handover.debt().unwrap().lease, Duration::ZERO);
-        assert_eq!(handover.take().unwrap().batch, 1);
-        handover.done(BYTES_MAX);
-        handover.open();
-        handover.push(committed(4, BYTES_MAX));
-        assert!(handover.is_open());
+        let handoff = HandoffQueue::new(Some(DEBT));
+        handoff.open();
+        assert_eq!(handoff.debt(), Some(DEBT));
+        handoff.push(committed(1, BYTES_MAX));
+        handoff.push(committed(2, 1));
+        assert!(!handoff.is_open());
+        handoff.push(committed(3, 0));
+        assert_eq!(handoff.left_out(), [2, 3]);
+        assert_eq!(handoff.left_out(), [0; 0]);
+        assert_eq!(handoff.debt().unwrap().lease, Duration::ZERO);
+        assert_eq!(handoff.take().unwrap().batch, 1);
+        handoff.done(BYTES_MAX);
+        handoff.open();
+        handoff.push(committed(4, BYTES_MAX));
+        assert!(handoff.is_open());
     }
 
     #[tokio::test]
     async fn what_was_committed_while_it_was_closed_is_looked_for_in_the_outbox() {
-        let handover = Handover::new(Some(DEBT));
+        let handoff = HandoffQueue::new(Some(DEBT));
         let unleased = |batch| Committed {
             is_leased: false,
             ..committed(batch, 1)
         };
-        handover.push(unleased(1));
+        handoff.push(unleased(1));
         assert_eq!(
-            handover.left_out(),
+            handoff.left_out(),
             [0; 0],
             "closed, the relay looks into the outbox anyway"
         );
-        handover.open();
-        handover.push(unleased(2));
-        handover.push(committed(3, 1));
-        assert!(handover.take().is_none(), "what was left out is older");
-        assert_eq!(handover.left_out(), [2]);
-        assert_eq!(handover.take().unwrap().batch, 3);
+        handoff.open();
+        handoff.push(unleased(2));
+        handoff.push(committed(3, 1));
+        assert!(handoff.take().is_none(), "what was left out is older");
+        assert_eq!(handoff.left_out(), [2]);
+        assert_eq!(handoff.take().unwrap().batch, 3);
     }
 
     /// Whether a flush that is asked for now is over at once.
-    fn is_flushed(handover: &Handover) -> bool {
-        Box::pin(handover.flushed()).now_or_never().is_some()
+    fn is_flushed(handoff: &HandoffQueue) -> bool {
+        Box::pin(handoff.flushed()).now_or_never().is_some()
     }
 
     #[tokio::test]
     async fn a_flush_waits_for_what_was_handed_over_before_it_and_no_longer() {
-        let handover = Handover::new(Some(DEBT));
-        handover.open();
-        handover.caught_up();
-        assert!(is_flushed(&handover));
-        handover.push(committed(1, 1));
-        let mut flushed = Box::pin(handover.flushed());
+        let handoff = HandoffQueue::new(Some(DEBT));
+        handoff.open();
+        handoff.caught_up();
+        assert!(is_flushed(&handoff));
+        handoff.push(committed(1, 1));
+        let mut flushed = Box::pin(handoff.flushed());
         assert!(flushed.as_mut().now_or_never().is_none());
-        handover.push(committed(2, 1));
-        assert!(handover.take().is_some());
-        handover.done(1);
+        handoff.push(committed(2, 1));
+        assert!(handoff.take().is_some());
+        handoff.done(1);
         flushed.await;
     }
 
     #[tokio::test]
     async fn a_flush_waits_for_what_is_in_the_outbox_unless_the_fan_out_is_away() {
-        let handover = Handover::new(Some(DEBT));
-        assert!(!is_flushed(&handover), "nobody has looked yet");
-        handover.open();
-        handover.caught_up();
-        handover.push(Committed {
+        let handoff = HandoffQueue::new(Some(DEBT));
+        assert!(!is_flushed(&handoff), "nobody has looked yet");
+        handoff.open();
+        handoff.caught_up();
+        handoff.push(Committed {
             is_leased: false,
             ..committed(1, 1)
         });
-        assert!(!is_flushed(&handover));
-        assert_eq!(handover.left_out(), [1]);
-        assert!(!is_flushed(&handover), "it is about to be published");
-        handover.caught_up();
-        assert!(is_flushed(&handover));
-        handover.push(committed(2, BYTES_MAX + 1));
-        assert_eq!(handover.left_out(), [2]);
-        handover.caught_up();
-        assert!(!is_flushed(&handover), "it is behind");
-        let mut flushed = Box::pin(handover.flushed());
+        assert!(!is_flushed(&handoff));
+        assert_eq!(handoff.left_out(), [1]);
+        assert!(!is_flushed(&handoff), "it is about to be published");
+        handoff.caught_up();
+        assert!(is_flushed(&handoff));
+        handoff.push(committed(2, BYTES_MAX + 1));
+        assert_eq!(handoff.left_out(), [2]);
+        handoff.caught_up();
+        assert!(!is_flushed(&handoff), "it is behind");
+        let mut flushed = Box::pin(handoff.flushed());
         assert!(flushed.as_mut().now_or_never().is_none());
-        handover.give_up();
+        handoff.give_up();
         flushed.await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn who_waits_for_the_queue_and_who_fills_it_never_wait_for_each_other() {
         const BATCHES: i64 = 20_000;
-        let handover = std::sync::Arc::new(Handover::new(Some(DEBT)));
-        handover.open();
-        handover.caught_up();
+        let handoff = std::sync::Arc::new(HandoffQueue::new(Some(DEBT)));
+        handoff.open();
+        handoff.caught_up();
         let mut both = tokio::task::JoinSet::new();
-        let pushing = handover.clone();
+        let pushing = handoff.clone();
         both.spawn(async move {
             for batch in 0..BATCHES {
                 pushing.push(committed(batch, 0));
                 tokio::task::yield_now().await;
             }
         });
-        let taking = handover.clone();
+        let taking = handoff.clone();
         both.spawn(async move {
             let mut taken = 0;
             while taken < BATCHES {
@@ -339,20 +339,20 @@ mod tests {
             }
         });
         while both.try_join_next().is_none() {
-            handover.flushed().await;
+            handoff.flushed().await;
             tokio::task::yield_now().await;
         }
         both.join_all().await;
-        handover.flushed().await;
+        handoff.flushed().await;
     }
 
     #[tokio::test]
     async fn without_a_relay_a_batch_is_announced_and_nothing_is_owed() {
-        let handover = Handover::new(None);
-        handover.push(committed(1, usize::MAX));
-        handover.committed().await;
-        assert_eq!(handover.debt(), None);
-        assert_eq!(handover.left_out(), [0; 0]);
-        handover.flushed().await;
+        let handoff = HandoffQueue::new(None);
+        handoff.push(committed(1, usize::MAX));
+        handoff.committed().await;
+        assert_eq!(handoff.debt(), None);
+        assert_eq!(handoff.left_out(), [0; 0]);
+        handoff.flushed().await;
     }
 }

@@ -7,12 +7,12 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 /// The most faults that one answer lists in full. A request with more is answered with the first ones.
-pub const FAULTS_MAX: usize = 100;
+pub const VALIDATION_ERRORS_MAX: usize = 100;
 
 /// The `type` of a fault, as the answer 422 names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
 #[schema(rename_all = "snake_case")]
-pub enum FaultKind {
+pub enum ValidationErrorKind {
     /// A required member is not there.
     Missing,
     /// Not an array where one is needed.
@@ -57,7 +57,7 @@ pub enum FaultKind {
     NotAllowed,
 }
 
-impl FaultKind {
+impl ValidationErrorKind {
     /// The name in the answer, such as `string_too_long`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -86,13 +86,13 @@ impl FaultKind {
     }
 }
 
-impl fmt::Display for FaultKind {
+impl fmt::Display for ValidationErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl Serialize for FaultKind {
+impl Serialize for ValidationErrorKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
@@ -113,20 +113,20 @@ pub enum Loc {
 #[error("{msg}")]
 pub struct Breach {
     /// Which rule.
-    pub kind: FaultKind,
+    pub kind: ValidationErrorKind,
     /// The rule in words, for people. Never shows more of the value than where it is wrong.
     pub msg: Cow<'static, str>,
 }
 
 impl Breach {
     /// A breach of the rule `kind`, told as `msg`.
-    pub fn new(kind: FaultKind, msg: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(kind: ValidationErrorKind, msg: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, msg: msg.into() }
     }
 
     /// The same with its place.
-    pub fn at(self, loc: Vec<Loc>) -> Fault {
-        Fault {
+    pub fn at(self, loc: Vec<Loc>) -> ValidationError {
+        ValidationError {
             kind: self.kind,
             loc,
             msg: self.msg,
@@ -136,10 +136,10 @@ impl Breach {
 
 /// One entry of an answer 422: `{"type":"missing","loc":["body","topic"],"msg":"Field required"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Fault {
+pub struct ValidationError {
     /// Which rule is broken.
     #[serde(rename = "type")]
-    pub kind: FaultKind,
+    pub kind: ValidationErrorKind,
     /// Where, from the outside in.
     pub loc: Vec<Loc>,
     /// The rule in words, for people.
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_written_in_the_form_that_fastapi_users_know() {
-        let fault = Breach::new(FaultKind::Missing, "Field required").at(vec![
+        let fault = Breach::new(ValidationErrorKind::Missing, "Field required").at(vec![
             Loc::Name("body"),
             Loc::Name("events"),
             Loc::Index(1),

@@ -4,8 +4,8 @@ use tokio::time::Instant;
 
 use super::{Relay, Stopped};
 use crate::event::{StoredEvent, Trace};
-use crate::fanout::{Committed, FanoutError, Trouble};
-use crate::metrics::Way;
+use crate::metrics::PublishPath;
+use crate::sink::{Committed, SinkError, SinkErrorKind};
 use crate::store::Refused;
 use crate::telemetry::Step;
 
@@ -29,7 +29,7 @@ impl Relay {
             Ok(true) => self.note_published(batch),
             Ok(false) | Err(_) => self.orphans.push(batch),
         }
-        self.handover.done(bytes);
+        self.handoff.done(bytes);
         published.map(drop)
     }
 
@@ -48,7 +48,7 @@ impl Relay {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (portion, left) = rest.split_at(count);
-            self.publish(portion, Way::Fast).await?;
+            self.publish(portion, PublishPath::Fast).await?;
             rest = left;
             if !rest.is_empty() {
                 self.reached = portion.last().map(|event| event.cursor);
@@ -58,13 +58,13 @@ impl Relay {
     }
 
     /// Publishes events, and parks those that the fan-out refuses for themselves. They are counted by the `way` that they came.
-    pub(super) async fn publish(&mut self, events: &[StoredEvent], way: Way) -> Result<(), Stopped> {
+    pub(super) async fn publish(&mut self, events: &[StoredEvent], way: PublishPath) -> Result<(), Stopped> {
         if events.is_empty() {
             return Ok(());
         }
         let begun = Instant::now();
         let answer = self.fanout.publish(events).await;
-        self.metrics.fanout_duration.observe(begun.elapsed().as_secs_f64());
+        self.metrics.sink_duration.observe(begun.elapsed().as_secs_f64());
         let refused: Vec<Refused> = match answer {
             Ok(refusals) => refusals
                 .into_iter()
@@ -73,15 +73,17 @@ impl Relay {
                     reason: refusal.reason,
                 })
                 .collect(),
-            Err(error) if error.trouble == Trouble::Odd && events.len() > 1 => self.one_by_one(events, &error).await?,
+            Err(error) if error.kind == SinkErrorKind::Odd && events.len() > 1 => {
+                self.one_by_one(events, &error).await?
+            }
             Err(error) => return Err(error.into()),
         };
         self.answered_at = Instant::now();
         let taken = events.len() - refused.len();
-        self.metrics.published_on(way).inc_by(taken as u64);
+        self.metrics.published_by(way).inc_by(taken as u64);
         if !refused.is_empty() {
-            self.store.park(&refused).await?;
-            self.metrics.fanout_parked.inc_by(refused.len() as u64);
+            self.store.dead_letter(&refused).await?;
+            self.metrics.sink_dead_letters.inc_by(refused.len() as u64);
             for Refused { cursor, reason } in &refused {
                 tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
             }
@@ -91,7 +93,7 @@ impl Relay {
 
     /// Publishes each event alone, where nobody knows what an error was about. If some go well it was about the others; if none
     /// does it is about the fan-out.
-    async fn one_by_one(&self, events: &[StoredEvent], error: &FanoutError) -> Result<Vec<Refused>, FanoutError> {
+    async fn one_by_one(&self, events: &[StoredEvent], error: &SinkError) -> Result<Vec<Refused>, SinkError> {
         let mut refused = Vec::new();
         for event in events {
             if self.stop.is_cancelled() {
@@ -99,7 +101,7 @@ impl Relay {
             }
             let reason = match self.fanout.publish(std::slice::from_ref(event)).await {
                 Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
-                Err(error) if error.trouble == Trouble::Odd => Some(error.to_string()),
+                Err(error) if error.kind == SinkErrorKind::Odd => Some(error.to_string()),
                 Err(error) => return Err(error),
             };
             refused.extend(reason.map(|reason| Refused {

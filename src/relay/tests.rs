@@ -10,18 +10,18 @@ use uuid::Uuid;
 use self::fake::{FakeFanout, FakeStore, Row};
 use super::*;
 use crate::event::{Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::fanout::Committed;
-use crate::metrics::Way;
+use crate::metrics::PublishPath;
+use crate::sink::Committed;
 
 const LEASE: Duration = Duration::from_secs(30);
 
 struct Bench {
     store: Arc<FakeStore>,
     fanout: Arc<FakeFanout>,
-    handover: Arc<Handover>,
-    trouble: watch::Receiver<Option<Trouble>>,
+    handoff: Arc<HandoffQueue>,
+    trouble: watch::Receiver<Option<SinkErrorKind>>,
     metrics: Arc<Metrics>,
-    debt: Debt,
+    debt: OutboxLease,
     stop: CancellationToken,
     relay: tokio::task::JoinSet<()>,
 }
@@ -32,17 +32,17 @@ fn bench() -> Bench {
 
 fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
     let (store, fanout) = (Arc::new(store), Arc::new(fanout));
-    let debt = Debt {
+    let debt = OutboxLease {
         owner: Uuid::from_u128(1),
         lease: LEASE,
     };
-    let handover = Arc::new(Handover::new(Some(debt)));
+    let handoff = Arc::new(HandoffQueue::new(Some(debt)));
     let (trouble, seen) = watch::channel(None);
     let metrics = Arc::new(Metrics::default());
     let relay = Relay::new(Settings {
         store: store.clone(),
         fanout: fanout.clone(),
-        handover: handover.clone(),
+        handoff: handoff.clone(),
         debt,
         trouble,
         metrics: metrics.clone(),
@@ -54,7 +54,7 @@ fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
         relay: running,
         store,
         fanout,
-        handover,
+        handoff,
         trouble: seen,
         metrics,
         debt,
@@ -89,10 +89,10 @@ fn row(batch: i64, topics: &[&str], lease: Option<(Uuid, Instant)>) -> (i64, Row
 
 impl Bench {
     /// Commits a batch as a writer does that began its flush with `debt`.
-    fn commit_with(&self, debt: Debt, batch: i64, topics: &[&str]) {
+    fn commit_with(&self, debt: OutboxLease, batch: i64, topics: &[&str]) {
         let lease = Some((debt.owner, Instant::now() + debt.lease));
         self.store.batches.lock().unwrap().extend([row(batch, topics, lease)]);
-        self.handover.push(Committed {
+        self.handoff.push(Committed {
             batch,
             events: events(batch, topics),
             bytes: 100,
@@ -102,12 +102,12 @@ impl Bench {
     }
 
     fn commit(&self, batch: i64, topics: &[&str]) {
-        self.commit_with(self.handover.debt().unwrap(), batch, topics);
+        self.commit_with(self.handoff.debt().unwrap(), batch, topics);
     }
 
     /// Commits a batch whose flush began while the handover was closed.
     fn commit_while_closed(&self, batch: i64, topics: &[&str]) {
-        let debt = Debt {
+        let debt = OutboxLease {
             lease: Duration::ZERO,
             ..self.debt
         };
@@ -136,10 +136,10 @@ impl Bench {
     }
 
     async fn open(&self) {
-        self.until("the fast path runs", |bench| bench.handover.is_open()).await;
+        self.until("the fast path runs", |bench| bench.handoff.is_open()).await;
     }
 
-    async fn settled(&self) {
+    async fn stability(&self) {
         self.until("all is marked", |bench| bench.store.unpublished().is_empty())
             .await;
     }
@@ -152,23 +152,23 @@ async fn what_is_handed_over_is_published_in_its_order_and_marked_in_groups() {
     for batch in 1..=5 {
         bench.commit(batch, &["t", "t"]);
     }
-    bench.settled().await;
+    bench.stability().await;
     let expected: Vec<_> = (1..=5).flat_map(|batch| [(batch, 0), (batch, 1)]).collect();
     assert_eq!(bench.fanout.published(), expected);
-    bench.handover.flushed().await;
+    bench.handoff.flushed().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fan_out_that_fails_leaves_nothing_in_memory_and_gets_everything_when_it_is_back() {
     let bench = bench();
     bench.open().await;
-    *bench.fanout.outage.lock().unwrap() = Some(Trouble::Unreachable);
+    *bench.fanout.outage.lock().unwrap() = Some(SinkErrorKind::Unreachable);
     bench.commit(1, &["t"]);
     bench.commit(2, &["t"]);
     bench
         .until("it has noticed", |bench| bench.trouble.borrow().is_some())
         .await;
-    assert!(!bench.handover.is_open());
+    assert!(!bench.handoff.is_open());
     bench
         .until("leases are given back", |bench| {
             bench
@@ -183,13 +183,13 @@ async fn a_fan_out_that_fails_leaves_nothing_in_memory_and_gets_everything_when_
     for batch in 3..=50 {
         bench.commit(batch, &["t"]);
     }
-    assert!(bench.handover.take().is_none());
+    assert!(bench.handoff.take().is_none());
     let calls = *bench.fanout.calls.lock().unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     let tries = *bench.fanout.calls.lock().unwrap() - calls;
     assert!((10..200).contains(&tries), "{tries} tries in a minute");
     *bench.fanout.outage.lock().unwrap() = None;
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(
         bench.fanout.published(),
         (1..=50).map(|batch| (batch, 0)).collect::<Vec<_>>()
@@ -206,7 +206,7 @@ async fn what_a_dead_replica_has_left_is_taken_over_when_its_lease_ends() {
     bench.store.batches.lock().unwrap().extend([row(1, &["t"], dead)]);
     tokio::time::sleep(LEASE - Duration::from_millis(1)).await;
     assert_eq!(bench.fanout.published(), []);
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(bench.fanout.published(), [(1, 0)]);
 }
 
@@ -230,11 +230,11 @@ async fn a_backlog_is_published_beside_the_fast_path() {
             bench.fanout.published().contains(&(2001, 0))
         })
         .await;
-    bench.settled().await;
+    bench.stability().await;
     let mut published = bench.fanout.published();
     published.retain(|place| place.0 != 2001);
     assert_eq!(published, (1..=2000).map(|batch| (batch, 0)).collect::<Vec<_>>());
-    bench.handover.flushed().await;
+    bench.handoff.flushed().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,7 +244,7 @@ async fn what_was_committed_before_the_fast_path_began_is_not_overtaken() {
     // The second flush began after the handover was opened.
     bench.commit_while_closed(1, &["t"]);
     bench.commit(2, &["t"]);
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
 }
 
@@ -256,7 +256,7 @@ async fn what_is_committed_while_the_fast_path_begins_is_not_overtaken() {
     *bench.store.after_claim.lock().unwrap() = Some(Box::new(commit));
     bench.open().await;
     bench.commit(2, &["t"]);
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
 }
 
@@ -264,9 +264,9 @@ async fn what_is_committed_while_the_fast_path_begins_is_not_overtaken() {
 async fn what_is_told_of_while_it_is_being_claimed_is_published_once() {
     let bench = bench();
     bench.open().await;
-    let handover = bench.handover.clone();
+    let handoff = bench.handoff.clone();
     let push = move || {
-        handover.push(Committed {
+        handoff.push(Committed {
             batch: 1,
             events: events(1, &["t"]),
             bytes: 1,
@@ -276,8 +276,8 @@ async fn what_is_told_of_while_it_is_being_claimed_is_published_once() {
     };
     *bench.store.after_claim.lock().unwrap() = Some(Box::new(push));
     bench.store.batches.lock().unwrap().extend([row(1, &["t"], None)]);
-    bench.settled().await;
-    bench.handover.flushed().await;
+    bench.stability().await;
+    bench.handoff.flushed().await;
     assert_eq!(bench.fanout.published(), [(1, 0)]);
 }
 
@@ -286,7 +286,7 @@ async fn an_event_that_is_refused_for_itself_is_parked_and_its_batch_is_marked()
     let bench = bench();
     bench.open().await;
     bench.commit(1, &["t", "refused", "t"]);
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(bench.fanout.published(), [(1, 0), (1, 2)]);
     assert_eq!(*bench.store.parked.lock().unwrap(), [Cursor::new(1, 1)]);
 }
@@ -298,9 +298,9 @@ async fn an_error_that_nobody_knows_parks_the_event_that_it_is_about_once_others
     bench.commit(1, &["odd", "odd"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(*bench.store.parked.lock().unwrap(), []);
-    assert_eq!(*bench.trouble.borrow(), Some(Trouble::Odd));
+    assert_eq!(*bench.trouble.borrow(), Some(SinkErrorKind::Odd));
     bench.commit(2, &["t"]);
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(bench.fanout.published(), [(2, 0)]);
     assert_eq!(
         *bench.store.parked.lock().unwrap(),
@@ -315,11 +315,11 @@ async fn a_batch_that_stopped_half_way_goes_on_where_it_stopped() {
         ..FakeStore::default()
     };
     let fanout = FakeFanout {
-        script: Mutex::new([None, Some(Trouble::Full), None, Some(Trouble::ReadOnly)].into()),
+        script: Mutex::new([None, Some(SinkErrorKind::Full), None, Some(SinkErrorKind::ReadOnly)].into()),
         ..FakeFanout::default()
     };
     let bench = bench_with(store, fanout);
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(
         bench.fanout.published(),
         (0..8).map(|position| (1, position)).collect::<Vec<_>>()
@@ -338,7 +338,7 @@ async fn what_was_too_long_in_memory_is_left_to_the_outbox() {
         .extend([row(1, &["t"], Some((bench.debt.owner, Instant::now() + LEASE)))]);
     let since = Instant::now();
     tokio::time::sleep(LEASE / 2 + Duration::from_millis(1)).await;
-    bench.handover.push(Committed {
+    bench.handoff.push(Committed {
         batch: 1,
         // What memory holds differs here from the store, to tell which of them was published.
         events: events(9, &["t"]),
@@ -346,7 +346,7 @@ async fn what_was_too_long_in_memory_is_left_to_the_outbox() {
         since,
         is_leased: true,
     });
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(bench.fanout.published(), [(1, 0)]);
 }
 
@@ -359,7 +359,7 @@ async fn a_store_that_takes_no_marks_gets_them_later() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(bench.store.unpublished(), [1]);
     *bench.store.is_down.lock().unwrap() = false;
-    bench.settled().await;
+    bench.stability().await;
     assert_eq!(bench.fanout.published(), [(1, 0)], "published once");
 }
 
@@ -403,7 +403,7 @@ async fn a_relay_that_stops_when_it_has_just_begun_publishes_what_was_committed_
 async fn a_relay_that_stops_while_the_fan_out_is_away_gives_all_leases_back() {
     let mut bench = bench();
     bench.open().await;
-    *bench.fanout.outage.lock().unwrap() = Some(Trouble::Unreachable);
+    *bench.fanout.outage.lock().unwrap() = Some(SinkErrorKind::Unreachable);
     bench.commit(1, &["t"]);
     bench.stop.cancel();
     bench.ended().await;
@@ -415,22 +415,22 @@ async fn what_is_published_and_what_fails_is_counted() {
     let bench = bench();
     bench.open().await;
     bench.commit(1, &["t", "refused", "t"]);
-    bench.settled().await;
-    let published = |way| bench.metrics.published_on(way).get();
-    assert_eq!((published(Way::Fast), published(Way::Repair)), (2, 0));
-    assert_eq!(bench.metrics.fanout_parked.get(), 1);
-    *bench.fanout.outage.lock().unwrap() = Some(Trouble::Full);
+    bench.stability().await;
+    let published = |way| bench.metrics.published_by(way).get();
+    assert_eq!((published(PublishPath::Fast), published(PublishPath::CatchUp)), (2, 0));
+    assert_eq!(bench.metrics.sink_dead_letters.get(), 1);
+    *bench.fanout.outage.lock().unwrap() = Some(SinkErrorKind::Full);
     bench.commit(2, &["t", "t", "t", "t"]);
     bench
         .until("it has noticed", |bench| bench.trouble.borrow().is_some())
         .await;
     *bench.fanout.outage.lock().unwrap() = None;
-    bench.settled().await;
-    assert_eq!((published(Way::Fast), published(Way::Repair)), (2, 4));
-    assert!(bench.metrics.fanout_duration.get_sample_count() >= 3);
-    let errors = |trouble: Trouble| bench.metrics.fanout_errors.with_label_values(&[trouble.as_str()]).get();
-    assert!(errors(Trouble::Full) >= 1);
-    assert_eq!(errors(Trouble::Odd), 0);
+    bench.stability().await;
+    assert_eq!((published(PublishPath::Fast), published(PublishPath::CatchUp)), (2, 4));
+    assert!(bench.metrics.sink_duration.get_sample_count() >= 3);
+    let errors = |trouble: SinkErrorKind| bench.metrics.sink_errors.with_label_values(&[trouble.as_str()]).get();
+    assert!(errors(SinkErrorKind::Full) >= 1);
+    assert_eq!(errors(SinkErrorKind::Odd), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -438,7 +438,7 @@ async fn the_level_of_the_outbox_is_looked_at_until_the_stop() {
     let (store, metrics) = (Arc::new(FakeStore::default()), Arc::new(Metrics::default()));
     let stop = CancellationToken::new();
     let mut watching = tokio::task::JoinSet::new();
-    watching.spawn(watch_level(store.clone(), metrics.clone(), stop.clone()));
+    watching.spawn(watch_backlog(store.clone(), metrics.clone(), stop.clone()));
     let level = async |batches: i64| {
         let seen = async {
             while metrics.outbox_batches.get() != batches {

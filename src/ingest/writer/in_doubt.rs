@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::ingest::queue::Seated;
-use crate::metrics::FlushEnd;
+use crate::metrics::CommitOutcome;
 use crate::store::ErrorClass;
 
 /// A flush whose first attempt is older is never sent again: its ledger row may be gone, and a second copy of its counts
@@ -28,11 +28,11 @@ pub(super) enum Failure {
 
 impl Failure {
     /// How the flush has ended.
-    pub(super) fn end(self) -> FlushEnd {
+    pub(super) fn end(self) -> CommitOutcome {
         match self {
-            Failure::Definite => FlushEnd::Again,
-            Failure::Refused => FlushEnd::Refused,
-            Failure::Unknown => FlushEnd::Unknown,
+            Failure::Definite => CommitOutcome::Retry,
+            Failure::Refused => CommitOutcome::Poison,
+            Failure::Unknown => CommitOutcome::Unknown,
         }
     }
 }

@@ -5,7 +5,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::{decoding, during};
 use crate::event::{Cursor, Topic};
-use crate::store::{Counts, Owed, Settled, StoreError, StoreStats, TOPICS_MAX};
+use crate::store::{Backlog, Counts, Stability, StoreError, StoreStats, TOPICS_MAX};
 
 /// The settled edge (the first batch that is *not* settled) and the horizon (above every committed batch), in the snapshot
 /// of the statement they stand in.
@@ -34,7 +34,7 @@ pub(super) use unsettled_seconds;
 macro_rules! unpublished {
     () => {
         "select count(*) as outbox_batches,
-               coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8 as outbox_oldest
+               coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8 as outbox_age
         from batches where published_at is null"
     };
 }
@@ -61,7 +61,7 @@ const STATS: &str = concat!(
            coalesce(sum(t.unique_processed), 0)::bigint as unique_processed,
            coalesce(sum(t.duplicate_dropped), 0)::bigint as duplicate_dropped,
            coalesce(sum(t.conflicts), 0)::bigint as conflicts, coalesce(sum(t.pruned), 0)::bigint as pruned,
-           count(t.topic) as topics, (select outbox_batches from o) as outbox_batches, (select outbox_oldest from o) as outbox_oldest,
+           count(t.topic) as topics, (select outbox_batches from o) as outbox_batches, (select outbox_age from o) as outbox_age,
            (select count(*) from parked) as parked,
            (select edge from s) as edge, (select horizon from s) as horizon,
            ",
@@ -96,15 +96,15 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
         .map_err(during("reading counters"))?;
     let read = || {
         let (totals, topics) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
-        let owed = owed_of(totals)?;
+        let backlog = owed_of(totals)?;
         let topic = |row: &PgRow| Ok((row.try_get("topic")?, row.try_get("unique_processed")?));
         Ok(StoreStats {
             counts: counts(totals)?,
             topic_count: totals.try_get("topics")?,
             topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
-            outbox_batches: owed.batches,
-            outbox_oldest_seconds: owed.oldest_seconds,
-            parked: owed.parked,
+            outbox_batches: backlog.batches,
+            outbox_oldest_seconds: backlog.oldest_seconds,
+            parked: backlog.parked,
             settled: settled_of(totals)?,
         })
     };
@@ -112,15 +112,15 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
 }
 
 /// What is not published.
-pub(super) async fn owed(pg: &mut PgConnection) -> Result<Owed, StoreError> {
+pub(super) async fn backlog(pg: &mut PgConnection) -> Result<Backlog, StoreError> {
     let row = sqlx::query(OWED).fetch_one(pg).await;
     owed_of(&row.map_err(during("counting what is not published"))?).map_err(decoding)
 }
 
-fn owed_of(row: &PgRow) -> sqlx::Result<Owed> {
-    Ok(Owed {
+fn owed_of(row: &PgRow) -> sqlx::Result<Backlog> {
+    Ok(Backlog {
         batches: row.try_get("outbox_batches")?,
-        oldest_seconds: row.try_get("outbox_oldest")?,
+        oldest_seconds: row.try_get("outbox_age")?,
         parked: row.try_get("parked")?,
     })
 }
@@ -132,7 +132,7 @@ pub(super) async fn topic_counts(pg: &mut PgConnection, topic: &Topic) -> Result
 }
 
 /// How far the log is settled.
-pub(super) async fn settled_now(pg: &mut PgConnection) -> Result<Settled, StoreError> {
+pub(super) async fn settled_now(pg: &mut PgConnection) -> Result<Stability, StoreError> {
     let row = sqlx::query(SETTLED)
         .fetch_one(pg)
         .await
@@ -141,12 +141,12 @@ pub(super) async fn settled_now(pg: &mut PgConnection) -> Result<Settled, StoreE
 }
 
 /// How far the log is settled, from a row with `edge`, `horizon` and `unsettled_seconds`.
-pub(super) fn settled_from(row: &PgRow) -> Result<Settled, StoreError> {
+pub(super) fn settled_from(row: &PgRow) -> Result<Stability, StoreError> {
     settled_of(row).map_err(decoding)
 }
 
-fn settled_of(row: &PgRow) -> Result<Settled, sqlx::Error> {
-    Ok(Settled {
+fn settled_of(row: &PgRow) -> Result<Stability, sqlx::Error> {
+    Ok(Stability {
         edge: edge_cursor(row.try_get("edge")?),
         horizon: row.try_get("horizon")?,
         unsettled_seconds: row.try_get("unsettled_seconds")?,

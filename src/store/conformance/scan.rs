@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Bed, Writer, event, events, eventually, list, listed, migrated, settle, walked, walked_by};
 use crate::event::{Cursor, Event, EventId, Source, StoredEvent, Timestamp};
-use crate::store::{Filter, Store, Walk};
+use crate::store::{Filter, Scan, Store};
 
 pub(super) async fn a_walk_shows_everything_once_in_log_order(bed: &dyn Bed) {
     let (store, other) = (migrated(bed).await, bed.store());
@@ -40,14 +40,14 @@ pub(super) async fn a_walk_with_any_filter_shows_what_a_list_does(bed: &dyn Bed)
             .cloned()
             .collect();
         for limit in [1, 2, 1000] {
-            let walk = Walk {
+            let walk = Scan {
                 filter: filter.clone(),
                 after: Cursor::BEGINNING,
                 limit,
                 bytes_max: usize::MAX,
             };
             assert_eq!(walked_by(&store, &walk).await.0, expected, "{walk:?}");
-            let walk = Walk {
+            let walk = Scan {
                 after: all[11].cursor,
                 ..walk
             };
@@ -114,7 +114,7 @@ pub(super) async fn a_rare_filter_gives_short_pages_that_move_on(bed: &dyn Bed) 
         },
     ] {
         for limit in [1, 2, 1000] {
-            let mut walk = Walk {
+            let mut walk = Scan {
                 filter: filter.clone(),
                 after: Cursor::BEGINNING,
                 limit,
@@ -122,7 +122,7 @@ pub(super) async fn a_rare_filter_gives_short_pages_that_move_on(bed: &dyn Bed) 
             };
             assert_eq!(walked_by(&store, &walk).await.0, rare, "{walk:?}");
             walk.limit = 1000;
-            let page = store.walk(&walk).await.unwrap();
+            let page = store.scan(&walk).await.unwrap();
             assert!(
                 !page.is_last && page.events.len() < 3,
                 "the first page does not look at the whole log: {walk:?}"
@@ -152,7 +152,7 @@ pub(super) async fn a_walk_beside_two_writers_skips_nothing(bed: &dyn Bed) {
     let mut next = Cursor::BEGINNING;
     let walking = eventually("the walk has seen all", async || {
         let page = store
-            .walk(&Walk {
+            .scan(&Scan {
                 filter: Filter::default(),
                 after: next,
                 limit: 7,
@@ -169,10 +169,10 @@ pub(super) async fn a_walk_beside_two_writers_skips_nothing(bed: &dyn Bed) {
 }
 
 /// Walks to the end of what is settled: how many events each page had, and all of them.
-async fn pages(store: &Arc<dyn Store>, walk: &Walk) -> (Vec<usize>, Vec<StoredEvent>) {
+async fn pages(store: &Arc<dyn Store>, walk: &Scan) -> (Vec<usize>, Vec<StoredEvent>) {
     let (mut walk, mut sizes, mut seen) = (walk.clone(), Vec::new(), Vec::new());
     loop {
-        let page = store.walk(&walk).await.unwrap();
+        let page = store.scan(&walk).await.unwrap();
         let bytes: usize = page
             .events
             .iter()
@@ -213,7 +213,7 @@ pub(super) async fn a_page_ends_before_it_has_too_many_bytes(bed: &dyn Bed) {
         (6 * one, 10, vec![6]),
         (usize::MAX, 10, vec![6]),
     ] {
-        let walk = Walk {
+        let walk = Scan {
             filter: Filter::default(),
             after: Cursor::BEGINNING,
             limit,
@@ -241,7 +241,7 @@ pub(super) async fn a_page_of_a_filter_has_as_many_bytes_as_it_may(bed: &dyn Bed
     }
     settle(&store).await;
     for topic in [None, Some(super::topic("t"))] {
-        let walk = Walk {
+        let walk = Scan {
             filter: Filter {
                 source: Some(Source::parse("rare").unwrap()),
                 topic,

@@ -17,13 +17,13 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const STEP_ROWS: u32 = 1000;
 
 /// Prunes the ledger from time to time until `stop`.
-pub async fn prune_ledger(store: Arc<dyn Outbox>, stop: CancellationToken) {
+pub async fn prune_commit_ledger(store: Arc<dyn Outbox>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
         let mut next = Some(0);
         while let Some(after) = next
             && !stop.is_cancelled()
         {
-            next = match store.prune_ledger(after, KEPT, STEP_ROWS).await {
+            next = match store.prune_commit_ledger(after, KEPT, STEP_ROWS).await {
                 Ok(pruned) => pruned.next,
                 Err(error) => {
                     tracing::warn!(

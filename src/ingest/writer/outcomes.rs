@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ingest::Verdict;
+use crate::ingest::EventOutcome;
 use crate::metrics::Commit;
 use crate::store::{Appended, Batch, Outcome};
 
@@ -29,12 +29,12 @@ pub(super) fn commit_of(batch: &Batch, appended: &Appended, latency: Duration) -
 }
 
 /// The verdict of each event, in the order of their arrival.
-pub(super) fn verdicts(batch: &Batch, row_of: &[u32], appended: &Appended) -> Vec<Verdict> {
+pub(super) fn verdicts(batch: &Batch, row_of: &[u32], appended: &Appended) -> Vec<EventOutcome> {
     let verdict = |(index, row): (u32, &u32)| {
         let row = *row as usize;
         match appended.outcomes[row] {
             // A copy that was folded into the row of the first.
-            Outcome::Stored(place) if batch.rows()[row].position != index => Verdict::Duplicate(Some(place)),
+            Outcome::Stored(place) if batch.rows()[row].position != index => EventOutcome::Duplicate(Some(place)),
             outcome => outcome.into(),
         }
     };

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Handling, Reservation, SubmitError, Verdict};
+use super::{EventOutcome, Handling, Reservation, SubmitError};
 use crate::event::{Event, Trace};
 
 /// What a request is answered.
-pub(super) type Answer = Result<Vec<Verdict>, SubmitError>;
+pub(super) type Answer = Result<Vec<EventOutcome>, SubmitError>;
 
 /// The events of one request, and the one who waits for them.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The fan-out inside the process: followers of the log, in its order, without a gap.
 //!
 //! One watcher for all followers ([`Live::watch`]) follows the settled edge and reads each newly settled event once, into a
-//! bounded tail in memory, already written as it will be sent. Followers ([`Follower`]) take from the tail what lies behind
+//! bounded tail in memory, already written as it will be sent. Followers ([`Subscriber`]) take from the tail what lies behind
 //! their own cursor, and ask the store only when they are behind the tail. Both go by the same cursors: nothing can fall
 //! between catching up and following live.
 //!
@@ -13,7 +13,7 @@
 //! writer the watcher hands out little at a time and pauses in between: followers then lag, and catch up when there is room. If
 //! there is none for some seconds they get their share all the same.
 
-mod tail;
+mod ring;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::tail::{Look, Tail, frames};
+use self::ring::{Look, Ring, frames};
 use crate::event::{Cursor, Topic};
-use crate::fanout::Handover;
 use crate::metrics::Metrics;
+use crate::sink::HandoffQueue;
 use crate::store::backoff::Backoff;
-use crate::store::{Filter, Page, Store, StoreError, Walk};
+use crate::store::{Filter, Page, Scan, Store, StoreError};
 
 /// How long after a commit of this process the watcher looks: by then more have come, and most are settled.
 const GATHER: Duration = Duration::from_millis(10);
@@ -56,12 +56,12 @@ pub struct Live(Arc<Shared>);
 
 struct Shared {
     store: Arc<dyn Store>,
-    handover: Arc<Handover>,
-    tail: std::sync::Mutex<Tail>,
+    handoff: Arc<HandoffQueue>,
+    tail: std::sync::Mutex<Ring>,
     /// Says that the tail has changed, to whoever waits.
     changed: watch::Sender<()>,
-    places: Arc<Semaphore>,
-    places_max: usize,
+    permits: Arc<Semaphore>,
+    permits_max: usize,
     /// Whether requests wait for a writer.
     is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// Says that somebody follows, to the watcher.
@@ -75,9 +75,9 @@ pub struct Settings {
     /// Where events are read.
     pub store: Arc<dyn Store>,
     /// Where commits are announced.
-    pub handover: Arc<Handover>,
+    pub handoff: Arc<HandoffQueue>,
     /// The most followers at once.
-    pub followers_max: usize,
+    pub subscribers_max: usize,
     /// Tells whether requests wait for a writer.
     pub is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// The figures of this process.
@@ -88,8 +88,8 @@ pub struct Settings {
 
 /// There is no place for one more follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there are as many followers as there may be")]
-pub struct Crowded;
+#[error("there are as many subscribers as there may be")]
+pub struct TooManySubscribers;
 
 impl Live {
     /// A live end that nobody watches yet.
@@ -97,20 +97,20 @@ impl Live {
     pub fn new(settings: Settings) -> Self {
         let Settings {
             store,
-            handover,
-            followers_max,
+            handoff,
+            subscribers_max,
             is_busy,
             metrics,
             stop,
         } = settings;
-        let places_max = followers_max.min(Semaphore::MAX_PERMITS);
+        let permits_max = subscribers_max.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             store,
-            handover,
+            handoff,
             tail: std::sync::Mutex::default(),
             changed: watch::Sender::new(()),
-            places: Arc::new(Semaphore::new(places_max)),
-            places_max,
+            permits: Arc::new(Semaphore::new(permits_max)),
+            permits_max,
             is_busy,
             arrived: tokio::sync::Notify::new(),
             metrics,
@@ -120,24 +120,29 @@ impl Live {
 
     /// How many follow.
     #[must_use]
-    pub fn followers(&self) -> usize {
-        self.0.places_max - self.0.places.available_permits()
+    pub fn subscribers(&self) -> usize {
+        self.0.permits_max - self.0.permits.available_permits()
     }
 
     /// How many may follow.
     #[must_use]
-    pub fn followers_max(&self) -> usize {
-        self.0.places_max
+    pub fn subscribers_max(&self) -> usize {
+        self.0.permits_max
     }
 
     /// A place for one more follower.
     ///
     /// # Errors
-    /// [`Crowded`].
-    pub fn enter(&self) -> Result<Place, Crowded> {
-        let permit = self.0.places.clone().try_acquire_owned().map_err(|_| Crowded)?;
+    /// [`TooManySubscribers`].
+    pub fn enter(&self) -> Result<LogPosition, TooManySubscribers> {
+        let permit = self
+            .0
+            .permits
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| TooManySubscribers)?;
         self.0.arrived.notify_one();
-        Ok(Place {
+        Ok(LogPosition {
             live: self.clone(),
             _permit: permit,
         })
@@ -150,8 +155,8 @@ impl Live {
         // Since when there was more to read than was read.
         let mut behind_since = None;
         while !shared.stop.is_cancelled() {
-            if self.followers() == 0 {
-                *shared.tail() = Tail::default();
+            if self.subscribers() == 0 {
+                *shared.tail() = Ring::default();
                 let arrived = shared.arrived.notified();
                 shared.stop.run_until_cancelled(arrived).await;
                 continue;
@@ -176,7 +181,7 @@ impl Live {
                 Err(error) => {
                     tracing::warn!(
                         error.class = error.class.as_str(),
-                        "the followers wait: {}",
+                        "the subscribers wait: {}",
                         error.line()
                     );
                     let wait = tokio::time::sleep(backoff.next_wait());
@@ -192,7 +197,7 @@ impl Live {
     /// How many bytes to hand out at a time while publishing waits; nothing while it does not, or while so few follow that
     /// they cost next to nothing.
     fn busy_step(&self) -> Option<usize> {
-        let bytes = BUSY_BYTES / self.followers().max(1);
+        let bytes = BUSY_BYTES / self.subscribers().max(1);
         (bytes < WATCH_BYTES && (self.0.is_busy)()).then_some(bytes)
     }
 }
@@ -203,18 +208,18 @@ impl Shared {
         let end = self.tail().end();
         let Some(after) = end else {
             // The tail begins at what is settled now; who wants more than that reads it from the store.
-            let edge = self.store.settled().await?.edge;
+            let edge = self.store.stability().await?.edge;
             self.tail().begin(edge);
             self.changed.send_replace(());
             return Ok(true);
         };
-        let walk = Walk {
+        let walk = Scan {
             filter: Filter::default(),
             after,
             limit: WATCH_EVENTS,
             bytes_max,
         };
-        let page = self.store.walk(&walk).await?;
+        let page = self.store.scan(&walk).await?;
         let is_last = page.is_last;
         if !page.events.is_empty() || page.next > after {
             self.tail().extend(&page);
@@ -226,7 +231,7 @@ impl Shared {
     /// Waits for the next occasion to look.
     async fn occasion(&self) {
         let announced = async {
-            self.handover.committed().await;
+            self.handoff.committed().await;
             tokio::time::sleep(GATHER).await;
         };
         tokio::select! {
@@ -236,29 +241,29 @@ impl Shared {
         }
     }
 
-    fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
+    fn tail(&self) -> std::sync::MutexGuard<'_, Ring> {
         self.tail.lock().expect("nothing panics while it holds the tail")
     }
 }
 
 /// A follower's place, before it follows.
-pub struct Place {
+pub struct LogPosition {
     live: Live,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
+impl LogPosition {
     /// Follows the events behind `after`, of one topic or of all. `None`: those that come next, which are those that are not
     /// settled yet. One that was acknowledged a moment before may be among them: better twice than never.
     ///
     /// # Errors
     /// When the store does not say what comes next.
-    pub async fn follow(self, after: Option<Cursor>, topic: Option<Topic>) -> Result<Follower, StoreError> {
+    pub async fn follow(self, after: Option<Cursor>, topic: Option<Topic>) -> Result<Subscriber, StoreError> {
         let at = match after {
             Some(after) => after,
-            None => self.live.0.store.settled().await?.edge,
+            None => self.live.0.store.stability().await?.edge,
         };
-        Ok(Follower {
+        Ok(Subscriber {
             changed: self.live.0.changed.subscribe(),
             place: self,
             topic,
@@ -269,15 +274,15 @@ impl Place {
 }
 
 /// Somebody who reads the log as it grows. One that does not ask costs nothing but itself.
-pub struct Follower {
-    place: Place,
+pub struct Subscriber {
+    place: LogPosition,
     changed: watch::Receiver<()>,
     topic: Option<Topic>,
     at: Cursor,
     backoff: Backoff,
 }
 
-impl Follower {
+impl Subscriber {
     /// Waits for the next events, and answers with them as frames of a stream of Server-Sent Events. `None` at the stop. May be
     /// cancelled: nothing is lost.
     pub async fn next(&mut self) -> Option<Bytes> {
@@ -305,7 +310,11 @@ impl Follower {
                         }
                     }
                     Err(error) => {
-                        tracing::debug!(error.class = error.class.as_str(), "a follower waits: {}", error.line());
+                        tracing::debug!(
+                            error.class = error.class.as_str(),
+                            "a subscriber waits: {}",
+                            error.line()
+                        );
                         let wait = tokio::time::sleep(self.backoff.next_wait());
                         shared.stop.run_until_cancelled(wait).await;
                         continue;
@@ -314,8 +323,8 @@ impl Follower {
             };
             match frames {
                 Some(frames) if frames.events > 0 => {
-                    shared.metrics.follower_events.inc_by(frames.events as u64);
-                    shared.metrics.follower_bytes.inc_by(frames.bytes.len() as u64);
+                    shared.metrics.subscriber_events.inc_by(frames.events as u64);
+                    shared.metrics.subscriber_bytes.inc_by(frames.bytes.len() as u64);
                     return Some(frames.bytes);
                 }
                 // Nothing of its topic there; there may be more.
@@ -330,7 +339,7 @@ impl Follower {
     }
 
     async fn read(&self, shared: &Shared) -> Result<Page, StoreError> {
-        let walk = Walk {
+        let walk = Scan {
             filter: Filter {
                 topic: self.topic.clone(),
                 ..Filter::default()
@@ -339,7 +348,7 @@ impl Follower {
             limit: CATCH_UP_EVENTS,
             bytes_max: CATCH_UP_BYTES,
         };
-        shared.store.walk(&walk).await
+        shared.store.scan(&walk).await
     }
 }
 
@@ -349,7 +358,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Event, EventId, Payload, Source, Timestamp};
-    use crate::store::{Batch, Flush};
+    use crate::store::{Batch, GroupCommit};
 
     /// A live end of an embedded store that has these events, and whether it takes publishing for busy.
     async fn live(folder: &std::path::Path, events: usize) -> (Live, Arc<AtomicBool>) {
@@ -363,7 +372,7 @@ mod tests {
             payload: Payload::parse(format!(r#"{{"text":"{}"}}"#, "x".repeat(1000))).unwrap(),
         };
         let (batch, _) = Batch::new((0..events).map(event).collect());
-        let flush = Flush {
+        let flush = GroupCommit {
             id: uuid::Uuid::new_v4(),
             batch: &batch,
             lease: None,
@@ -374,8 +383,8 @@ mod tests {
         let is_busy = busy.clone();
         let live = Live::new(Settings {
             store,
-            handover: Arc::new(Handover::new(None)),
-            followers_max: 100,
+            handoff: Arc::new(HandoffQueue::new(None)),
+            subscribers_max: 100,
             is_busy: Box::new(move || is_busy.load(Ordering::Relaxed)),
             metrics: Arc::default(),
             stop: CancellationToken::new(),
@@ -389,8 +398,8 @@ mod tests {
         let (live, busy) = live(folder.path(), 200).await;
         live.0.tail().begin(Cursor::BEGINNING);
         let one = live.enter().unwrap();
-        assert_eq!(live.busy_step(), None, "one follower costs next to nothing");
-        let others: Vec<Place> = (1..100).map(|_| live.enter().unwrap()).collect();
+        assert_eq!(live.busy_step(), None, "one subscriber costs next to nothing");
+        let others: Vec<LogPosition> = (1..100).map(|_| live.enter().unwrap()).collect();
         assert!(live.enter().is_err());
         let step = live.busy_step().unwrap();
         assert!(!live.0.look(step).await.unwrap(), "it is not handed all at once");
@@ -400,7 +409,7 @@ mod tests {
         assert_eq!(live.busy_step(), None);
         assert!(live.0.look(WATCH_BYTES).await.unwrap());
         drop((one, others));
-        assert_eq!(live.followers(), 0);
+        assert_eq!(live.subscribers(), 0);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -408,7 +417,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (live, _) = live(folder.path(), 500).await;
         let watching = tokio::task::JoinSet::from_iter([live.clone().watch()]);
-        let mut follower = live
+        let mut subscriber = live
             .enter()
             .unwrap()
             .follow(Some(Cursor::BEGINNING), None)
@@ -416,11 +425,11 @@ mod tests {
             .unwrap();
         let mut text = String::new();
         while text.matches("event: event\n").count() < 500 {
-            text.push_str(std::str::from_utf8(&follower.next().await.unwrap()).unwrap());
+            text.push_str(std::str::from_utf8(&subscriber.next().await.unwrap()).unwrap());
         }
         assert_eq!(text.matches("event: event\n").count(), 500);
         live.0.stop.cancel();
-        assert_eq!(follower.next().await, None);
+        assert_eq!(subscriber.next().await, None);
         watching.join_all().await;
     }
 }

@@ -2,48 +2,48 @@
 //!
 //! A fan-out takes events and hands them to whoever listens. It **promises**:
 //!
-//! - [`Fanout::publish`] answers when every event has been taken, in the order given, or says which it refuses for themselves,
+//! - [`Sink::publish`] answers when every event has been taken, in the order given, or says which it refuses for themselves,
 //!   or that nobody knows what became of them. What was taken may be forgotten by those who do not listen at that moment.
 //! - It is called again for events that it may have taken already: whoever listens drops them by their cursor.
 //!
 //! It does **not** remember, retry or wait: that is the relay's (the room `outbox`), which alone calls it, beside the command of
 //! that name. It knows nothing of requests, and of the store only what a stored event is.
 //!
-//! Without a fan-out to somewhere else events are told of inside the process alone: [`Handover`] announces each commit to
+//! Without a fan-out to somewhere else events are told of inside the process alone: [`HandoffQueue`] announces each commit to
 //! the followers of this process (the room `follow`).
 
-mod handover;
+mod handoff;
 mod redis;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::handover::{Committed, Debt, Handover};
+pub use self::handoff::{Committed, HandoffQueue, OutboxLease};
 pub use self::redis::Redis;
 use crate::config::{ConfigError, RedisConfig};
 use crate::event::StoredEvent;
 
 /// Somewhere that stored events go.
 #[async_trait]
-pub trait Fanout: Send + Sync + 'static {
+pub trait Sink: Send + Sync + 'static {
     /// Sees to it that there is a connection that works, so that nobody claims events for a fan-out that is not there.
     ///
     /// # Errors
-    /// As [`FanoutError::trouble`] says.
-    async fn connect(&self) -> Result<(), FanoutError>;
+    /// As [`SinkError::kind`] says.
+    async fn connect(&self) -> Result<(), SinkError>;
 
     /// Publishes events in this order, in one pipeline. Answers with those that it refuses for themselves; all others were
     /// taken.
     ///
     /// # Errors
-    /// As [`FanoutError::trouble`] says. What became of the events is then unknown, unless it says otherwise.
-    async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Refusal>, FanoutError>;
+    /// As [`SinkError::kind`] says. What became of the events is then unknown, unless it says otherwise.
+    async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Undeliverable>, SinkError>;
 }
 
 /// An event that a fan-out refuses for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Undeliverable {
     /// The index of the event in what was to be published.
     pub index: usize,
     /// What the fan-out said, in one line.
@@ -52,7 +52,7 @@ pub struct Refusal {
 
 /// What is wrong with a fan-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
+pub enum SinkErrorKind {
     /// It cannot be reached, or does not answer in time.
     Unreachable,
     /// It is up, and not ready yet.
@@ -67,27 +67,27 @@ pub enum Trouble {
     Odd,
 }
 
-impl Trouble {
+impl SinkErrorKind {
     /// All of them.
-    pub const ALL: [Trouble; 6] = [
-        Trouble::Unreachable,
-        Trouble::Starting,
-        Trouble::ReadOnly,
-        Trouble::Full,
-        Trouble::Forbidden,
-        Trouble::Odd,
+    pub const ALL: [SinkErrorKind; 6] = [
+        SinkErrorKind::Unreachable,
+        SinkErrorKind::Starting,
+        SinkErrorKind::ReadOnly,
+        SinkErrorKind::Full,
+        SinkErrorKind::Forbidden,
+        SinkErrorKind::Odd,
     ];
 
     /// The name that metrics bear.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Trouble::Unreachable => "unreachable",
-            Trouble::Starting => "starting",
-            Trouble::ReadOnly => "read_only",
-            Trouble::Full => "full",
-            Trouble::Forbidden => "forbidden",
-            Trouble::Odd => "odd",
+            SinkErrorKind::Unreachable => "unreachable",
+            SinkErrorKind::Starting => "starting",
+            SinkErrorKind::ReadOnly => "read_only",
+            SinkErrorKind::Full => "full",
+            SinkErrorKind::Forbidden => "forbidden",
+            SinkErrorKind::Odd => "odd",
         }
     }
 
@@ -95,12 +95,14 @@ impl Trouble {
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
-            Trouble::Unreachable => "Redis cannot be reached.",
-            Trouble::Starting => "Redis is starting.",
-            Trouble::ReadOnly => "Redis takes no writes: it is a replica.",
-            Trouble::Full => "Redis is full.",
-            Trouble::Forbidden => "Redis refuses this service: its password, its rights, or what lies under its keys.",
-            Trouble::Odd => "Redis answers with an unknown error.",
+            SinkErrorKind::Unreachable => "Redis cannot be reached.",
+            SinkErrorKind::Starting => "Redis is starting.",
+            SinkErrorKind::ReadOnly => "Redis takes no writes: it is a replica.",
+            SinkErrorKind::Full => "Redis is full.",
+            SinkErrorKind::Forbidden => {
+                "Redis refuses this service: its password, its rights, or what lies under its keys."
+            }
+            SinkErrorKind::Odd => "Redis answers with an unknown error.",
         }
     }
 }
@@ -108,17 +110,17 @@ impl Trouble {
 /// A failure of a fan-out. Its text is for logs, never for answers.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{line}")]
-pub struct FanoutError {
+pub struct SinkError {
     /// What is wrong.
-    pub trouble: Trouble,
+    pub kind: SinkErrorKind,
     line: String,
 }
 
-impl FanoutError {
+impl SinkError {
     /// An error with what was being done and what went wrong, in one line.
-    pub fn new(trouble: Trouble, line: impl Into<String>) -> Self {
+    pub fn new(kind: SinkErrorKind, line: impl Into<String>) -> Self {
         Self {
-            trouble,
+            kind,
             line: line.into(),
         }
     }
@@ -128,6 +130,6 @@ impl FanoutError {
 ///
 /// # Errors
 /// [`ConfigError`] when its URL is not understood.
-pub fn open(config: RedisConfig) -> Result<Arc<dyn Fanout>, ConfigError> {
+pub fn open(config: RedisConfig) -> Result<Arc<dyn Sink>, ConfigError> {
     Ok(Arc::new(Redis::open(config)?))
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::doubt::Failure;
+use super::in_doubt::Failure;
 use super::{ATTEMPT_TIMEOUT, Writer, put_back, verdicts};
 use crate::event::Event;
+use crate::ingest::pending::{Seat, Work};
 use crate::ingest::queue::Seated;
-use crate::ingest::seat::{Seat, Work};
-use crate::ingest::{Handling, SubmitError, Verdict};
-use crate::metrics::Fate;
-use crate::store::{Batch, ErrorClass, Flush, StoreError};
+use crate::ingest::{EventOutcome, Handling, SubmitError};
+use crate::metrics::OutcomeLabel;
+use crate::store::{Batch, ErrorClass, GroupCommit, StoreError};
 
 /// How many rehearsals the search for events that the store refuses may cost; what is not cleared by then is refused.
 const REHEARSALS_MAX: u32 = 256;
@@ -75,7 +75,7 @@ impl Writer {
                 self.hand_over(batch, &flushed, &group, &[count]);
                 let verdict = |index| {
                     if is_culprit(&index) {
-                        Some(Verdict::Refused)
+                        Some(EventOutcome::Refused)
                     } else {
                         verdicts.next()
                     }
@@ -115,8 +115,8 @@ impl Writer {
         let (batch, _) = Batch::new(events.to_vec());
         let mut appender = self.appender().await?;
         let result = appender
-            .rehearse(
-                &Flush {
+            .dry_run(
+                &GroupCommit {
                     id: Uuid::new_v4(),
                     batch: &batch,
                     lease: None,
@@ -134,7 +134,10 @@ impl Writer {
 
     /// Counts events that the store refused, and says so: nobody may be waiting to hear it.
     fn count_refused(&self, events: usize) {
-        self.shared.metrics.events_of(Fate::Rejected).inc_by(events as u64);
+        self.shared
+            .metrics
+            .events_of(OutcomeLabel::Rejected)
+            .inc_by(events as u64);
         tracing::warn!(events, "the store refused events");
     }
 }
