@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use integration_tests::containers::manual;
@@ -133,6 +133,13 @@ async fn output(mut shell: Command, command: &str) -> String {
     String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()
 }
 
+/// An example program in Rust, which cargo has built beside the tests.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    let built = test.ancestors().nth(2).expect("cargo builds tests in a folder of the target");
+    built.join("examples").join(name)
+}
+
 #[tokio::test]
 async fn examples_of_an_embedded_store_print_what_they_show() {
     for path in EMBEDDED {
@@ -218,8 +225,7 @@ fn every_page_with_examples_is_run() {
     assert_eq!(with_examples, run);
 }
 
-/// A producer is started before its service, finds each event stored once, and a consumer that is stopped and started again
-/// processes every event once.
+/// A producer that is run again finds its events stored, and a consumer that is run again continues where it stopped.
 #[tokio::test]
 async fn example_programs_publish_and_consume_every_event_once() {
     let reader = Reader::with(|settings| settings, "").await;
@@ -233,9 +239,7 @@ async fn example_programs_publish_and_consume_every_event_once() {
     assert!(reader.run(&consume(12)).await.contains("12 events processed"));
     assert!(reader.run(&consume(18)).await.contains("30 events processed"));
 
-    let client = binary().with_file_name("examples").join("client");
-    let client = format!("{} {url} 30", client.display());
-    let printed = reader.run(&client).await;
+    let printed = reader.run(&format!("{} {url} 30", example("client").display())).await;
     assert!(printed.ends_with("read back 30 events"), "{printed}");
     assert_eq!(reader.service.fetch("/stats?topic=example.rust").await.json()["unique_processed"], 30);
 }
