@@ -126,7 +126,9 @@ async fn follow(client: &Client, url: &str, cursor: &mut String, missing: &mut H
         // Only whole lines: the last one may go on in the next chunk.
         while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = unread.drain(..=end).collect();
-            let Some(data) = line.strip_prefix(b"data: ") else { continue };
+            let Some(data) = line.strip_prefix(b"data: ") else {
+                continue;
+            };
             let event: Value = serde_json::from_slice(data)?;
             missing.remove(event["event_id"].as_str().unwrap_or_default());
             event["cursor"].as_str().unwrap_or_default().clone_into(cursor);

@@ -136,7 +136,10 @@ async fn output(mut shell: Command, command: &str) -> String {
 /// An example program in Rust, which cargo has built beside the tests.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    let built = test.ancestors().nth(2).expect("cargo builds tests in a folder of the target");
+    let built = test
+        .ancestors()
+        .nth(2)
+        .expect("cargo builds tests in a folder of the target");
     built.join("examples").join(name)
 }
 
@@ -241,7 +244,10 @@ async fn example_programs_publish_and_consume_every_event_once() {
 
     let printed = reader.run(&format!("{} {url} 30", example("client").display())).await;
     assert!(printed.ends_with("read back 30 events"), "{printed}");
-    assert_eq!(reader.service.fetch("/stats?topic=example.rust").await.json()["unique_processed"], 30);
+    assert_eq!(
+        reader.service.fetch("/stats?topic=example.rust").await.json()["unique_processed"],
+        30
+    );
 }
 
 /// The statements of the guide give a role all that `serve --no-migrate`, `verify` and `prune` need, and not what `migrate`
