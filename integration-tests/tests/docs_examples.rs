@@ -32,6 +32,9 @@ const SUBSCRIBERS: &str = "docs/guides/subscribe.md";
 /// The page whose commands run in the root of the repository.
 const REPOSITORY: &str = "CONTRIBUTING.md";
 
+/// Where `integration-tests/setup test` installs the Python of the examples, with its packages.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin");
+
 /// The exit code of `timeout` when it had to end the command.
 const TIMED_OUT: i32 = 124;
 
@@ -114,8 +117,7 @@ fn shell(command: &str, folder: &Path) -> Command {
     shell
         .args(["-c", command])
         .current_dir(folder)
-        // Debian's own Python, for which its packages are, comes before others.
-        .env("PATH", format!("{}:/usr/bin:{path}", programs.display()))
+        .env("PATH", format!("{}:{PYTHON}:{path}", programs.display()))
         .env("NO_PROXY", "*")
         .kill_on_drop(true);
     shell
