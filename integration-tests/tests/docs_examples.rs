@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use integration_tests::containers::manual;
@@ -14,6 +16,8 @@ use integration_tests::service::{Service, Settings, binary};
 use integration_tests::world::World;
 use reqwest::Url;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -250,6 +254,139 @@ async fn example_programs_publish_and_consume_every_event_once() {
         reader.service.fetch("/stats?topic=example.rust").await.json()["unique_processed"],
         30
     );
+}
+
+/// The example programs resend after a 503, a 504 and a lost connection, and resume a stream that was cut off where it ended.
+#[tokio::test]
+async fn example_programs_resend_and_resume() {
+    let reader = Reader::with(|settings| settings, "").await;
+    let producer = format!("python3 {}", root().join("examples/python/producer.py").display());
+    let server = Scripted::start(troubled_publish()).await;
+    let begun = Instant::now();
+    let printed = reader.run(&format!("{producer} --url {} --events 2", server.url)).await;
+    assert!(printed.ends_with("stored 2, duplicates 0"), "{printed}");
+    assert!(
+        begun.elapsed() >= Duration::from_secs(1),
+        "Retry-After was not honoured"
+    );
+    let bodies: Vec<String> = server.requests().iter().map(|request| body(request)).collect();
+    assert!(
+        bodies.len() == 4 && bodies.iter().all(|other| *other == bodies[0]),
+        "{bodies:#?}"
+    );
+
+    let consumer = format!("python3 {}", root().join("examples/python/consumer.py").display());
+    let server = Scripted::start(cut_stream()).await;
+    let printed = reader.run(&format!("{consumer} --url {} --limit 2", server.url)).await;
+    assert!(printed.ends_with("2 events processed so far"), "{printed}");
+    assert_resumed(&server.requests());
+
+    let server = Scripted::start([troubled_publish(), cut_stream()].concat()).await;
+    let printed = reader
+        .run(&format!("{} {} 2", example("client").display(), server.url))
+        .await;
+    assert!(
+        printed.contains("stored 2, duplicates 0") && printed.ends_with("read back 2 events"),
+        "{printed}"
+    );
+    let requests = server.requests();
+    assert!(
+        requests[..4].iter().all(|request| body(request) == body(&requests[0])),
+        "{requests:#?}"
+    );
+    assert_resumed(&requests[4..]);
+}
+
+/// Responses to a request to publish two events: refused, cut off, unknown, stored.
+fn troubled_publish() -> Vec<String> {
+    let response = |head: &str, body: &str| {
+        format!(
+            "HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    vec![
+        response("503 Service Unavailable\r\nretry-after: 1", "{}"),
+        String::new(),
+        response("504 Gateway Timeout", r#"{"outcome":"unknown"}"#),
+        response("201 Created", r#"{"unique_processed":2,"duplicate_dropped":0}"#),
+    ]
+}
+
+/// Responses to a subscriber of two events: the first event and a part of the second, then the second.
+fn cut_stream() -> Vec<String> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nretry: 1000\n\n";
+    let frame = |number: u32| {
+        let event = format!(r#"{{"topic":"t","event_id":"order-{number:06}","payload":{{}},"cursor":"c{number}"}}"#);
+        format!("id: c{number}\nevent: event\ndata: {event}\n\n")
+    };
+    let second = frame(1);
+    vec![
+        format!("{head}{}{}", frame(0), &second[..second.len() / 2]),
+        format!("{head}{second}"),
+    ]
+}
+
+fn assert_resumed(requests: &[String]) {
+    let resumed: Vec<bool> = requests
+        .iter()
+        .map(|request| request.to_lowercase().contains("last-event-id: c0\r\n"))
+        .collect();
+    assert_eq!(resumed, [false, true], "{requests:#?}");
+}
+
+fn body(request: &str) -> String {
+    let (_, body) = request.split_once("\r\n\r\n").expect("a request has a head");
+    body.to_owned()
+}
+
+/// A server that gives each connection the next of its responses, closes it, and records the requests.
+struct Scripted {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Scripted {
+    async fn start(responses: Vec<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let recorded = requests.clone();
+        tokio::spawn(async move {
+            for response in responses {
+                let (mut connection, _) = listener.accept().await.expect("a connection");
+                let request = read_request(&mut connection).await;
+                recorded.lock().expect("no test panics here").push(request);
+                let written = connection.write_all(response.as_bytes()).await;
+                written.expect("the client reads");
+            }
+        });
+        Scripted { url, requests }
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("no test panics here").clone()
+    }
+}
+
+/// Reads a request with its body.
+async fn read_request(connection: &mut TcpStream) -> String {
+    let mut request = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&request).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_lowercase();
+            let length = head
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|rest| rest.lines().next());
+            if body.len() >= length.map_or(0, |length| length.parse().expect("a number")) {
+                return text;
+            }
+        }
+        let read = connection.read_buf(&mut request).await.expect("the client writes");
+        assert!(read > 0, "the client went away: {text}");
+    }
 }
 
 /// The statements of the guide give a role all that `serve --no-migrate`, `verify` and `prune` need, and not what `migrate`
