@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
     let mut missing: HashSet<String> = ids.into_iter().collect();
     let mut cursor = String::new();
     while !missing.is_empty() {
-        // A program that runs for ever stores the cursor with its results, and starts from it.
+        // A long-running program stores the cursor with its results, and starts from there.
         if let Err(error) = follow(&client, &url, &mut cursor, &mut missing).await {
             println!("{error:#}; connecting again in 1 s");
             sleep(Duration::from_secs(1)).await;
