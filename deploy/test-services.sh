@@ -13,9 +13,9 @@
 #                            empty when we are not root, and no change of user is needed
 #   TMPDIR                   a folder that every user may enter and write to, and that ends with us
 #
-# DATABASE_URL and REDIS_URL are taken as they are if they are set, each on its own. For one that is not, the server
-# installed on this machine is started on a free port of 127.0.0.1, with its data in a temporary folder. If none is
-# installed, we are root and there is apt-get, Debian's package is installed; otherwise one line says what is missing.
+# DATABASE_URL and REDIS_URL are taken as they are if they are set, each on its own. For one that is not set, the server
+# installed on this machine is started on a free port of 127.0.0.1, with its data in a temporary folder; a missing one is
+# installed by integration-tests/setup.
 #
 # The exit status is the command's. Nothing stays behind, neither a process nor a folder, also after INT, TERM or HUP: the
 # servers end, the command's process group, and every PostgreSQL whose data lie in TMPDIR. The command's standard input is
@@ -54,7 +54,7 @@ main() {
     mkdir -m 1777 "$folder/tmp"
     export TMPDIR="$folder/tmp"
 
-    install_missing
+    "$(dirname "${BASH_SOURCE[0]}")/../integration-tests/setup" services
     EVENTSIEVE_TEST_PG_BIN=$(postgres_bin)
     EVENTSIEVE_TEST_PG_USER=$(postgres_user)
     if [ -z "${DATABASE_URL:-}" ]; then start_postgres; fi
@@ -180,65 +180,6 @@ start_failed() {
     echo "test-services: $1 does not start; the end of its log:" >&2
     tail -n 20 "$2" >&2
     exit 1
-}
-
-# --- Installing what is missing
-
-# Prints Debian's names of the packages without which we cannot go on.
-missing_packages() {
-    if [ -z "${DATABASE_URL:-}" ] && [ -z "$(postgres_bin)" ]; then echo postgresql; fi
-    if [ -z "${REDIS_URL:-}" ] && ! command -v redis-server >/dev/null; then echo redis-server; fi
-}
-
-install_missing() {
-    local packages
-    packages=$(missing_packages)
-    if [ -z "$packages" ]; then return; fi
-    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        echo "test-services: please install ${packages//$'\n'/ and } (or set DATABASE_URL and REDIS_URL)" >&2
-        exit 1
-    fi
-    # Two runs at once must not install together; the lock is on this file, and so leaves no other.
-    exec 9<"${BASH_SOURCE[0]}"
-    flock 9
-    mapfile -t packages < <(missing_packages)
-    if [ -n "${packages[*]}" ]; then
-        echo "test-services: installing ${packages[*]}" >&2
-        (install_packages "${packages[@]}") >"$folder/apt.log" 2>&1 9<&- || {
-            echo "test-services: cannot install ${packages[*]}; the end of apt-get's log:" >&2
-            tail -n 20 "$folder/apt.log" >&2
-            exit 1
-        }
-    fi
-    exec 9<&-
-}
-
-# Installs packages, but neither starts their services nor makes Debian's default PostgreSQL cluster: we want only the
-# programs. Runs in a subshell, at the end of which the two files that see to that are gone. A machine that has a
-# policy of its own keeps it.
-install_packages() {
-    local policy=/usr/sbin/policy-rc.d
-    local no_cluster=/etc/postgresql-common/createcluster.d/eventsieve-test-services.conf
-    # The paths are wanted as they are now: when the trap runs, the local variables are gone.
-    # shellcheck disable=SC2064
-    if [ -e "$policy" ]; then
-        trap "rm -f '$no_cluster'" EXIT
-    else
-        trap "rm -f '$no_cluster' '$policy'" EXIT
-        # 101: the action is forbidden.
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-    fi
-    mkdir -p "$(dirname "$no_cluster")"
-    echo "create_main_cluster = false" >"$no_cluster"
-
-    export DEBIAN_FRONTEND=noninteractive
-    # Another apt-get may be at work, such as a new machine's own.
-    local wait_for_lock=(-o DPkg::Lock::Timeout=300)
-    apt-get "${wait_for_lock[@]}" -q update </dev/null
-    apt-get "${wait_for_lock[@]}" -q -y --no-install-recommends install "$@" </dev/null || return
-    # Nor shall it start with the machine.
-    if [ -d /run/systemd/system ] && [[ " $* " == *" redis-server "* ]]; then systemctl --quiet disable redis-server; fi
 }
 
 # --- The end
