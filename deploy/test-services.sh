@@ -21,7 +21,7 @@
 # the command's process group and every PostgreSQL with its data in TMPDIR are stopped. The command's standard input is never a
 # terminal, because the command runs in the background, so that this script handles a signal at once.
 
-# shellcheck does not see that some functions are called by traps.
+# Some functions are called by traps only, which shellcheck does not see.
 # shellcheck disable=SC2317
 
 set -euo pipefail
