@@ -7,7 +7,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## see it work on an embedded store; ARGS=--exit ends at once
-	@cargo run --release --locked -- demo $(ARGS)
+	@cargo run --release --locked --no-default-features -- demo $(ARGS)
 
 run: ## start the service; ARGS are its flags
 	@cargo run --release --locked -- serve $(ARGS)

@@ -17,10 +17,11 @@
 
 pub mod backoff;
 mod batch;
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 mod conformance;
 mod error;
 mod outbox;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod sqlite;
 
@@ -382,6 +383,14 @@ pub trait Appender: Send {
 pub fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match url.sqlite_path() {
         Some(path) => Arc::new(sqlite::Sqlite::open(path)?),
+        #[cfg(feature = "postgres")]
         None => Arc::new(postgres::Postgres::open(url)?),
+        #[cfg(not(feature = "postgres"))]
+        None => {
+            return Err(StoreError::new(
+                ErrorClass::Configuration,
+                "this eventsieve was built without PostgreSQL: build it with the feature `postgres`, or use sqlite://PATH",
+            ));
+        }
     })
 }
