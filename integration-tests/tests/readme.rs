@@ -31,6 +31,9 @@ fn steady(text: &str) -> String {
     steady
 }
 
+/// Where `integration-tests/setup test` installs the Python of the examples, with its packages.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin");
+
 /// What `timeout` ends with when it had to end the command.
 const TIMED_OUT: i32 = 124;
 
@@ -68,8 +71,7 @@ impl Newcomer {
             .env("DATABASE_URL", Self::database(&self.folder))
             .env("REDIS_URL", &self.redis_url)
             .env("TARGET_URL", self.service.url())
-            // Debian's own Python, for which its packages are, comes before others.
-            .env("PATH", format!("{}:/usr/bin:{path}", programs.display()))
+            .env("PATH", format!("{}:{PYTHON}:{path}", programs.display()))
             .env("NO_PROXY", "*")
             .kill_on_drop(true);
         shell
