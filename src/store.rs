@@ -21,7 +21,8 @@
 mod append;
 pub(crate) mod backoff;
 mod batch;
-#[cfg(all(test, feature = "postgres"))]
+#[cfg(test)]
+#[cfg(feature = "postgres")]
 mod conformance;
 mod error;
 mod maintenance;

@@ -455,6 +455,25 @@ fn dead_idle_reader_connection_is_replaced() {
     });
 }
 
+/// More reads than there are connections are cancelled while the server works on them.
+#[test]
+fn cancelled_reads_free_their_connections() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+        let mut lock = db.connect().await;
+        lock.execute("begin; lock table events in access exclusive mode")
+            .await
+            .unwrap();
+        for _ in 0..20 {
+            let read = tokio::time::timeout(Duration::from_millis(50), listed(&store));
+            assert!(read.await.is_err(), "it waits for the lock");
+        }
+        lock.execute("rollback").await.unwrap();
+        assert_eq!(listed(&store).await.len(), 1);
+    });
+}
+
 /// A cut connection leaves nothing half done, and the same commit may be sent again.
 #[test]
 fn cut_connection_is_ambiguous_and_can_be_retried() {
