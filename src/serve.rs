@@ -149,7 +149,7 @@ impl Service {
             .run(app, running.tasks.stop().clone(), running.connections.clone());
         running.tasks.spawn("listener", listening);
         tokio::select! {
-            opened = open(&*running.store, self.life.migrates, self.relay.is_some()) => opened?,
+            opened = open(&*running.store, !self.life.no_migrate, self.relay.is_some()) => opened?,
             () = stop.cancelled() => {
                 tracing::info!("stopped before the store was available");
                 return Ok(());

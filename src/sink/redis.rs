@@ -60,8 +60,8 @@ impl RedisSink {
             .map_err(|error| invalid(&without_url(&error)))?;
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT.min(config.timeout)))
-            .set_response_timeout(Some(config.timeout));
+            .set_connection_timeout(Some(CONNECT_TIMEOUT.min(config.publishing.timeout)))
+            .set_response_timeout(Some(config.publishing.timeout));
         let manager = Manager::new_with_config(info.set_tcp_settings(tcp), settings)
             .map_err(|error| invalid(&without_url(&error)))?;
         let pool = Pool::builder(manager)
@@ -87,7 +87,7 @@ impl RedisSink {
             let asks_role = self.check_server(&mut connection).await?;
             Ok(Link { connection, asks_role })
         };
-        tokio::time::timeout(self.config.timeout, opening)
+        tokio::time::timeout(self.config.publishing.timeout, opening)
             .await
             .unwrap_or_else(|_| {
                 Err(SinkError::new(
@@ -107,7 +107,7 @@ impl RedisSink {
             Err(error) if error.code() == Some("NOPERM") => false,
             Err(error) => return Err(sink_error("asking for the role", &error)),
         };
-        if let Some(stream) = &self.config.stream {
+        if let Some(stream) = &self.config.publishing.stream {
             match cmd("TYPE").arg(stream).query_async::<String>(connection).await {
                 Ok(kind) if kind != "none" && kind != "stream" => {
                     let line = format!("the key of REDIS_STREAM holds a {kind}, not a stream");

@@ -42,14 +42,14 @@ impl Commands {
                 json
             })
             .collect();
-        match &config.stream {
+        match &config.publishing.stream {
             Some(stream) => {
                 commands.pipeline.atomic();
                 for ((index, event), json) in events.iter().zip(&json) {
                     commands.add(
                         *index,
                         Kind::Entry,
-                        entry(stream, config.stream_length_max, event, json),
+                        entry(stream, config.publishing.stream_length_max, event, json),
                     );
                 }
             }
@@ -58,7 +58,7 @@ impl Commands {
         }
         for ((index, event), json) in events.iter().zip(&json) {
             commands.add(*index, Kind::Channel, publish(&config.channel, json));
-            if config.has_topic_channels {
+            if config.publishing.has_topic_channels {
                 let channel = format!("{}{TOPIC_SEPARATOR}{}", config.channel, event.event.topic);
                 commands.add(*index, Kind::TopicChannel, publish(&channel, json));
             }
