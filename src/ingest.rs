@@ -27,7 +27,7 @@ pub(crate) use self::writer::Writer;
 use crate::config::IngestConfig;
 use crate::metrics::Metrics;
 use crate::sink::HandoffQueue;
-use crate::store::{ErrorClass, Store};
+use crate::store::{ErrorClass, EventWriter};
 
 /// The handle by which events are submitted. Cheap to clone.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ impl Ingest {
     /// Makes an ingest and its writers, which do nothing until [`Writer::run`]. They put what they commit into `handoff`.
     pub fn new(
         settings: IngestConfig,
-        store: &Arc<dyn Store>,
+        store: Arc<dyn EventWriter>,
         metrics: Arc<Metrics>,
         handoff: Arc<HandoffQueue>,
     ) -> (Self, Vec<Writer>) {

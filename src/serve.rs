@@ -49,6 +49,7 @@ pub async fn serve(config: Config) -> Result<()> {
 
 /// A service whose port is open. Clients that connect are answered once it runs.
 pub struct Service {
+    store: Arc<dyn Store>,
     parts: Parts,
     writers: Vec<Writer>,
     relay: Option<Relay>,
@@ -76,7 +77,7 @@ impl Service {
             relay,
             state: fanout,
         } = Delivery::new(&config.fanout, &store, &metrics)?;
-        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handoff.clone());
+        let (ingest, writers) = Ingest::new(config.ingest, store.clone(), metrics.clone(), handoff.clone());
         let publishing = ingest.clone();
         let subscribers = Subscribers::new(subscribers::Settings {
             store: store.clone(),
@@ -95,7 +96,7 @@ impl Service {
         let address = listener.address()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), url = listener.url()?, "listening");
         let parts = Parts {
-            store,
+            store: store.clone(),
             ingest,
             metrics,
             limits: config.http,
@@ -105,6 +106,7 @@ impl Service {
             fanout,
         };
         Ok(Self {
+            store,
             parts,
             writers,
             relay,
@@ -134,7 +136,7 @@ impl Service {
     /// grace period ended before everything had stopped.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let mut running = Running {
-            store: self.parts.store.clone(),
+            store: self.store,
             ingest: self.parts.ingest.clone(),
             metrics: self.parts.metrics.clone(),
             subscribers: self.parts.live.clone(),
@@ -307,10 +309,10 @@ async fn open(store: &dyn Store, migrates: bool, has_relay: bool) -> Result<()> 
     }
     if !has_relay
         && let Ok(stats) = store.stats().await
-        && stats.outbox_batches > 0
+        && stats.backlog.batches > 0
     {
         tracing::warn!(
-            outbox.batches = stats.outbox_batches,
+            outbox.batches = stats.backlog.batches,
             "the outbox holds batches that were not published, and they stay there: REDIS_URL is not set"
         );
     }

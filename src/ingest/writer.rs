@@ -17,12 +17,12 @@ use super::pending::PendingRequest;
 use super::shared::Shared;
 use super::submission::{Answer, SubmitError};
 use crate::store::backoff::Backoff;
-use crate::store::{Appender, Batch, Store};
+use crate::store::{Appender, Batch, EventWriter};
 
 /// One of the writers of an ingest.
 pub struct Writer {
     writer_id: u32,
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventWriter>,
     shared: Arc<Shared>,
     /// The connection, unless it broke.
     appender: Option<Box<dyn Appender>>,
@@ -44,7 +44,7 @@ enum GroupOutcome {
 }
 
 impl Writer {
-    pub(super) fn new(writer_id: u32, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(writer_id: u32, store: Arc<dyn EventWriter>, shared: Arc<Shared>) -> Self {
         Self {
             writer_id,
             store,

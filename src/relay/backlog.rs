@@ -18,7 +18,7 @@ pub async fn watch_backlog(store: Arc<dyn Outbox>, metrics: Arc<Metrics>, stop: 
             Ok(backlog) => {
                 metrics.outbox_batches.set(backlog.batches);
                 metrics.outbox_age.set(backlog.oldest_seconds);
-                metrics.outbox_dead_letters.set(backlog.parked);
+                metrics.outbox_dead_letters.set(backlog.dead_letters);
             }
             Err(error) => tracing::debug!(
                 error.class = error.class.as_str(),

@@ -7,7 +7,7 @@ use super::error::RelayError;
 use crate::event::{StoredEvent, Trace};
 use crate::metrics::PublishPath;
 use crate::sink::{Committed, SinkError, SinkErrorKind};
-use crate::store::Refused;
+use crate::store::NewDeadLetter;
 use crate::telemetry::Step;
 
 /// How many bytes of payload are read back, and go into one pipeline, at a time.
@@ -66,10 +66,10 @@ impl Relay {
         let begun = Instant::now();
         let answer = self.sink.publish(events).await;
         self.metrics.sink_duration.observe(begun.elapsed().as_secs_f64());
-        let rejected: Vec<Refused> = match answer {
+        let rejected: Vec<NewDeadLetter> = match answer {
             Ok(undeliverable) => undeliverable
                 .into_iter()
-                .map(|event| Refused {
+                .map(|event| NewDeadLetter {
                     cursor: events[event.index].cursor,
                     reason: event.reason,
                 })
@@ -85,7 +85,7 @@ impl Relay {
         if !rejected.is_empty() {
             self.store.dead_letter(&rejected).await?;
             self.metrics.sink_dead_letters.inc_by(rejected.len() as u64);
-            for Refused { cursor, reason } in &rejected {
+            for NewDeadLetter { cursor, reason } in &rejected {
                 tracing::warn!(
                     event.cursor = %cursor,
                     "the sink rejected an event, it is a dead letter until `eventsieve outbox --retry`: {reason}"
@@ -97,7 +97,11 @@ impl Relay {
 
     /// Publishes each event alone, after an unexpected error. If the sink takes some of them, the error is about the others; if
     /// it takes none, the error is about the sink.
-    async fn publish_one_by_one(&self, events: &[StoredEvent], error: &SinkError) -> Result<Vec<Refused>, SinkError> {
+    async fn publish_one_by_one(
+        &self,
+        events: &[StoredEvent],
+        error: &SinkError,
+    ) -> Result<Vec<NewDeadLetter>, SinkError> {
         let mut rejected = Vec::new();
         for event in events {
             if self.stop.is_cancelled() {
@@ -108,7 +112,7 @@ impl Relay {
                 Err(error) if error.kind == SinkErrorKind::Unexpected => Some(error.to_string()),
                 Err(error) => return Err(error),
             };
-            rejected.extend(reason.map(|reason| Refused {
+            rejected.extend(reason.map(|reason| NewDeadLetter {
                 cursor: event.cursor,
                 reason,
             }));

@@ -290,7 +290,7 @@ async fn dead_letters_a_rejected_event_and_marks_its_batch() {
     bench.commit(1, &["t", "rejected", "t"]);
     bench.all_marked().await;
     assert_eq!(bench.sink.published(), [(1, 0), (1, 2)]);
-    assert_eq!(*bench.store.parked.lock().unwrap(), [Cursor::new(1, 1)]);
+    assert_eq!(*bench.store.dead_letters.lock().unwrap(), [Cursor::new(1, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,13 +299,13 @@ async fn dead_letters_after_unexpected_errors_once_others_succeed() {
     bench.open().await;
     bench.commit(1, &["unexpected", "unexpected"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(*bench.store.parked.lock().unwrap(), []);
+    assert_eq!(*bench.store.dead_letters.lock().unwrap(), []);
     assert_eq!(*bench.sink_error.borrow(), Some(SinkErrorKind::Unexpected));
     bench.commit(2, &["t"]);
     bench.all_marked().await;
     assert_eq!(bench.sink.published(), [(2, 0)]);
     assert_eq!(
-        *bench.store.parked.lock().unwrap(),
+        *bench.store.dead_letters.lock().unwrap(),
         [Cursor::new(1, 0), Cursor::new(1, 1)]
     );
 }

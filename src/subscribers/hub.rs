@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::ring::Ring;
 use crate::metrics::Metrics;
 use crate::sink::HandoffQueue;
-use crate::store::Store;
+use crate::store::EventReader;
 
 /// The live stream of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Subscribers(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn EventReader>,
     pub(super) handoff: Arc<HandoffQueue>,
     ring: Mutex<Ring>,
     /// Wakes subscribers when the ring buffer has changed.
@@ -33,7 +33,7 @@ pub(super) struct Shared {
 /// The parts of a live stream.
 pub struct Settings {
     /// Where events are read.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EventReader>,
     /// Where commits are announced.
     pub handoff: Arc<HandoffQueue>,
     /// The most subscribers at once.

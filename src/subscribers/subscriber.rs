@@ -49,7 +49,7 @@ impl SubscriberPermit {
     pub async fn subscribe(self, after: Option<Cursor>, topic: Option<Topic>) -> Result<Subscriber, StoreError> {
         let at = match after {
             Some(after) => after,
-            None => self.subscribers.0.store.stability().await?.edge,
+            None => self.subscribers.0.store.stability().await?.last_stable,
         };
         Ok(Subscriber {
             changed: self.subscribers.0.changed.subscribe(),

@@ -86,7 +86,7 @@ impl Shared {
         let end = self.ring().end();
         let Some(after) = end else {
             // The ring buffer begins at the last stable position; older events are read from the store.
-            let last_stable = self.store.stability().await?.edge;
+            let last_stable = self.store.stability().await?.last_stable;
             self.ring().begin(last_stable);
             self.changed.send_replace(());
             return Ok(true);

@@ -9,13 +9,13 @@ use uuid::Uuid;
 use super::*;
 use crate::event::StoredEvent;
 use crate::sink::{SinkError, Undeliverable};
-use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, Refused, StoreError};
+use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter, StoreError};
 
 /// The outbox of a store in memory. A portion has at most [`PORTION`] events.
 #[derive(Default)]
 pub(super) struct FakeStore {
     pub(super) batches: Mutex<BTreeMap<i64, Row>>,
-    pub(super) parked: Mutex<Vec<Cursor>>,
+    pub(super) dead_letters: Mutex<Vec<Cursor>>,
     /// Happens right after the next claim.
     pub(super) after_claim: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub(super) is_down: Mutex<bool>,
@@ -103,12 +103,12 @@ impl Outbox for FakeStore {
         Ok(0)
     }
 
-    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, letters: &[NewDeadLetter]) -> Result<(), StoreError> {
         self.check()?;
-        self.parked
+        self.dead_letters
             .lock()
             .unwrap()
-            .extend(refused.iter().map(|refused| refused.cursor));
+            .extend(letters.iter().map(|letter| letter.cursor));
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Outbox for FakeStore {
         Ok(Backlog {
             batches: i64::try_from(self.unpublished().len()).unwrap(),
             oldest_seconds: 0.0,
-            parked: 0,
+            dead_letters: 0,
         })
     }
 
