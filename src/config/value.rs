@@ -50,10 +50,13 @@ impl<S: FromArgMatches> FromArgMatches for Checked<S> {
     }
 }
 
+/// Reads a valid value; `None` for an invalid one.
+type Parse<T> = dyn Fn(&str) -> Option<T> + Send + Sync;
+
 /// A parser for the values of one setting.
 #[derive(Clone)]
 pub(super) struct Parser<T> {
-    parse: Arc<dyn Fn(&str) -> Option<T> + Send + Sync>,
+    parse: Arc<Parse<T>>,
     /// What a valid value is: "a time such as 15s".
     expected: String,
 }
