@@ -92,7 +92,7 @@ pub struct Config {
     /// Group commits, and the memory that requests may occupy.
     pub ingest: IngestConfig,
     /// Where stored events are published.
-    pub fanout: SinkConfig,
+    pub sink: SinkConfig,
     /// Start and shutdown.
     pub life: LifeConfig,
     /// Where spans are sent; `None`: nothing is traced.
@@ -100,10 +100,7 @@ pub struct Config {
 }
 
 impl ServeOptions {
-    /// The configuration, if there are no problems.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with all problems.
+    /// The configuration, or all problems.
     pub fn check(&self) -> Result<Config, ConfigError> {
         self.check_with(sink::url_file())
     }
@@ -111,7 +108,7 @@ impl ServeOptions {
     fn check_with(&self, redis_url_file: Option<PathBuf>) -> Result<Config, ConfigError> {
         let Self { settings, problems } = self;
         let mut problems = problems.clone();
-        let fanout = settings.sink.check(&mut problems, redis_url_file);
+        let sink = settings.sink.check(&mut problems, redis_url_file);
         let database_url = settings.store.check().map_err(|error| problems.extend(error.0));
         let trace = settings.trace.check(&mut problems);
         if problems.is_empty() {
@@ -124,7 +121,7 @@ impl ServeOptions {
             database_url,
             http: settings.http.clone(),
             ingest: settings.ingest.clone(),
-            fanout,
+            sink,
             life: settings.life.clone(),
             trace,
         };
@@ -158,9 +155,6 @@ impl ServeSettings {
 impl Config {
     /// The configuration of a service on this store and address with the defaults of all other settings; the environment is
     /// ignored.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when one of the three values is wrong.
     pub fn with_defaults(database_url: &str, host: &str, port: u16) -> Result<Self, ConfigError> {
         let flags = [
             format!("--database-url={database_url}"),

@@ -23,14 +23,14 @@ use std::io::Write;
 
 use serde::Serialize;
 
-pub use body::{parse_json, parse_lines};
-pub use cursor::Cursor;
-pub use name::{EventId, NAME_BYTES_MAX, Source, Topic};
-pub use parsed::{Parsed, Rejected, Shape};
-pub use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
-pub use timestamp::Timestamp;
-pub use trace::Trace;
-pub use validation_error::{Loc, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind};
+pub(crate) use body::{parse_json, parse_lines};
+pub(crate) use cursor::Cursor;
+pub(crate) use name::{EventId, NAME_BYTES_MAX, Source, Topic};
+pub(crate) use parsed::{Parsed, Rejected, Shape};
+pub(crate) use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
+pub(crate) use timestamp::Timestamp;
+pub(crate) use trace::Trace;
+pub(crate) use validation_error::{Loc, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind};
 
 /// What a client publishes. Its identity is `(topic, event_id)`, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -104,7 +104,7 @@ series! {
     /// Errors of the store, by class, that the writers, the relay and the health probe have met; failed reads count as HTTP requests
     /// with a status of 5xx instead.
     store_errors: IntCounterVec = counters("eventsieve_store_errors_total", &["class"]);
-    /// 1 if the last health probe reached the store and it takes writes, else 0.
+    /// Whether the last health probe reached a store that takes writes: 1 or 0.
     store_up: IntGauge = number("eventsieve_store_up");
     /// The kind and version of the store, as labels; the value is always 1.
     store_info: IntGaugeVec = gauges("eventsieve_store_info", &["kind", "version"]);
@@ -117,7 +117,7 @@ series! {
     /// Dead letters in the outbox: events that the sink rejected and that wait for `eventsieve outbox --retry`.
     outbox_dead_letters: IntGauge = number("eventsieve_outbox_dead_letters");
 
-    /// 1 if the sink takes events, else 0; always 1 without Redis.
+    /// Whether the sink takes events: 1 or 0; always 1 without Redis.
     sink_up: IntGauge = number("eventsieve_sink_up");
     /// Events that this process has published to the sink, by path: "fast" (from memory) or "catch_up" (from the outbox).
     sink_events: IntCounterVec = counters("eventsieve_sink_events_total", &["path"]);
@@ -233,10 +233,8 @@ impl Metrics {
         latencies.percentiles()
     }
 
-    /// All series in the text format of Prometheus, version 0.0.4. `read` sets the values that have no moment of change.
-    ///
-    /// # Errors
-    /// A series cannot be rendered: a bug.
+    /// All series in the text format of Prometheus, version 0.0.4. `read` sets the values that have no moment of change. An error
+    /// is a bug.
     pub fn render(&self, read: impl FnOnce()) -> prometheus::Result<String> {
         let rendering = self
             .rendering

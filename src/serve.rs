@@ -76,13 +76,13 @@ impl Service {
             handoff,
             relay,
             state: fanout,
-        } = Delivery::new(&config.fanout, &store, &metrics)?;
+        } = Delivery::new(&config.sink, &store, &metrics)?;
         let (ingest, writers) = Ingest::new(config.ingest, store.clone(), metrics.clone(), handoff.clone());
         let publishing = ingest.clone();
         let subscribers = Subscribers::new(subscribers::Settings {
             store: store.clone(),
             handoff,
-            subscribers_max: config.fanout.subscribers_max,
+            subscribers_max: config.sink.subscribers_max,
             is_busy: Box::new(move || publishing.is_busy()),
             metrics: metrics.clone(),
             stop: tasks.stop().clone(),

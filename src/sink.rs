@@ -25,19 +25,13 @@ pub(crate) use self::contract::{Sink, SinkError, SinkErrorKind};
 pub(crate) use self::handoff::{Committed, HandoffQueue, OutboxLease};
 use crate::config::{ConfigError, RedisConfig};
 
-/// Opens the sink that publishes to Redis. It connects when it is used.
-///
-/// # Errors
-/// [`ConfigError`] when its URL is invalid.
+/// Opens the sink that publishes to Redis. It connects when it is used. An error is an invalid URL.
 #[cfg(feature = "redis")]
 pub(crate) fn open(config: RedisConfig) -> Result<Arc<dyn Sink>, ConfigError> {
     Ok(Arc::new(redis::RedisSink::open(config)?))
 }
 
 /// Fails: this build has no Redis.
-///
-/// # Errors
-/// Always.
 #[cfg(not(feature = "redis"))]
 pub(crate) fn open(_config: RedisConfig) -> Result<Arc<dyn Sink>, ConfigError> {
     Err(ConfigError(vec![

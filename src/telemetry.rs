@@ -11,7 +11,7 @@ use std::panic;
 use tracing_subscriber::EnvFilter;
 
 use self::line::Lines;
-pub use self::traces::{RequestSpan, Step, end_traces, send_traces};
+pub(crate) use self::traces::{RequestSpan, Step, end_traces, send_traces};
 
 /// Starts logging. `RUST_LOG` (else `filter`) says what is logged, `LOG_FORMAT` (`text` or `json`; default `text` on a terminal,
 /// else `json`) in which format. Called once, by long-running commands.

@@ -149,9 +149,6 @@ pub struct RedisConfig {
 
 impl ChannelOptions {
     /// The URL of Redis and the name of the channel; `None` when no Redis is named.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with all problems.
     pub fn check(&self) -> Result<Option<(RedisUrl, String)>, ConfigError> {
         let mut problems = self.problems.clone();
         let channel = self.settings.check(&mut problems, url_file());
@@ -192,9 +189,6 @@ pub(super) fn url_file() -> Option<PathBuf> {
 
 impl RedisOptions {
     /// How to publish to Redis; `None` when no Redis is named.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with all problems.
     pub fn check(&self) -> Result<Option<RedisConfig>, ConfigError> {
         let mut problems = self.problems.clone();
         let config = self.settings.check(&mut problems, url_file());
@@ -295,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_a_lease_shorter_than_the_answers_of_redis() {
+    fn rejects_a_lease_that_is_too_short() {
         let problems = check("--redis-url redis://h --outbox-lease 14s --redis-timeout 5s").unwrap_err();
         assert!(
             problems.len() == 1 && problems[0].contains("EVENTSIEVE_OUTBOX_LEASE"),

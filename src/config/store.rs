@@ -78,9 +78,6 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// The flag, else the variable, else the content of the file that `DATABASE_URL_FILE` names, else `DEDUP_DB`, else the
     /// default embedded store. An empty variable counts as unset.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with the problem.
     pub fn check(&self) -> Result<DatabaseUrl, ConfigError> {
         #[expect(clippy::disallowed_methods, reason = "this is config, where the environment is read")]
         let variable = |name: &str| std::env::var_os(name);
@@ -120,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_url_from_the_first_source_that_is_set() {
+    fn reads_the_url_from_the_first_source() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("url");
         std::fs::write(&file, "postgres://from/file\n").unwrap();

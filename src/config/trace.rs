@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_an_invalid_address_and_never_shows_it() {
+    fn rejects_and_hides_an_invalid_address() {
         for url in [
             "collector:4318",
             "ftp://collector",

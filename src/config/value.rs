@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_every_invalid_value_under_its_variable_or_flag() {
+    fn reports_every_invalid_value() {
         let checked = parse(&["--size=1", "--number=10"]);
         assert_eq!(
             checked.problems,
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parse_that_ended_early_leaves_no_problem_to_the_next() {
+    fn forgets_problems_of_a_failed_parse() {
         let command = Checked::<Settings>::augment_args(Command::new("test").no_binary_name(true));
         assert!(command.try_get_matches_from(["--number=10", "--unknown"]).is_err());
         let checked = parse(&[]);

@@ -138,7 +138,7 @@ impl ValidationError {
 
     /// The same error, with its location inside `outer`.
     pub fn within(mut self, outer: &[Loc]) -> Self {
-        self.loc.splice(..0, outer.iter().copied());
+        self.loc.splice(..0, outer.iter().cloned());
         self
     }
 }

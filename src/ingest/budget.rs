@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserves_up_to_the_last_byte_and_releases_on_drop() {
+    fn reserves_all_bytes_and_releases_them() {
         let budget = Budget::new(100);
         let mut first = budget.reserve();
         first.grow(60).unwrap();

@@ -12,7 +12,7 @@ use crate::telemetry::Step;
 
 /// A request between its submission and its answer. The queue, the writer and the request itself share it.
 ///
-/// Its [`Phase`] decides what the request may be told at its deadline: while no commit is under way the request can withdraw
+/// Its [`Phase`] decides what the request may be answered at its deadline: while no commit is under way the request can withdraw
 /// its events, so nothing was stored. While a writer has claimed it, only the writer knows the outcome.
 #[derive(Debug)]
 pub(super) struct PendingRequest {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn withdraws_only_while_no_commit_is_under_way() {
+    fn withdraws_only_while_unclaimed() {
         let (request, _answer, budget) = request();
         assert!(request.claim());
         assert!(!request.withdraw() && !request.claim());
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn is_answered_once_and_releases_its_memory_before() {
+    fn releases_memory_before_its_answer() {
         let (request, answer, budget) = request();
         assert!(request.claim());
         let client = request.end().unwrap();

@@ -72,18 +72,18 @@ impl Shared {
             ErrorClass::Configuration | ErrorClass::Unexpected => {
                 tracing::error!(
                     error.class = class,
-                    "a writer met an error of the store, retrying: {line}"
+                    "a call to the store failed, the writer retries: {line}"
                 );
             }
             ErrorClass::LostRace | ErrorClass::StalePlan => {
                 tracing::debug!(
                     error.class = class,
-                    "a writer met an error of the store, retrying: {line}"
+                    "a call to the store failed, the writer retries: {line}"
                 );
             }
             _ => tracing::warn!(
                 error.class = class,
-                "a writer met an error of the store, retrying: {line}"
+                "a call to the store failed, the writer retries: {line}"
             ),
         }
     }

@@ -132,7 +132,7 @@ async fn stores_nothing_after_a_503_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_unknown_at_the_deadline_after_an_ambiguous_attempt() {
+async fn is_unknown_after_an_ambiguous_attempt() {
     let bench = bench(
         1,
         [Behave::Fail(ErrorClass::Ambiguous)]
@@ -220,7 +220,7 @@ async fn counts_accepted_events_that_are_rejected_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drops_a_claimed_request_that_was_answered_at_its_deadline() {
+async fn drops_claimed_requests_after_their_deadline() {
     let bench = bench(1, [Behave::FailLate(ErrorClass::Contention); 1000]);
     assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::Unknown));
     bench.ingest.flush().await.unwrap();

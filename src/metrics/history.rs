@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn returns_completed_seconds_also_without_events() {
+    fn returns_seconds_without_events() {
         let mut history = History::default();
         history.add(0, 5, 3);
         history.add(2, 1, 1);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_seconds_older_than_a_quarter_of_an_hour() {
+    fn drops_seconds_beyond_a_quarter_hour() {
         let mut history = History::default();
         history.add(10, 7, 7);
         assert_eq!(values(&mut history, 910, 5000)[0], (10, 7, 7));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_an_overtaken_commit_in_the_later_second() {
+    fn counts_an_overtaken_commit() {
         let mut history = History::default();
         history.add(4, 1, 1);
         history.add(3, 2, 2);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_begin_with_those_of_the_wall_clock() {
+    fn begins_with_the_wall_clock_second() {
         let clock = Clock {
             started: Instant::now() - Duration::from_millis(750),
             ..clock()

@@ -294,7 +294,7 @@ async fn dead_letters_a_rejected_event_and_marks_its_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letters_after_unexpected_errors_once_others_succeed() {
+async fn dead_letters_after_unexpected_errors() {
     let bench = bench();
     bench.open().await;
     bench.commit(1, &["unexpected", "unexpected"]);

@@ -8,15 +8,12 @@ use crate::event::StoredEvent;
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Makes sure of a connection that works, so that no batches are claimed for a sink that is down.
-    ///
-    /// # Errors
-    /// [`SinkError::kind`] says what is wrong with the sink.
     async fn connect(&self) -> Result<(), SinkError>;
 
     /// Publishes events in this order, in one pipeline. Returns those that it rejects; it has taken all others.
     ///
     /// # Errors
-    /// [`SinkError::kind`] says what is wrong with the sink. Unless it says otherwise, some of the events may be published.
+    /// Some of the events may be published, unless [`SinkError::kind`] says otherwise.
     async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Undeliverable>, SinkError>;
 }
 

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_has_an_id_a_name_and_one_line_of_data() {
+    fn formats_an_event_as_one_frame() {
         let text = String::from_utf8(frames(&[event(7, "t")]).bytes.to_vec()).unwrap();
         let cursor = Cursor::new(7, 0);
         assert_eq!(
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn follows_a_position_that_moves_without_events() {
+    fn follows_a_position_without_events() {
         let mut ring = ring(10..13);
         ring.extend(&page(0..0, 20));
         assert_eq!(

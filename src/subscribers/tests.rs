@@ -66,7 +66,7 @@ async fn reads_little_at_a_time_while_requests_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subscriber_catches_up_from_the_store_then_the_ring() {
+async fn catches_up_from_the_store_then_the_ring() {
     let folder = tempfile::tempdir().unwrap();
     let (subscribers, _) = stream(folder.path(), 500).await;
     let watching = tokio::task::JoinSet::from_iter([subscribers.clone().watch()]);

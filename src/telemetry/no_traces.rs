@@ -6,9 +6,6 @@ use crate::config::TraceConfig;
 use crate::event::Trace;
 
 /// Fails: this build sends no traces.
-///
-/// # Errors
-/// Always.
 pub async fn send_traces(_config: TraceConfig) -> Result<(), String> {
     Err(
         "this eventsieve was built without traces: build it with the feature `otel`, or unset OTEL_EXPORTER_OTLP_ENDPOINT"

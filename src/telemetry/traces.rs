@@ -92,7 +92,6 @@ impl RequestSpan {
     }
 
     /// The trace for steps on behalf of the request; `None` if it is not sampled.
-    #[must_use]
     pub fn trace(&self) -> Option<Trace> {
         let context = self.0.span_context();
         let traceparent = || format!("00-{}-{}-01", context.trace_id(), context.span_id());
@@ -100,7 +99,6 @@ impl RequestSpan {
     }
 
     /// The id of the trace, in 32 hexadecimal digits.
-    #[must_use]
     pub fn trace_id(&self) -> String {
         self.0.span_context().trace_id().to_string()
     }
@@ -148,7 +146,6 @@ pub struct Step {
 
 impl Step {
     /// A step (`module.verb`) that began at this instant.
-    #[must_use]
     pub fn new(name: &'static str, begun: Instant) -> Self {
         Self {
             name,
@@ -159,20 +156,17 @@ impl Step {
     }
 
     /// The same with an attribute.
-    #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.attributes.push(KeyValue::new(key, value));
         self
     }
 
     /// The same with a number as an attribute.
-    #[must_use]
     pub fn count(self, key: &'static str, count: usize) -> Self {
         self.with(key, i64::try_from(count).unwrap_or(i64::MAX))
     }
 
     /// The same, failed for this reason.
-    #[must_use]
     pub fn failed(mut self, reason: &'static str) -> Self {
         self.failure = Some(reason);
         self

@@ -186,8 +186,8 @@ fn each_member_has_its_rules() {
             ("\"a\u{85}\"", "string_pattern_mismatch"),
             (r#""\ud800""#, "string_pattern_mismatch"),
         ] {
-            let place = format!(r#"["body","{member}"]"#);
-            assert_rejected(parsed(event_with(member, value)), &[(kind, &place)]);
+            let loc = format!(r#"["body","{member}"]"#);
+            assert_rejected(parsed(event_with(member, value)), &[(kind, &loc)]);
         }
         for value in [r#""';--""#, r#""\u00e9""#, r#""*""#, &escaped_fits] {
             assert_eq!(parsed(event_with(member, value)).events.len(), 1, "{value}");
@@ -257,8 +257,8 @@ fn rejects_a_repeated_member() {
         (r#""timestamp":null,"timestamp":null"#, "timestamp"),
     ] {
         let text = EVENT.replacen('{', &format!("{{{extra},"), 1);
-        let place = format!(r#"["body","{member}"]"#);
-        assert_rejected(parsed(text), &[("repeated_member", &place)]);
+        let loc = format!(r#"["body","{member}"]"#);
+        assert_rejected(parsed(text), &[("repeated_member", &loc)]);
     }
 }
 
@@ -401,13 +401,13 @@ fn deep_nesting_does_not_overflow_the_stack() {
 
 #[test]
 fn locates_events_of_every_shape() {
-    for (shape, place) in [
+    for (shape, loc) in [
         (Shape::One, r#"["body"]"#),
         (Shape::Array, r#"["body",3]"#),
         (Shape::Envelope, r#"["body","events",3]"#),
         (Shape::Lines, r#"["line",3]"#),
     ] {
-        assert_eq!(serde_json::to_string(&shape.loc(3)).unwrap(), place);
+        assert_eq!(serde_json::to_string(&shape.loc(3)).unwrap(), loc);
     }
 }
 
@@ -457,7 +457,7 @@ proptest! {
     }
 
     #[test]
-    fn a_body_is_read_if_and_only_if_serde_json_reads_it(text in "[{}\\[\\]\",:0-9e.\\-\\\\u \n]{0,12}|\\{\"events\":[{}\\[\\]\",:0-9e.\\-\\\\u ]{0,8}\\}") {
+    fn reads_what_serde_json_reads(text in "[{}\\[\\]\",:0-9e.\\-\\\\u \n]{0,12}|\\{\"events\":[{}\\[\\]\",:0-9e.\\-\\\\u ]{0,8}\\}") {
         let json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
         let error = parse_json(&body(&text), 1000).err().map(|errors| errors[0].kind);
         prop_assert_eq!(error == Some(ValidationErrorKind::JsonInvalid), !json, "{}", text);

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn compares_the_last_of_repeated_members() {
+    fn last_of_repeated_members_counts() {
         assert!(is_same(r#"{"a":1,"\u0061":2}"#, r#"{"a":2}"#));
         assert!(!is_same(r#"{"a":1,"\u0061":2}"#, r#"{"a":1}"#));
     }
@@ -219,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_is_the_same_with_its_point_moved(digits in "[1-9][0-9]{0,20}", shift in -30i32..30, zeros in 0usize..5) {
+        fn number_equals_itself_with_moved_point(digits in "[1-9][0-9]{0,20}", shift in -30i32..30, zeros in 0usize..5) {
             let moved = format!("{digits}{}e{}", "0".repeat(zeros), -i64::from(shift) - i64::try_from(zeros).unwrap());
             let (same, other) = (format!("{digits}e{}", -shift), format!("{digits}1"));
             prop_assert!(is_same(&same, &moved), "{} {}", same, moved);

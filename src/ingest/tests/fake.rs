@@ -150,7 +150,7 @@ impl EventWriter for FakeStore {
     }
     async fn appender(&self, _: u32) -> Result<Box<dyn Appender>, StoreError> {
         if *self.0.outage.lock().unwrap() == Some(ErrorClass::NotSent) {
-            return Err(StoreError::new(ErrorClass::NotSent, "refused"));
+            return Err(StoreError::new(ErrorClass::NotSent, "no connection"));
         }
         let cuts = *self.0.cuts.lock().unwrap();
         Ok(Box::new(FakeAppender(self.0.clone(), cuts)))

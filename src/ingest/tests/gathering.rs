@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn commits_requests_together_that_wait_during_a_commit() {
+async fn commits_waiting_requests_together() {
     let bench = bench(1, []);
     let requests = ["a", "b", "c", "d", "e"].map(|id| bench.submit(std::slice::from_ref(Box::leak(Box::new(id)))));
     let answers = futures_util::future::join_all(requests).await;
@@ -16,7 +16,7 @@ async fn commits_requests_together_that_wait_during_a_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gathers_few_events_though_a_writer_is_idle() {
+async fn gathers_few_events_during_a_commit() {
     let bench = bench(4, [Behave::Hang]);
     let mut first = Box::pin(bench.submit(&["first"]));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -47,7 +47,7 @@ async fn a_slow_commit_delays_no_request_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_commit_does_not_delay_the_rest_of_a_full_batch() {
+async fn rest_of_a_full_batch_is_not_delayed() {
     let bench = bench(2, [Behave::Hang]);
     let ids: Vec<String> = (0..51).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -73,7 +73,7 @@ async fn close_ends_all_idle_writers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn takes_many_events_at_once_during_a_commit() {
+async fn takes_many_events_at_once() {
     let bench = bench(2, [Behave::Hang]);
     let mut first = Box::pin(bench.submit(&["first"]));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -86,7 +86,7 @@ async fn takes_many_events_at_once_during_a_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn takes_large_events_at_once_during_a_commit() {
+async fn takes_large_events_at_once() {
     let bench = bench(2, [Behave::Hang]);
     let mut first = Box::pin(bench.submit(&["first"]));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -100,7 +100,7 @@ async fn takes_large_events_at_once_during_a_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_splits_a_request_and_bounds_a_batch() {
+async fn bounds_a_batch_and_splits_no_request() {
     let bench = bench(1, []);
     let ids: Vec<String> = (0..60).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();

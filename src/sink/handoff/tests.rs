@@ -39,7 +39,7 @@ async fn a_batch_that_does_not_fit_closes_the_queue() {
 }
 
 #[tokio::test]
-async fn skips_batches_that_were_committed_while_it_was_closed() {
+async fn skips_batches_committed_while_closed() {
     let handoff = HandoffQueue::new(Some(LEASE));
     let unleased = |batch| Committed {
         is_leased: false,
@@ -80,7 +80,7 @@ async fn flushed_waits_for_batches_queued_before_it() {
 }
 
 #[tokio::test]
-async fn flushed_waits_for_the_outbox_unless_the_sink_is_down() {
+async fn flushed_waits_for_the_outbox() {
     let handoff = HandoffQueue::new(Some(LEASE));
     assert!(!is_flushed(&handoff), "the relay has not looked yet");
     handoff.open();
@@ -140,7 +140,7 @@ async fn flushed_and_push_never_deadlock() {
 }
 
 #[tokio::test]
-async fn without_a_relay_announces_batches_and_queues_none() {
+async fn queues_nothing_without_a_relay() {
     let handoff = HandoffQueue::new(None);
     handoff.push(committed(1, usize::MAX));
     handoff.committed().await;

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warns_once_a_minute_about_an_unreachable_collector() {
+    fn warns_once_a_minute() {
         let collector = Collector::new("http://127.0.0.1:9").unwrap();
         assert!(collector.may_warn());
         assert!(!collector.may_warn());
