@@ -1,4 +1,4 @@
-//! The project's Markdown pages as the tests read them: their code blocks, the commands in these, and their links.
+//! The project's Markdown pages as the tests read them: their code blocks, and the commands in these.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,41 +93,4 @@ fn block_examples(block: &str) -> Vec<Example> {
         }
     }
     examples
-}
-
-/// The page's lines outside of its code blocks.
-pub fn prose(page: &str) -> impl Iterator<Item = &str> {
-    let mut is_code = false;
-    page.lines().filter(move |line| {
-        let is_fence = line.trim_start().starts_with("```");
-        is_code ^= is_fence;
-        !is_code && !is_fence
-    })
-}
-
-/// The targets of the links in a page: `target` of each `[text](target)` outside of code.
-pub fn links(page: &str) -> Vec<String> {
-    let without_code = |line: &str| line.split('`').step_by(2).collect::<Vec<_>>().join("");
-    let text = prose(page).map(without_code).collect::<Vec<_>>().join("\n");
-    let targets = text.split("](").skip(1);
-    targets
-        .filter_map(|rest| rest.split_once(')'))
-        .map(|(target, _)| target.to_owned())
-        .collect()
-}
-
-/// The anchors of a page's headings, as code hosts make them.
-pub fn anchors(page: &str) -> Vec<String> {
-    let headings = prose(page).filter_map(|line| {
-        let heading = line.trim_start_matches('#');
-        (heading.len() < line.len()).then_some(heading.trim())
-    });
-    headings.map(anchor).collect()
-}
-
-fn anchor(heading: &str) -> String {
-    let kept = heading.to_lowercase().replace(' ', "-");
-    kept.chars()
-        .filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter))
-        .collect()
 }
