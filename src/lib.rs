@@ -75,3 +75,6 @@ pub mod sink;
 pub mod store;
 pub mod subscribers;
 pub mod telemetry;
+
+#[cfg(test)]
+mod reference;
