@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check bench bench-growth flush-cost fanout-cost screenshot clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check bench bench-growth commit-cost sink-cost screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -77,25 +77,26 @@ endif
 	$(MAKE) --no-print-directory schemathesis
 	$(MAKE) --no-print-directory test
 
-# On a machine that does nothing else. ROUNDS, SCALE and SIDES: integration-tests/src/bin/bench/main.rs.
-bench: ## measure the service against the database it stands on, and an overload; a release build, some ten minutes
-	cargo build --release --locked --workspace
-	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/bench contest
+# On a machine that does nothing else. ROUNDS, SCALE and SIDES: integration-tests/src/bin/tools/main.rs.
+bench: ## measure the service against the database it runs on, and an overload; profile dist, some ten minutes
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools contest
 
 bench-growth: ## measure it again after 1, 5 and 20 million events; some twenty minutes, and 40 GB of disk
-	cargo build --release --locked --workspace
-	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/bench growth
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools growth
 
-flush-cost: ## measure what one flush costs, in a release build
-	deploy/test-services.sh cargo run --release --locked -p integration-tests --bin flush-cost
+commit-cost: ## measure the cost of a group commit
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools commit-cost
 
-fanout-cost: ## measure what the fan-out to Redis costs, in a release build
-	cargo build --release --locked --workspace
-	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/fanout-cost
+sink-cost: ## measure the cost of publishing to Redis and to stream subscribers
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools sink-cost
 
 screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
 	cargo build --workspace --all-targets --locked
-	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/screenshot .github/dashboard.png
+	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/tools screenshot .github/dashboard.png
 
 clean: ## remove all that was built
 	cargo clean

@@ -1,7 +1,7 @@
-//! Overload: five times as much as the service can take, for some seconds.
+//! Overload: five times the rate that the service can sustain, for some seconds.
 //!
-//! Requests begin when their time has come and not when an answer has, from so many connections that one is always free: those
-//! who send do not know how the service is. What is refused is sent again later, as its senders would.
+//! The load is open-loop: a request is sent when it is due, whether or not earlier ones were answered, from so many connections
+//! that one is always free. A rejected request is sent again later, as a client would do.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,67 +18,69 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::contest::{Processor, Servers, Side, rate, since};
 use crate::events::{Ids, Maker};
 use crate::load::{percentile, read_answer};
-use crate::report::{Aim, Ratio, median, megabytes, rounded};
+use crate::report::{Ratio, median, megabytes, rounded};
+use crate::runs::{Processor, Servers, rate, since, sink_settings};
+use crate::sides::{Side, Sink};
 use crate::{http, subscriber};
 
-/// How much is offered, of what the service can take.
-pub const TIMES: f64 = 5.0;
-/// How many connections there are. None is free when so many requests wait for their answers.
+/// The offered load, as a multiple of the peak throughput.
+const TIMES: f64 = 5.0;
+/// The number of connections, and so of requests in flight at most.
 const CONNECTIONS: usize = 500;
-/// How many events wait in the service at most, and some.
+/// More events than can wait in the service.
 const WAITING: usize = 150_000;
-/// A debug build, which a test runs this with, may let what it has taken wait for longer than the default deadline.
-const UNHURRIED: (&str, &str) = ("EVENTSIEVE_REQUEST_DEADLINE", "60s");
-/// How often the service's memory is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// A test runs this with a debug build, in which an accepted request may wait for longer than the default deadline.
+const LONG_DEADLINE: (&str, &str) = ("EVENTSIEVE_REQUEST_DEADLINE", "60s");
+/// The interval at which the memory of the service is sampled.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What an overload has shown.
+/// The result of an overload.
 #[derive(Debug, Clone, Copy)]
 pub struct Overload {
     /// Events a second that were sent.
     pub offered: f64,
     /// Events a second that were acknowledged.
     pub goodput: f64,
-    /// The part of the requests that were refused.
-    pub refused: f64,
-    /// The time to a refusal: the median, and what one of a hundred exceeds.
-    pub refused_p50: Duration,
-    pub refused_p99: Duration,
-    /// The same of what was taken.
-    pub taken_p50: Duration,
-    pub taken_p99: Duration,
-    /// The most memory that the service had in the first half and in the second, in bytes.
+    /// The part of the requests that were rejected.
+    pub rejected: f64,
+    /// The latency of rejections: the median, and the 99th percentile.
+    pub rejected_p50: Duration,
+    pub rejected_p99: Duration,
+    /// The same of accepted requests.
+    pub accepted_p50: Duration,
+    pub accepted_p99: Duration,
+    /// The peak memory of the service in the first half and in the second, in bytes.
     pub first_half_bytes: u64,
     pub second_half_bytes: u64,
-    /// Who has worked for how long, for each second.
+    /// The processor time of each process, for each second.
     pub processor: Processor,
 }
 
-/// What the senders share.
+/// The state that the senders share.
 struct Offer {
     requests: RefCell<VecDeque<Vec<u8>>>,
     begun: Instant,
     duration: Duration,
     interval: Duration,
     sent: Cell<u32>,
-    /// Events that were acknowledged, as long as requests began, and in all; and how many of them were stored.
+    /// Acknowledged events: until the end of the overload, in all, and those of them that were stored.
     in_time: Cell<usize>,
     acknowledged: Cell<usize>,
     stored: Cell<usize>,
-    taken: RefCell<Vec<Duration>>,
-    refused: RefCell<Vec<Duration>>,
+    accepted: RefCell<Vec<Duration>>,
+    rejected: RefCell<Vec<Duration>>,
 }
 
-/// Offers [`TIMES`] as many events a second as `peak`, in batches of this side's size.
+/// Offers [`TIMES`] as many events a second as `peak`, in batches of this size.
 pub async fn overload(servers: &Servers, side: Side, size: usize, peak: f64, duration: Duration) -> Result<Overload> {
     let world = World::on(&servers.postgres).await;
     world.run(&["migrate"]).await.ended_with(0);
     let outlet = Outlet::on(&servers.redis);
-    let service = servers.serve(&world, &outlet, &[UNHURRIED]).await;
-    // More than it can take of them, and than wait in it.
+    let settings = [sink_settings(Sink::Channel, &outlet), vec![LONG_DEADLINE]].concat();
+    let service = servers.serve(&world, settings).await;
+    // More than the service can store and queue.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -89,21 +91,20 @@ pub async fn overload(servers: &Servers, side: Side, size: usize, peak: f64, dur
     let requests = side.requests(&events).into();
     drop(events);
     let (address, pid) = (service.address().to_owned(), service.pid());
-    // The subscriber takes what comes until the end; that nothing is missing shows in the outbox.
-    let redis = format!("127.0.0.1:{}", servers.redis.port());
-    let _messages = subscriber::subscribe(&redis, outlet.channel(), usize::MAX)?;
+    // The subscriber reads until the end. The outbox shows whether everything was published.
+    let _messages = subscriber::subscribe(&servers.redis_address(), outlet.channel(), usize::MAX)?;
     let (begun, before) = (Instant::now(), servers.processor(Some(&service))?);
     let (end, mut offered) = oneshot::channel();
     std::thread::spawn(move || {
         let interval = Duration::from_secs_f64(f64::from(u32::try_from(size).unwrap_or(u32::MAX)) / peak / TIMES);
-        // Nobody waits any more only when the bench has failed already.
+        // The receiver is gone only when the benchmark has failed already.
         end.send(offer(&address, requests, duration, interval)).ok();
     });
-    let mut looks = Vec::new();
+    let mut samples = Vec::new();
     let offered = loop {
-        match tokio::time::timeout(LOOK, &mut offered).await {
+        match tokio::time::timeout(SAMPLE_INTERVAL, &mut offered).await {
             Ok(offered) => break offered??,
-            Err(_) => looks.push(resident_bytes(pid)?),
+            Err(_) => samples.push(resident_bytes(pid)?),
         }
     };
     let processor = since(before, servers.processor(Some(&service))?);
@@ -114,30 +115,30 @@ pub async fn overload(servers: &Servers, side: Side, size: usize, peak: f64, dur
     let acknowledged = (offered.acknowledged.get(), offered.stored.get());
     ensure!(
         counted == acknowledged,
-        "received and stored: counted {counted:?}, acknowledged {acknowledged:?}"
+        "(received, unique) counted {counted:?}, acknowledged {acknowledged:?}"
     );
     world.check(totals.rows).await;
-    Ok(summary(offered, size, (processor, elapsed), &looks))
+    Ok(summary(offered, size, (processor, elapsed), &samples))
 }
 
-fn summary(offered: Offer, size: usize, (processor, elapsed): (Processor, Duration), looks: &[u64]) -> Overload {
-    let (mut taken, mut refused) = (offered.taken.into_inner(), offered.refused.into_inner());
-    taken.sort_unstable();
-    refused.sort_unstable();
-    let (first, second) = looks.split_at(looks.len() / 2);
-    let most = |looks: &[u64]| looks.iter().copied().max().unwrap_or_default();
-    let requests = taken.len() + refused.len();
+fn summary(offered: Offer, size: usize, (processor, elapsed): (Processor, Duration), samples: &[u64]) -> Overload {
+    let (mut accepted, mut rejected) = (offered.accepted.into_inner(), offered.rejected.into_inner());
+    accepted.sort_unstable();
+    rejected.sort_unstable();
+    let (first, second) = samples.split_at(samples.len() / 2);
+    let peak = |samples: &[u64]| samples.iter().copied().max().unwrap_or_default();
+    let requests = accepted.len() + rejected.len();
     let per_second = |seconds: f64| seconds / elapsed.as_secs_f64();
     Overload {
         offered: rate(requests * size, offered.duration),
         goodput: rate(offered.in_time.get(), offered.duration),
-        refused: rate(refused.len(), Duration::from_secs(1)) / rate(requests, Duration::from_secs(1)),
-        refused_p50: percentile(&refused, 0.5),
-        refused_p99: percentile(&refused, 0.99),
-        taken_p50: percentile(&taken, 0.5),
-        taken_p99: percentile(&taken, 0.99),
-        first_half_bytes: most(first),
-        second_half_bytes: most(second),
+        rejected: rate(rejected.len(), Duration::from_secs(1)) / rate(requests, Duration::from_secs(1)),
+        rejected_p50: percentile(&rejected, 0.5),
+        rejected_p99: percentile(&rejected, 0.99),
+        accepted_p50: percentile(&accepted, 0.5),
+        accepted_p99: percentile(&accepted, 0.99),
+        first_half_bytes: peak(first),
+        second_half_bytes: peak(second),
         processor: Processor {
             load: per_second(processor.load),
             service: per_second(processor.service),
@@ -164,8 +165,8 @@ fn offer(address: &str, requests: VecDeque<Vec<u8>>, duration: Duration, interva
             in_time: Cell::new(0),
             acknowledged: Cell::new(0),
             stored: Cell::new(0),
-            taken: RefCell::default(),
-            refused: RefCell::default(),
+            accepted: RefCell::default(),
+            rejected: RefCell::default(),
         });
         let senders: Vec<_> = streams
             .into_iter()
@@ -187,7 +188,7 @@ async fn send(mut stream: TcpStream, address: String, offer: Rc<Offer>) -> Resul
             return Ok(());
         }
         tokio::time::sleep_until((offer.begun + due).into()).await;
-        // Without one, all are under way or were taken: then less is offered, and the figure says so.
+        // Without one, all are in flight or stored: then less is offered, which the result shows.
         let Some(request) = offer.requests.borrow_mut().pop_front() else {
             continue;
         };
@@ -196,9 +197,9 @@ async fn send(mut stream: TcpStream, address: String, offer: Rc<Offer>) -> Resul
         stream.write_all(&request).await?;
         let answer = read_answer(&mut stream, &mut buffer, http::answer).await?;
         if answer.status == 503 {
-            ensure!(answer.has_retry_after, "a 503 says when to come again");
+            ensure!(answer.has_retry_after, "a 503 carries Retry-After");
             if is_in_time {
-                offer.refused.borrow_mut().push(begun.elapsed());
+                offer.rejected.borrow_mut().push(begun.elapsed());
             }
             offer.requests.borrow_mut().push_back(request);
             if answer.closes {
@@ -216,12 +217,12 @@ async fn send(mut stream: TcpStream, address: String, offer: Rc<Offer>) -> Resul
             .set(offer.acknowledged.get() + answer.stored + answer.duplicates);
         offer.stored.set(offer.stored.get() + answer.stored);
         if is_in_time {
-            offer.taken.borrow_mut().push(begun.elapsed());
+            offer.accepted.borrow_mut().push(begun.elapsed());
         }
     }
 }
 
-/// All overloads, each with the rate of the run before it.
+/// All overloads, each with the peak throughput that was measured before it.
 #[derive(Default)]
 pub struct Overloads(Vec<(f64, Overload)>);
 
@@ -231,41 +232,33 @@ impl Overloads {
         self.0.push((peak, seen));
     }
 
-    fn median(&self, figure: impl Fn(f64, &Overload) -> f64) -> f64 {
-        median(self.0.iter().map(|(peak, seen)| figure(*peak, seen)).collect())
+    fn median(&self, value: impl Fn(f64, &Overload) -> f64) -> f64 {
+        median(self.0.iter().map(|(peak, seen)| value(*peak, seen)).collect())
     }
 
     /// What the design asks for.
     pub fn aims(&self) -> Vec<Ratio> {
-        let ratio = |name: &str, value, aim| Ratio {
-            name: name.to_owned(),
-            value,
-            aim,
-        };
         let growth = |seen: &Overload| megabytes(seen.second_half_bytes) / megabytes(seen.first_half_bytes);
+        let memory = |seen: &Overload| megabytes(seen.first_half_bytes.max(seen.second_half_bytes));
         if self.0.is_empty() {
             return Vec::new();
         }
         vec![
-            ratio(
+            Ratio::new(
                 "overload: goodput : peak",
                 self.median(|peak, seen| seen.goodput / peak),
-                Aim::AtLeast(0.8),
-            ),
-            ratio(
-                "overload: memory in its second half : in its first",
+            )
+            .at_least(0.8),
+            Ratio::new(
+                "overload: memory in the second half : in the first half",
                 self.median(|_, seen| growth(seen)),
-                Aim::AtMost(1.1),
-            ),
-            ratio(
-                "overload: memory at its peak, MB",
-                self.median(|_, seen| megabytes(seen.first_half_bytes.max(seen.second_half_bytes))),
-                Aim::AtMost(100.0),
-            ),
+            )
+            .at_most(1.1),
+            Ratio::new("overload: peak memory, MB", self.median(|_, seen| memory(seen))).at_most(100.0),
         ]
     }
 
-    /// The table of an overload: medians.
+    /// The medians, in words.
     pub fn table(&self) -> String {
         if self.0.is_empty() {
             return String::new();
@@ -274,18 +267,18 @@ impl Overloads {
         let bytes = |of: fn(&Overload) -> u64| self.median(|_, seen| megabytes(of(seen)));
         let busy = |of: fn(&Processor) -> f64| self.median(|_, seen| of(&seen.processor)) * 100.0;
         format!(
-            "overload, batches of 1000: peak {:.0} events/s, offered {:.0}, acknowledged {:.0}; {:.0} % of the requests refused\n\
-             refusals after {:.1} ms (p50) and {:.1} ms (p99), the others after {:.0} and {:.0} ms\n\
+            "overload, batches of 1000: peak {:.0} events/s, offered {:.0}, acknowledged {:.0}; {:.0} % of the requests rejected\n\
+             rejected after {:.1} ms (p50) and {:.1} ms (p99), accepted ones answered after {:.0} and {:.0} ms\n\
              memory of the service {:.0} MB in the first half, {:.0} MB in the second\n\
              of one processor: load {:.0} %, service {:.0} %, PostgreSQL {:.0} %, Redis {:.0} %\n",
             self.median(|peak, _| peak),
             self.median(|_, seen| seen.offered),
             self.median(|_, seen| seen.goodput),
-            self.median(|_, seen| seen.refused * 100.0),
-            milliseconds(|seen| seen.refused_p50),
-            milliseconds(|seen| seen.refused_p99),
-            milliseconds(|seen| seen.taken_p50),
-            milliseconds(|seen| seen.taken_p99),
+            self.median(|_, seen| seen.rejected * 100.0),
+            milliseconds(|seen| seen.rejected_p50),
+            milliseconds(|seen| seen.rejected_p99),
+            milliseconds(|seen| seen.accepted_p50),
+            milliseconds(|seen| seen.accepted_p99),
             bytes(|seen| seen.first_half_bytes),
             bytes(|seen| seen.second_half_bytes),
             busy(|processor| processor.load),
@@ -302,9 +295,9 @@ impl Overloads {
                 "peak": rounded(*peak),
                 "offered": rounded(seen.offered),
                 "goodput": rounded(seen.goodput),
-                "refused_part": rounded(seen.refused),
-                "refused_p50_ms": rounded(seen.refused_p50.as_secs_f64() * 1e3),
-                "refused_p99_ms": rounded(seen.refused_p99.as_secs_f64() * 1e3),
+                "rejected_part": rounded(seen.rejected),
+                "rejected_p50_ms": rounded(seen.rejected_p50.as_secs_f64() * 1e3),
+                "rejected_p99_ms": rounded(seen.rejected_p99.as_secs_f64() * 1e3),
                 "first_half_bytes": seen.first_half_bytes,
                 "second_half_bytes": seen.second_half_bytes,
             })

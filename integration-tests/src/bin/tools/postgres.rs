@@ -1,5 +1,5 @@
 //! PostgreSQL's protocol (version 3.0: the chapter "Frontend/Backend Protocol" of its manual) as the load side speaks it: one
-//! prepared statement, whose messages are whole before the clock starts. So the raw side is as fast as a client can make it.
+//! prepared statement, whose messages are built before the clock starts. No client could be faster.
 
 use anyhow::{Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,8 +8,68 @@ use uuid::Uuid;
 
 use crate::events::{Event, SOURCE, TIMESTAMP_MICROS};
 
-/// The product's own flush, as `src/store/postgres/append.rs` has it, without a fan-out that something is owed to.
-pub const FLUSH: &str = "select * from append_v2($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+/// A statement that stores a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statement {
+    /// The group commit of the service, as `src/store/postgres/append.rs` has it, without an outbox lease.
+    GroupCommit,
+    /// Its form for a batch of a single row.
+    GroupCommitRow,
+    /// One common table expression, which stores and counts the rows, and reads no first copies.
+    OneStatement,
+}
+
+impl Statement {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Statement::GroupCommit | Statement::GroupCommitRow => "group commit",
+            Statement::OneStatement => "plain statement",
+        }
+    }
+
+    /// Its SQL. All take the same parameters.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Statement::GroupCommit => {
+                "select * from append_v2($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+            }
+            Statement::GroupCommitRow => GROUP_COMMIT_ROW,
+            Statement::OneStatement => ONE_STATEMENT,
+        }
+    }
+}
+
+/// It is given arrays, and mentions those that it does not use, because PostgreSQL must know the type of each.
+const GROUP_COMMIT_ROW: &str = "
+    select * from append_v2_row($1, $2, null, null, ($3::text[])[1], ($4::text[])[1], ($5::timestamptz[])[1],
+        ($6::text[])[1], ($7::text[])[1], ($9::int[])[1])
+    where $8::int[] is not null and $10::text[] is not null and $11::bigint[] is not null and $12::bigint[] is not null";
+
+const ONE_STATEMENT: &str = "
+with flush as (
+    insert into batches (batch, flush_id, received_at)
+    select xid_offset + pg_current_xact_id()::text::bigint, $1, now() from log
+    returning batch, received_at
+), stored as (
+    insert into events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
+    select r.topic, r.event_id, r.occurred_at, r.source, r.payload::json, flush.received_at, flush.batch, r.position
+    from flush, unnest($3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::int[])
+        as r(topic, event_id, occurred_at, source, payload, position)
+    on conflict (topic, event_id) do nothing
+    returning topic, position
+), counted as (
+    insert into topic_counts as c (topic, shard, received, unique_processed, duplicate_dropped, conflicts)
+    select t.topic, $2, t.received, coalesce(s.stored, 0), t.received - coalesce(s.stored, 0), 0
+    from unnest($10::text[], $11::bigint[], $12::bigint[]) as t(topic, received, rows)
+        left join (select topic, count(*) as stored from stored group by topic) s on s.topic = t.topic
+    order by t.topic
+    on conflict (topic, shard) do update set
+        received = c.received + excluded.received,
+        unique_processed = c.unique_processed + excluded.unique_processed,
+        duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped
+)
+select flush.batch, flush.received_at, (select array_agg(position) from stored) from flush where $9::int[] is not null";
 
 /// One row, and nothing else.
 pub const INSERT: &str =
@@ -33,7 +93,7 @@ const TIMESTAMPTZ: i32 = 1184;
 const INT4: i32 = 23;
 const INT8: i32 = 20;
 
-/// Connects to a database that lets everybody in, and prepares the statement.
+/// Connects to a database that asks for no password, and prepares the statement.
 pub async fn connect(address: &str, database: &str, statement: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -68,7 +128,7 @@ async fn read_until_ready(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// The length of the answer that `read` begins with, up to "ready for query", if it is whole.
+/// The length of the answer at the beginning of `read`, up to "ready for query", if it is complete.
 pub fn answer(read: &[u8]) -> Result<Option<usize>> {
     let mut at = 0;
     while let Some(head) = read.get(at..at + 5) {
@@ -86,22 +146,22 @@ pub fn answer(read: &[u8]) -> Result<Option<usize>> {
     Ok(None)
 }
 
-/// The messages of a flush of these events, whose rows count in a shard: as a writer makes them.
-pub fn flush(events: &[Event], shard: i32) -> Vec<u8> {
-    let mut places: Vec<usize> = (0..events.len()).collect();
-    let identity = |place: usize| (&events[place].topic, &events[place].event_id);
-    places.sort_by_key(|&place| (identity(place), place));
-    // The rows: the first copy of each, and how many there are.
+/// The messages of a batch, whose rows are counted in this shard: built as a writer builds them.
+pub fn batch(events: &[Event], shard: i32) -> Vec<u8> {
+    let mut indexes: Vec<usize> = (0..events.len()).collect();
+    let identity = |index: usize| (&events[index].topic, &events[index].event_id);
+    indexes.sort_by_key(|&index| (identity(index), index));
+    // The first copy of each event, and the number of its copies.
     let mut rows: Vec<(usize, i32)> = Vec::new();
-    for place in places {
+    for index in indexes {
         match rows.last_mut() {
-            Some((first, copies)) if identity(*first) == identity(place) => *copies += 1,
-            _ => rows.push((place, 1)),
+            Some((first, copies)) if identity(*first) == identity(index) => *copies += 1,
+            _ => rows.push((index, 1)),
         }
     }
     let mut topics: Vec<(&str, i64, i64)> = Vec::new();
-    for &(place, copies) in &rows {
-        let topic = events[place].topic.as_str();
+    for &(index, copies) in &rows {
+        let topic = events[index].topic.as_str();
         if topics.last().is_none_or(|(last, ..)| *last != topic) {
             topics.push((topic, 0, 0));
         }
@@ -110,8 +170,8 @@ pub fn flush(events: &[Event], shard: i32) -> Vec<u8> {
             *rows += 1;
         }
     }
-    let text = |of: fn(&Event) -> &str| array(TEXT, rows.iter().map(|&(place, _)| of(&events[place]).as_bytes()));
-    let position = |place: usize| i32::try_from(place).expect("a batch is small").to_be_bytes();
+    let text = |of: fn(&Event) -> &str| array(TEXT, rows.iter().map(|&(index, _)| of(&events[index]).as_bytes()));
+    let position = |index: usize| i32::try_from(index).expect("a batch is small").to_be_bytes();
     bind(&[
         Uuid::new_v4().as_bytes(),
         &shard.to_be_bytes(),
@@ -120,7 +180,7 @@ pub fn flush(events: &[Event], shard: i32) -> Vec<u8> {
         &array(TIMESTAMPTZ, rows.iter().map(|_| TIMESTAMP_MICROS.to_be_bytes())),
         &text(|_| SOURCE),
         &text(|event| &event.payload),
-        &array(INT4, rows.iter().map(|&(place, _)| position(place))),
+        &array(INT4, rows.iter().map(|&(index, _)| position(index))),
         &array(INT4, rows.iter().map(|&(_, copies)| copies.to_be_bytes())),
         &array(TEXT, topics.iter().map(|(topic, ..)| topic.as_bytes())),
         &array(INT8, topics.iter().map(|(_, received, _)| received.to_be_bytes())),

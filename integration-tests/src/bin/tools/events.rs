@@ -1,4 +1,4 @@
-//! The events that all contestants store, made before the clock starts.
+//! The events that all sides store, made before the clock starts.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use std::fmt::Write;
 pub enum Ids {
     /// As UUID version 4: anywhere.
     Random,
-    /// As UUID version 7, or a sequence: behind all that came before.
+    /// As UUID version 7, or a sequence: after all earlier ones.
     Rising,
 }
 
-/// An event as all contestants store it.
+/// An event as all sides store it.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Its topic.
@@ -25,20 +25,20 @@ pub struct Event {
 /// The time of every event, as a body has it and in microseconds since 2000, as PostgreSQL counts.
 pub const TIMESTAMP: &str = "2025-10-24T10:30:00Z";
 pub const TIMESTAMP_MICROS: i64 = 814_530_600_000_000;
-/// Who every event is from.
+/// The source of each event.
 pub const SOURCE: &str = "checkout-service";
 
-/// Makes events; two makers of one seed make the same.
+/// Makes events; two makers with the same seed make the same events.
 pub struct Maker {
     ids: Ids,
     topics: u64,
     state: u64,
-    /// How many events were new.
+    /// The number of distinct events so far.
     made: u64,
 }
 
 impl Maker {
-    /// A maker of events of so many topics, which differ from those of any other seed.
+    /// A maker of events of this many topics, which differ from the events of any other seed.
     pub fn new(ids: Ids, topics: u64, seed: u64) -> Self {
         Self {
             ids,
@@ -48,7 +48,7 @@ impl Maker {
         }
     }
 
-    /// A generator of numbers (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+    /// A random number (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -78,13 +78,13 @@ impl Maker {
         }
     }
 
-    /// So many events of which 30 % were made before, any of them; and how many distinct ones there are.
+    /// This many events, 30 % of which repeat an earlier one of them; and the number of distinct events.
     pub fn with_duplicates(&mut self, count: usize) -> (Vec<Event>, usize) {
         let mut events: Vec<Event> = Vec::with_capacity(count);
         let mut distinct = 0;
-        for place in 0..count as u64 {
-            if place > 0 && self.next() % 10 < 3 {
-                let earlier = usize::try_from(self.next() % place).expect("a place is a usize");
+        for index in 0..count as u64 {
+            if index > 0 && self.next() % 10 < 3 {
+                let earlier = usize::try_from(self.next() % index).expect("an index is a usize");
                 events.push(events[earlier].clone());
             } else {
                 distinct += 1;

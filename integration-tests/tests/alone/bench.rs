@@ -4,12 +4,14 @@ use integration_tests::service::{Settings, binary};
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::alone;
+
 /// Runs a part of the bench, made small, and gives back what it has printed and written.
-async fn bench(part: &str, scale: &str) -> (String, Value) {
+async fn bench(command: &str, scale: &str) -> (String, Value) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("bench.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .arg(part)
+    let output = Command::new(env!("CARGO_BIN_EXE_tools"))
+        .arg(command)
         .envs([("ROUNDS", "1"), ("SCALE", scale)])
         .env("EVENTSIEVE_BIN", binary())
         .env("JSON", &file)
@@ -29,6 +31,7 @@ async fn bench(part: &str, scale: &str) -> (String, Value) {
 
 #[tokio::test]
 async fn every_side_is_measured_and_every_aim_has_a_verdict() {
+    let _alone = alone().await;
     let (printed, json) = bench("contest", "0.02").await;
     assert_eq!(json["surroundings"]["versions"]["eventsieve"], version().await);
     let settings = json["surroundings"]["postgres_settings"].as_str().expect("settings");
@@ -60,6 +63,7 @@ async fn every_side_is_measured_and_every_aim_has_a_verdict() {
 
 #[tokio::test]
 async fn a_store_that_grows_is_measured_at_each_mark() {
+    let _alone = alone().await;
     let (printed, json) = bench("growth", "0.01").await;
     assert!(printed.contains("Random ids"), "{printed}");
     for ids in ["rising", "random"] {

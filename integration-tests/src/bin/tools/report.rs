@@ -1,50 +1,74 @@
-//! What all runs have shown, as a table and as JSON.
+//! The results of all runs, as a table and as JSON.
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use integration_tests::world::World;
 use serde_json::{Value, json};
 
-use crate::contest::{Run, Servers, Side};
+use crate::runs::{Run, Servers};
+use crate::settings::{is_wanted, scaled};
+use crate::sides::Side;
 
 /// The runs of each side, one for each round.
 #[derive(Default)]
 pub struct Results(Vec<(Side, Vec<Run>)>);
 
-/// A ratio of two sides, and what it is to be.
+/// A ratio of two sides, or another value, and its aim.
 #[derive(Debug, Clone)]
 pub struct Ratio {
-    /// What it is of.
+    /// What is compared.
     pub name: String,
-    /// The median of the ratios of the rounds.
+    /// The median over the rounds.
     pub value: f64,
-    /// What the design asks for.
-    pub aim: Aim,
+    aim: Option<Aim>,
 }
 
-/// What a figure is to be.
+/// What a value should be.
 #[derive(Debug, Clone, Copy)]
-pub enum Aim {
-    /// No less.
+enum Aim {
     AtLeast(f64),
-    /// No more.
     AtMost(f64),
 }
 
 impl Ratio {
-    fn is_met(&self) -> bool {
-        match self.aim {
-            Aim::AtLeast(aim) => self.value >= aim,
-            Aim::AtMost(aim) => self.value <= aim,
+    /// A value without an aim.
+    pub fn new(name: &str, value: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            value,
+            aim: None,
         }
     }
 
-    fn aim(&self) -> String {
-        match self.aim {
+    /// The same with a lowest value.
+    pub fn at_least(self, aim: f64) -> Self {
+        Self {
+            aim: Some(Aim::AtLeast(aim)),
+            ..self
+        }
+    }
+
+    /// The same with a highest value.
+    pub fn at_most(self, aim: f64) -> Self {
+        Self {
+            aim: Some(Aim::AtMost(aim)),
+            ..self
+        }
+    }
+
+    fn is_met(&self) -> Option<bool> {
+        Some(match self.aim? {
+            Aim::AtLeast(aim) => self.value >= aim,
+            Aim::AtMost(aim) => self.value <= aim,
+        })
+    }
+
+    fn aim(&self) -> Option<String> {
+        Some(match self.aim? {
             Aim::AtLeast(aim) => format!("≥ {aim}"),
             Aim::AtMost(aim) => format!("≤ {aim}"),
-        }
+        })
     }
 
     /// As a member of the JSON.
@@ -54,22 +78,58 @@ impl Ratio {
 }
 
 impl Results {
-    /// Adds a run.
-    pub fn add(&mut self, side: Side, run: Run) {
+    /// Runs these sides, or those of them that `SIDES` selects, in rounds.
+    pub async fn of(servers: &Servers, sides: &[Side], rounds: usize) -> Result<Self> {
+        let mut wanted = Vec::new();
+        for side in sides {
+            if is_wanted(&side.name())? {
+                wanted.push(Side {
+                    events: scaled(side.events)?,
+                    ..*side
+                });
+            }
+        }
+        let mut results = Self::default();
+        for round in 0..rounds {
+            for turn in 0..wanted.len() {
+                // Forwards and backwards in turn, so that neither side of a pair always comes first.
+                let turn = if round % 2 == 0 { turn } else { wanted.len() - 1 - turn };
+                let side = wanted[turn];
+                let name = side.name();
+                let run = servers.run(side).await.with_context(|| name.clone())?;
+                eprintln!(
+                    "round {}: {name}, {} connections: {:.0}/s",
+                    round + 1,
+                    side.connections,
+                    run.rate
+                );
+                results.add(side, run);
+            }
+        }
+        Ok(results)
+    }
+
+    fn add(&mut self, side: Side, run: Run) {
         match self.0.iter_mut().find(|(known, _)| *known == side) {
             Some((_, runs)) => runs.push(run),
             None => self.0.push((side, vec![run])),
         }
     }
 
+    /// The runs of a side, whatever the number of its events.
     fn runs(&self, side: Side) -> &[Run] {
-        let found = self.0.iter().find(|(known, _)| *known == side);
+        let is_same = |known: Side| {
+            side == Side {
+                events: side.events,
+                ..known
+            }
+        };
+        let found = self.0.iter().find(|(known, _)| is_same(*known));
         found.map_or(&[], |(_, runs)| runs)
     }
 
-    /// The median of a figure of a side.
-    pub fn median(&self, side: Side, figure: impl Fn(&Run) -> f64) -> f64 {
-        median(self.runs(side).iter().map(figure).collect())
+    fn median(&self, side: Side, value: impl Fn(&Run) -> f64) -> f64 {
+        median(self.runs(side).iter().map(value).collect())
     }
 
     /// The side with the better median rate.
@@ -78,14 +138,11 @@ impl Results {
         if rate(one) >= rate(other) { one } else { other }
     }
 
-    /// The ratio of a figure: the median over the rounds, of two runs of the same round each.
-    pub fn ratio(&self, side: Side, base: Side, figure: impl Fn(&Run) -> f64, aim: Aim) -> Ratio {
+    /// The ratio of a value of two sides: the median over the rounds, each of two runs of the same round.
+    pub fn ratio(&self, side: Side, base: Side, value: impl Fn(&Run) -> f64) -> Ratio {
         let rounds = self.runs(side).iter().zip(self.runs(base));
-        Ratio {
-            name: format!("{} : {}", side.name(), base.name()),
-            value: median(rounds.map(|(run, base)| figure(run) / figure(base)).collect()),
-            aim,
-        }
+        let ratios = rounds.map(|(run, base)| value(run) / value(base)).collect();
+        Ratio::new(&format!("{} : {}", side.name(), base.name()), median(ratios))
     }
 
     /// The table of all sides.
@@ -95,9 +152,9 @@ impl Results {
             "", "conns", "events/s", "p50 ms", "p99 ms", "load", "service", "PostgreSQL", "Redis", "busy", "RSS MB"
         );
         for (side, _) in &self.0 {
-            let figure = |figure: &dyn Fn(&Run) -> f64| self.median(*side, figure);
+            let value = |value: &dyn Fn(&Run) -> f64| self.median(*side, value);
             // Seconds for a million events are microseconds for one.
-            let processor = |seconds: &dyn Fn(&Run) -> f64| figure(&|run| seconds(run) * 1e6 / per_event(run));
+            let processor = |seconds: &dyn Fn(&Run) -> f64| value(&|run| seconds(run) * 1e6 / event_count(run));
             let sum = |run: &Run| {
                 let p = run.processor;
                 p.load + p.service + p.postgres + p.redis
@@ -106,15 +163,15 @@ impl Results {
                 "{:<34}{:>6}{:>11.0}{:>9.2}{:>9.2} │{:>7.1}{:>9.1}{:>12.1}{:>7.1}{:>6.0}% │{:>8}\n",
                 side.name(),
                 side.connections,
-                figure(&|run| run.rate),
-                figure(&|run| run.p50.as_secs_f64() * 1e3),
-                figure(&|run| run.p99.as_secs_f64() * 1e3),
+                value(&|run| run.rate),
+                value(&|run| run.p50.as_secs_f64() * 1e3),
+                value(&|run| run.p99.as_secs_f64() * 1e3),
                 processor(&|run| run.processor.load),
                 processor(&|run| run.processor.service),
                 processor(&|run| run.processor.postgres),
                 processor(&|run| run.processor.redis),
-                figure(&|run| sum(run) / run.elapsed.as_secs_f64() / cores() * 100.0),
-                match figure(&|run| megabytes(run.peak_bytes)) {
+                value(&|run| sum(run) / run.elapsed.as_secs_f64() / cores() * 100.0),
+                match value(&|run| megabytes(run.peak_bytes)) {
                     0.0 => String::new(),
                     megabytes => format!("{megabytes:.0}"),
                 },
@@ -164,8 +221,11 @@ fn run_json(run: &Run) -> Value {
 /// The table of ratios.
 pub fn ratios(ratios: &[Ratio]) -> String {
     let line = |ratio: &Ratio| {
-        let end = if ratio.is_met() { "met" } else { "missed" };
-        format!("{:<72}{:>9.2}   {:<9}{end}\n", ratio.name, ratio.value, ratio.aim())
+        let end = ratio
+            .is_met()
+            .map_or("", |is_met| if is_met { "met" } else { "missed" });
+        let aim = ratio.aim().unwrap_or_default();
+        format!("{:<72}{:>9.2}   {aim:<9}{end}\n", ratio.name, ratio.value)
     };
     ratios.iter().map(line).collect()
 }
@@ -206,18 +266,18 @@ pub async fn surroundings(servers: &Servers) -> Result<Value> {
     }))
 }
 
-/// What is not the server's own default, and what makes a commit durable.
+/// The settings that are not the defaults of the server, and those that make a commit durable.
 const SETTINGS: &str = "select string_agg(name || ' = ' || current_setting(name), ', ' order by name) from pg_settings
     where name in ('fsync', 'synchronous_commit', 'full_page_writes', 'wal_sync_method')
        or source = 'command line' and name not in ('data_directory', 'port', 'listen_addresses', 'unix_socket_directories', 'config_file', 'hba_file', 'ident_file')";
 
-/// How many processors there are.
+/// The number of processors.
 pub fn cores() -> f64 {
     std::thread::available_parallelism().map_or(1.0, |cores| u32::try_from(cores.get()).map_or(1.0, f64::from))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no run has 2^52 events")]
-fn per_event(run: &Run) -> f64 {
+fn event_count(run: &Run) -> f64 {
     run.events as f64
 }
 
@@ -226,14 +286,14 @@ pub fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// The middle one; of an even number the lower.
-pub fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len().saturating_sub(1) / 2;
-    figures.get(middle).copied().unwrap_or(f64::NAN)
+/// The median; of an even number of values, the lower of the two in the middle.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().unwrap_or(f64::NAN)
 }
 
-/// To three places.
-pub fn rounded(figure: f64) -> f64 {
-    (figure * 1000.0).round() / 1000.0
+/// Rounded to three decimal places.
+pub fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }

@@ -1,5 +1,5 @@
-//! The load side: connections that send what was made before, one request after the other, from one thread, so that it takes as
-//! little of the machine as can be.
+//! The load side: connections that send requests which were built before, one after the other, from one thread, to take as little
+//! of the machine as possible.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::{http, postgres};
 /// How much of an answer is read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Who is sent to.
+/// The receiver of the requests.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// The service.
@@ -30,7 +30,7 @@ pub enum Target {
         address: String,
         /// The name of the database.
         database: String,
-        /// What each request executes.
+        /// The statement that each request executes.
         statement: &'static str,
     },
 }
@@ -38,15 +38,15 @@ pub enum Target {
 /// What was sent, and when.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// When the last answer had come.
+    /// The time at which the last answer had arrived.
     pub end: Option<Instant>,
-    /// How long each request took, sorted.
+    /// The latency of each request, sorted.
     pub latencies: Vec<Duration>,
-    /// Events that the service says it has stored.
+    /// Events that were answered as stored.
     pub stored: usize,
-    /// Events that the service says were there.
+    /// Events that were answered as duplicates.
     pub duplicates: usize,
-    /// The connections, which stay open until this is dropped: a server's process for one of them can still be looked at.
+    /// The connections, which stay open until this is dropped, so that the server's process for each of them can still be inspected.
     pub streams: Vec<TcpStream>,
 }
 
@@ -57,7 +57,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Connects, and holds the requests ready. Whichever connection is free sends the next one.
+    /// Connects, and keeps the requests ready. Any connection that is free sends the next one.
     pub async fn prepare(target: Target, connections: usize, requests: Vec<Vec<u8>>) -> Result<Self> {
         let (go, started) = oneshot::channel();
         let (ready, is_ready) = oneshot::channel();
@@ -69,7 +69,7 @@ impl Load {
                 Ok(runtime) => runtime.block_on(sending),
                 Err(error) => Err(error.into()),
             };
-            // Nobody waits any more only when the bench has failed already.
+            // The receiver is gone only when the benchmark has failed already.
             end.send(result).ok();
         });
         let mut load = Self { go, sent };
@@ -79,7 +79,7 @@ impl Load {
         }
     }
 
-    /// Starts, and answers with when that was.
+    /// Starts. The result is the time of the start, and the future end of the load.
     pub fn start(self) -> (Instant, impl Future<Output = Result<Sent>>) {
         let begun = Instant::now();
         let is_waiting = self.go.send(());
@@ -102,7 +102,7 @@ async fn run(
     for _ in 0..connections {
         streams.push(connect(&target).await?);
     }
-    ensure!(ready.send(()).is_ok(), "nobody waits for the load");
+    ensure!(ready.send(()).is_ok(), "the benchmark has ended before the load began");
     started.await?;
     let (requests, next) = (Arc::new(requests), Arc::new(AtomicUsize::new(0)));
     let mut sending = JoinSet::new();
@@ -163,11 +163,11 @@ async fn send_all(
     Ok(sent)
 }
 
-/// Reads until `whole` finds an answer.
+/// Reads until `parse` finds a complete answer.
 pub async fn read_answer<T>(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
-    whole: impl Fn(&[u8]) -> Result<Option<T>>,
+    parse: impl Fn(&[u8]) -> Result<Option<T>>,
 ) -> Result<T> {
     let mut filled = 0;
     loop {
@@ -177,7 +177,7 @@ pub async fn read_answer<T>(
         let read = stream.read(&mut buffer[filled..]).await?;
         ensure!(read > 0, "the connection was closed");
         filled += read;
-        if let Some(answer) = whole(&buffer[..filled])? {
+        if let Some(answer) = parse(&buffer[..filled])? {
             return Ok(answer);
         }
     }
@@ -186,12 +186,12 @@ pub async fn read_answer<T>(
 /// The latency that this part of the requests did not exceed.
 pub fn percentile(sorted: &[Duration], part: f64) -> Duration {
     let last = sorted.len().saturating_sub(1);
-    // No figure is so large that its place could not be told.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        clippy::cast_precision_loss
+        clippy::cast_precision_loss,
+        reason = "no run has 2^52 requests"
     )]
-    let place = (last as f64 * part).round() as usize;
-    sorted.get(place).copied().unwrap_or_default()
+    let index = (last as f64 * part).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
 }

@@ -1,5 +1,4 @@
-//! The picture of the dashboard in the README, of a real service under load: `screenshot FILE.png`. `make screenshot` runs it
-//! on a throwaway PostgreSQL and a throwaway Redis; it takes a little over a minute.
+//! A picture of the dashboard, of a real service under load. It takes a little over a minute.
 
 use std::fs;
 
@@ -9,8 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use integration_tests::browser::Browser;
 use integration_tests::world::World;
 
-/// Events a second, and the part of them that are duplicates, of five seconds each: an ordinary minute, with a client that
-/// sends what it had sent before.
+/// The events a second and the part of them that are duplicates, for five seconds each: an ordinary minute, with a client that
+/// sends again what it has sent before.
 const MINUTE: [(u32, &str); 13] = [
     (1500, "0.12"),
     (1800, "0.15"),
@@ -28,9 +27,8 @@ const MINUTE: [(u32, &str); 13] = [
 ];
 const SECONDS: u32 = 5;
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let file = std::env::args().nth(1).context("usage: screenshot FILE.png")?;
+/// Takes the picture and writes it to a file.
+pub async fn screenshot(file: &str) -> Result<()> {
     let redis_url = std::env::var("REDIS_URL").context("REDIS_URL is not set: `make screenshot` starts a Redis")?;
     let world = World::new().await;
     let service = world
@@ -56,9 +54,9 @@ async fn main() -> Result<()> {
     let picture = BASE64_STANDARD.decode(browser.screenshot().await)?;
     ensure!(
         browser.text("#trouble-text").await.is_empty(),
-        "something was wrong with the service"
+        "the dashboard reports a problem of the service"
     );
-    fs::write(&file, &picture).with_context(|| format!("cannot write {file}"))?;
+    fs::write(file, &picture).with_context(|| format!("cannot write {file}"))?;
     println!("{file}: {} kB", picture.len() / 1000);
     Ok(())
 }

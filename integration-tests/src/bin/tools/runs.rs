@@ -1,4 +1,4 @@
-//! The contestants, and one run of one of them: on an empty store, with its verdicts and counters checked at its end.
+//! One run of a side: on an empty store, with its outcomes and counters checked at its end.
 
 use std::time::Duration;
 
@@ -12,9 +12,22 @@ use integration_tests::world::World;
 
 use crate::events::{Event, Ids, Maker};
 use crate::load::{Load, Sent, Target, percentile};
-use crate::{http, postgres, subscriber};
+use crate::postgres::Statement;
+use crate::sides::{Side, Sink, Store, What};
+use crate::{postgres, subscriber};
 
-/// The servers that all contestants share.
+/// What a PostgreSQL on a machine of this size is given. The settings that make a commit durable stay as they are.
+const POSTGRES: [&str; 6] = [
+    "fsync=on",
+    "shared_buffers=4GB",
+    "max_wal_size=16GB",
+    // As on a server that has run for long: WAL files are reused instead of created in the middle of a run.
+    "min_wal_size=8GB",
+    "checkpoint_timeout=30min",
+    "max_connections=200",
+];
+
+/// The servers that all sides share.
 pub struct Servers {
     /// PostgreSQL, with `fsync` on.
     pub postgres: PostgresServer,
@@ -22,93 +35,10 @@ pub struct Servers {
     pub redis: RedisServer,
 }
 
-/// Where the service keeps its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Store {
-    /// On PostgreSQL.
-    Postgres,
-    /// Embedded.
-    Sqlite,
-}
-
-/// The shards of a topic's counters.
-const SHARDS: usize = 16;
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// The service over HTTP, its fan-out on and one subscriber attached, with so many events a request.
-    Service(Store, usize),
-    /// Its own flush statement, raw, with so many rows.
-    Flush(usize),
-    /// A row at a time, raw: the insert alone.
-    Insert,
-    /// The same, with an exact counter for its topic.
-    InsertAndCount,
-}
-
-/// A contestant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Side {
-    /// What is measured.
-    pub what: What,
-    /// From how many connections.
-    pub connections: usize,
-    /// How many events it gets.
-    pub events: usize,
-    /// Of how many topics.
-    pub topics: u64,
-}
-
-impl Side {
-    /// Its name in tables.
-    pub fn name(self) -> String {
-        let one = match (self.connections, self.topics) {
-            (1, _) => ", alone",
-            (_, 1) => ", one topic",
-            _ => "",
-        };
-        match self.what {
-            What::Service(store, size) => {
-                let store = match store {
-                    Store::Postgres => "",
-                    Store::Sqlite => " on SQLite",
-                };
-                match size {
-                    1 => format!("service{store}, single events{one}"),
-                    _ => format!("service{store}, batches of {size}"),
-                }
-            }
-            What::Flush(size) => format!("raw flush of {size}"),
-            What::Insert => format!("raw insert{one}"),
-            What::InsertAndCount => format!("raw insert and counter{one}"),
-        }
-    }
-
-    /// A request for each batch of the events.
-    pub fn requests(self, events: &[Event]) -> Vec<Vec<u8>> {
-        let numbered = (1..).zip(events);
-        match self.what {
-            What::Service(_, size) => events.chunks(size).map(http::publish).collect(),
-            What::Flush(size) => {
-                let batches = events.chunks(size).enumerate();
-                // Those that are under way at one time have a shard of the counters each, as writers have.
-                let shard = |number| i32::try_from(number % SHARDS).expect("there are few");
-                batches
-                    .map(|(number, batch)| postgres::flush(batch, shard(number)))
-                    .collect()
-            }
-            What::Insert | What::InsertAndCount => {
-                numbered.map(|(number, event)| postgres::row(event, number)).collect()
-            }
-        }
-    }
-}
-
-/// The processor's time in seconds.
+/// Processor time in seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Processor {
-    /// Of this process: the load, and the subscriber.
+    /// Of this process: the load, and the subscribers.
     pub load: f64,
     /// Of the service.
     pub service: f64,
@@ -118,28 +48,27 @@ pub struct Processor {
     pub redis: f64,
 }
 
-/// What a run has shown.
+/// The result of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
-    /// How many events were sent.
+    /// The number of events sent.
     pub events: usize,
     /// Events a second.
     pub rate: f64,
-    /// The median of the requests' times.
+    /// The median latency of the requests.
     pub p50: Duration,
-    /// What one of a hundred exceeds.
+    /// The 99th percentile.
     pub p99: Duration,
-    /// Who has worked for how long.
+    /// The processor time of each process.
     pub processor: Processor,
-    /// From the first request to the last answer, and the last message.
+    /// The time from the first request to the last answer and the last message.
     pub elapsed: Duration,
-    /// The most memory that the service had, in bytes.
+    /// The most memory that the service had, in bytes; 0 without the service.
     pub peak_bytes: u64,
 }
 
 impl Run {
-    /// Of a side without the service.
-    fn of(side: Side, sent: &Sent, elapsed: Duration, processor: Processor) -> Self {
+    fn without_service(side: Side, sent: &Sent, elapsed: Duration, processor: Processor) -> Self {
         Self {
             events: side.events,
             rate: rate(side.events, elapsed),
@@ -153,7 +82,15 @@ impl Run {
 }
 
 impl Servers {
-    /// Runs one side on a store of its own. All sides get the same events.
+    /// Starts both servers.
+    pub async fn start() -> Self {
+        Self {
+            postgres: PostgresServer::with_settings(&POSTGRES).await,
+            redis: RedisServer::new().await,
+        }
+    }
+
+    /// Runs one side on an empty store of its own. All sides get the same events.
     pub async fn run(&self, side: Side) -> Result<Run> {
         self.run_with(side, Ids::Random).await
     }
@@ -166,21 +103,23 @@ impl Servers {
         };
         world.run(&["migrate"]).await.ended_with(0);
         if !matches!(side.what, What::Service(Store::Sqlite, _)) {
-            // What runs before have left to be written is written before the clock starts.
+            // Dirty pages of earlier runs are written before the clock starts.
             world.execute("checkpoint").await;
         }
         self.run_on(&world, side, &mut Maker::new(ids, side.topics, 1)).await
     }
 
-    /// Stores new events by raw flushes.
+    /// Stores new events by the service's own statement.
     pub async fn fill(&self, world: &World, side: Side, maker: &mut Maker) -> Result<()> {
         let events: Vec<Event> = std::iter::repeat_with(|| maker.new_event()).take(side.events).collect();
         let requests = side.requests(&events);
         drop(events);
-        self.run_raw(world, side, requests, postgres::FLUSH).await.map(drop)
+        self.run_statement(world, side, requests, Statement::GroupCommit.sql())
+            .await
+            .map(drop)
     }
 
-    /// Runs one side on a store, which holds what earlier makers' events have left there.
+    /// Runs one side on a store that may already hold events.
     pub async fn run_on(&self, world: &World, side: Side, maker: &mut Maker) -> Result<Run> {
         let before = world.totals().await;
         let (events, distinct) = maker.with_duplicates(side.events);
@@ -188,9 +127,12 @@ impl Servers {
         drop(events);
         let run = match side.what {
             What::Service(..) => self.run_service(world, side, requests, distinct).await?,
-            What::Flush(_) => self.run_raw(world, side, requests, postgres::FLUSH).await?,
-            What::Insert => self.run_raw(world, side, requests, postgres::INSERT).await?,
-            What::InsertAndCount => self.run_raw(world, side, requests, postgres::INSERT_AND_COUNT).await?,
+            What::Batch(statement, _) => self.run_statement(world, side, requests, statement.sql()).await?,
+            What::Insert => self.run_statement(world, side, requests, postgres::INSERT).await?,
+            What::InsertAndCount => {
+                self.run_statement(world, side, requests, postgres::INSERT_AND_COUNT)
+                    .await?
+            }
         };
         let after = world.totals().await;
         let stored = after.rows - before.rows;
@@ -200,15 +142,21 @@ impl Servers {
             let expected = (i64::try_from(side.events)?, stored);
             ensure!(
                 counted == expected,
-                "received and stored: counted {counted:?}, and were {expected:?}"
+                "(received, unique) counted {counted:?}, expected {expected:?}"
             );
             ensure!(after.received == after.unique + after.duplicates, "{after:?}");
         }
         Ok(run)
     }
 
-    async fn run_raw(&self, world: &World, side: Side, requests: Vec<Vec<u8>>, statement: &'static str) -> Result<Run> {
-        let (address, database) = place_of(world.database_url())?;
+    async fn run_statement(
+        &self,
+        world: &World,
+        side: Side,
+        requests: Vec<Vec<u8>>,
+        statement: &'static str,
+    ) -> Result<Run> {
+        let (address, database) = server_of(world.database_url())?;
         let target = Target::Postgres {
             address,
             database,
@@ -220,25 +168,36 @@ impl Servers {
         let sent = sent.await?;
         let end = sent.end.context("the load has ended")?;
         let processor = since(before, self.processor(None)?);
-        Ok(Run::of(side, &sent, end - begun, processor))
+        Ok(Run::without_service(side, &sent, end - begun, processor))
     }
 
     async fn run_service(&self, world: &World, side: Side, requests: Vec<Vec<u8>>, distinct: usize) -> Result<Run> {
         let outlet = Outlet::on(&self.redis);
-        let service = self.serve(world, &outlet, &[]).await;
-        let redis = format!("127.0.0.1:{}", self.redis.port());
-        let messages = subscriber::subscribe(&redis, outlet.channel(), distinct)?;
+        let service = self.serve(world, sink_settings(side.sink, &outlet)).await;
         let address = service.address().to_owned();
+        let messages = match side.sink {
+            Sink::Nothing => None,
+            _ => Some(subscriber::subscribe(
+                &self.redis_address(),
+                outlet.channel(),
+                distinct,
+            )?),
+        };
+        let streams = subscriber::subscribe_to_stream(&address, side.stream_subscribers, distinct).await?;
         let load = Load::prepare(Target::Service { address }, side.connections, requests).await?;
         let before = self.processor(Some(&service))?;
         let (begun, sent) = load.start();
         let sent = sent.await?;
-        // What was acknowledged and is not yet told to the subscriber is still to be done.
-        let told = tokio::time::timeout(SOON, messages)
-            .await
-            .context("messages are missing")???;
-        let end = sent.end.context("the load has ended")?.max(told);
+        // An acknowledged event whose message the subscriber has not received yet is unfinished work.
+        let mut end = sent.end.context("the load has ended")?;
+        if let Some(messages) = messages {
+            let received = tokio::time::timeout(SOON, messages).await;
+            end = end.max(received.context("messages are missing")???);
+        }
         let processor = since(before, self.processor(Some(&service))?);
+        for stream in streams.join_all().await {
+            stream?;
+        }
         ensure!(
             (sent.stored, sent.duplicates) == (distinct, side.events - distinct),
             "the answers say that {} were stored and {} dropped",
@@ -248,19 +207,24 @@ impl Servers {
         world.fanned_out(SOON).await;
         Ok(Run {
             peak_bytes: peak_resident_bytes(service.pid())?,
-            ..Run::of(side, &sent, end - begun, processor)
+            ..Run::without_service(side, &sent, end - begun, processor)
         })
     }
 
-    /// A service with the defaults of all settings but these, and the fan-out on.
-    pub async fn serve(&self, world: &World, outlet: &Outlet, others: &[(&str, &str)]) -> Service {
-        let settings = world.settings().with("REDIS_URL", outlet.url());
-        let settings = settings.with("REDIS_CHANNEL", outlet.channel());
-        let with = |settings: Settings, (variable, value): &(&str, &str)| settings.with(variable, value);
-        world.serve_with(others.iter().fold(settings, with)).await
+    /// Starts a service with the defaults of all settings but these.
+    pub async fn serve(&self, world: &World, settings: Vec<(&str, &str)>) -> Service {
+        let with = |all: Settings, (variable, value): (&str, &str)| all.with(variable, value);
+        world
+            .serve_with(settings.into_iter().fold(world.settings(), with))
+            .await
     }
 
-    /// How long the processor has worked so far.
+    /// The `HOST:PORT` of Redis.
+    pub fn redis_address(&self) -> String {
+        format!("127.0.0.1:{}", self.redis.port())
+    }
+
+    /// The processor time of each process so far.
     pub fn processor(&self, service: Option<&Service>) -> Result<Processor> {
         let service = service.map_or(Ok(Duration::ZERO), |service| processor_time(service.pid()))?;
         Ok(Processor {
@@ -272,7 +236,17 @@ impl Servers {
     }
 }
 
-/// What was worked between two looks.
+/// The settings of a service that publishes to this.
+pub fn sink_settings(sink: Sink, outlet: &Outlet) -> Vec<(&str, &str)> {
+    let channel = vec![("REDIS_URL", outlet.url()), ("REDIS_CHANNEL", outlet.channel())];
+    match sink {
+        Sink::Nothing => Vec::new(),
+        Sink::Channel => channel,
+        Sink::ChannelAndStream => [channel, vec![("REDIS_STREAM", outlet.stream())]].concat(),
+    }
+}
+
+/// The processor time between two samples.
 pub fn since(before: Processor, after: Processor) -> Processor {
     Processor {
         load: after.load - before.load,
@@ -289,7 +263,7 @@ pub fn rate(events: usize, elapsed: Duration) -> f64 {
 }
 
 /// The `HOST:PORT` and the database in a URL.
-fn place_of(url: &str) -> Result<(String, String)> {
+fn server_of(url: &str) -> Result<(String, String)> {
     let url: reqwest::Url = url.parse()?;
     let host = url.host_str().context("a server has a host")?;
     let port = url.port().context("a server of our own has a port")?;

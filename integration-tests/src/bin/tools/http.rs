@@ -1,17 +1,17 @@
-//! HTTP/1.1 as the load side speaks it: requests are whole before the clock starts, and of an answer only what counts is read.
+//! HTTP/1.1 as the load side speaks it: requests are built before the clock starts, and only the needed parts of an answer are read.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::events::{Event, write_json};
 
-/// A request to publish events: one as an object, more as an array.
+/// A request to publish events: one event as an object, several as an array.
 pub fn publish(events: &[Event]) -> Vec<u8> {
     let mut body = String::new();
     match events {
         [event] => write_json(event, &mut body),
         events => {
-            for (place, event) in events.iter().enumerate() {
-                body.push(if place == 0 { '[' } else { ',' });
+            for (index, event) in events.iter().enumerate() {
+                body.push(if index == 0 { '[' } else { ',' });
                 write_json(event, &mut body);
             }
             body.push(']');
@@ -24,22 +24,22 @@ pub fn publish(events: &[Event]) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
-/// What an answer says.
+/// The needed parts of an answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answer {
     /// Its status.
     pub status: u16,
     /// Events that were stored.
     pub stored: usize,
-    /// Events that were there.
+    /// Events that were duplicates.
     pub duplicates: usize,
-    /// Whether it says when to come again.
+    /// Whether it has a `Retry-After`.
     pub has_retry_after: bool,
-    /// Whether the connection ends with it.
+    /// Whether it ends the connection.
     pub closes: bool,
 }
 
-/// The answer that stands at the beginning of `read`, if it is whole.
+/// The answer at the beginning of `read`, if it is complete.
 pub fn answer(read: &[u8]) -> Result<Option<Answer>> {
     let Some(head_length) = read.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
@@ -69,8 +69,8 @@ pub fn answer(read: &[u8]) -> Result<Option<Answer>> {
         ..Answer::default()
     };
     if status < 300 {
-        answer.stored = number("\"unique_processed\":").context("an answer tells what was stored")?;
-        answer.duplicates = number("\"duplicate_dropped\":").context("an answer tells what was dropped")?;
+        answer.stored = number("\"unique_processed\":").context("an answer counts the stored events")?;
+        answer.duplicates = number("\"duplicate_dropped\":").context("an answer counts the duplicates")?;
     } else {
         ensure!(status == 503, "{}", str::from_utf8(&read[..length])?);
     }

@@ -1,5 +1,4 @@
-//! The dashboard under load, in a real browser. In a file of its own, one after the other: what these measure, other tests beside
-//! them would spoil.
+//! The dashboard under load, in a real browser.
 
 use anyhow::ensure;
 use futures_util::future::join;
@@ -8,10 +7,8 @@ use integration_tests::eventually::{SOON, eventually};
 use integration_tests::publish::{Publish, event, events};
 use integration_tests::world::World;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
-/// Held by the test that runs.
-static ALONE: Mutex<()> = Mutex::const_new(());
+use crate::alone;
 
 /// What the page's longest pause between two frames may be while it is flooded. The browser, the service, its store and the
 /// publisher share two cores, on which all of them together have more to do than there is time.
@@ -28,7 +25,7 @@ async fn more_than_a_thousand_topics_are_sorted_and_filtered() {
     /// How long a person waits for a table without noticing. The quickest of five counts: the machine has other work to do.
     const QUICK_MS: f64 = 500.0;
 
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let world = World::embedded();
     let service = world.serve().await;
     let mut batch: Vec<Value> = (0..1234)
@@ -84,7 +81,7 @@ async fn more_than_a_thousand_topics_are_sorted_and_filtered() {
 
 #[tokio::test]
 async fn fifty_events_a_second_are_followed_again_after_a_pause() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let world = World::embedded();
     let service = world.serve().await;
     let browser = dashboard(&service).await;
@@ -122,7 +119,7 @@ async fn fifty_events_a_second_are_followed_again_after_a_pause() {
 
 #[tokio::test]
 async fn a_flood_of_events_leaves_the_page_smooth_and_current() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let world = World::embedded();
     let service = world.serve().await;
     let browser = dashboard(&service).await;

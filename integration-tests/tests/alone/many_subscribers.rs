@@ -1,4 +1,4 @@
-//! Many followers at once. Alone in its file: what it measures, other tests beside it would spoil.
+//! Many subscribers of `/events/stream` at once.
 
 use futures_util::{StreamExt, stream};
 use integration_tests::eventually::SOON;
@@ -6,6 +6,8 @@ use integration_tests::follower::Follower;
 use integration_tests::publish::{Walk, text};
 use integration_tests::world::World;
 use tokio::task::JoinSet;
+
+use crate::alone;
 
 /// The most memory that a service may take, in bytes.
 const MEMORY: u64 = 150 << 20;
@@ -17,6 +19,7 @@ async fn five_hundred_followers_get_everything_and_do_not_slow_publishing() {
     // What else the machine does may spoil one run or another.
     const RUNS: usize = 3;
 
+    let _alone = alone().await;
     let world = World::new().await;
     let service = world.serve().await;
     let load = [
