@@ -1,4 +1,4 @@
-//! The bench works: it measures every side, checks what each run has stored and told, and says what came out.
+//! The benchmarks: each measures all its sides, checks the results of each run, and reports them.
 
 use integration_tests::service::{Settings, binary};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::alone;
 
-/// Runs a part of the bench, made small, and gives back what it has printed and written.
+/// Runs a benchmark with few events, and returns its output and its JSON file.
 async fn bench(command: &str, scale: &str) -> (String, Value) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("bench.json");
@@ -18,19 +18,19 @@ async fn bench(command: &str, scale: &str) -> (String, Value) {
         .kill_on_drop(true)
         .output()
         .await
-        .expect("the bench starts");
+        .expect("the benchmark starts");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
         "{printed}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let written = std::fs::read_to_string(&file).expect("the bench writes its figures");
+    let written = std::fs::read_to_string(&file).expect("the benchmark writes its results");
     (printed, serde_json::from_str(&written).expect("JSON"))
 }
 
 #[tokio::test]
-async fn every_side_is_measured_and_every_aim_has_a_verdict() {
+async fn measures_each_side_and_compares_it_with_its_aim() {
     let _alone = alone().await;
     let (printed, json) = bench("contest", "0.02").await;
     assert_eq!(json["surroundings"]["versions"]["eventsieve"], version().await);
@@ -62,7 +62,7 @@ async fn every_side_is_measured_and_every_aim_has_a_verdict() {
 }
 
 #[tokio::test]
-async fn a_store_that_grows_is_measured_at_each_mark() {
+async fn measures_a_growing_store_at_each_size() {
     let _alone = alone().await;
     let (printed, json) = bench("growth", "0.01").await;
     assert!(printed.contains("Random ids"), "{printed}");
@@ -70,8 +70,8 @@ async fn a_store_that_grows_is_measured_at_each_mark() {
         let marks = json[ids].as_array().expect("marks");
         let rows: Vec<u64> = marks.iter().filter_map(|mark| mark["rows"].as_u64()).collect();
         assert!(rows.len() == 3 && rows.is_sorted() && rows[0] >= 10_000, "{rows:?}");
-        for figure in ["ratio", "ratio_after_a_checkpoint"] {
-            assert!(marks.iter().all(|mark| mark[figure].as_f64() > Some(0.0)), "{marks:?}");
+        for ratio in ["ratio", "ratio_after_a_checkpoint"] {
+            assert!(marks.iter().all(|mark| mark[ratio].as_f64() > Some(0.0)), "{marks:?}");
         }
     }
 }

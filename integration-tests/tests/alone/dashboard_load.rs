@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use futures_util::future::join;
-use integration_tests::dashboard::{dashboard, figure, until_received};
+use integration_tests::dashboard::{dashboard, number, until_received};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::publish::{Publish, event, events};
 use integration_tests::world::World;
@@ -10,19 +10,19 @@ use serde_json::Value;
 
 use crate::alone;
 
-/// What the page's longest pause between two frames may be while it is flooded. The browser, the service, its store and the
-/// publisher share two cores, on which all of them together have more to do than there is time.
+/// The longest time between two frames of the page during a flood. The browser, the service, its store and the load generator share
+/// two cores, which are overloaded.
 const FRAME_GAP_MAX_MS: f64 = 1000.0;
 
-/// How old the newest event on the page may be at the end of a flood, in milliseconds: a second from one sample to the next, and
-/// more for its answer on busy cores.
+/// The age of the newest event on the page at the end of a flood, in milliseconds: a second between two samples, and more for the
+/// answer on busy cores.
 const NEWEST_AGE_MAX_MS: f64 = 4000.0;
 
 #[tokio::test]
-async fn more_than_a_thousand_topics_are_sorted_and_filtered() {
+async fn thousand_topics_are_sorted_and_filtered() {
     const FIRST: &str = "return document.querySelector('#topics tbody th').textContent";
     const ROWS: &str = "return document.querySelectorAll('#topics tbody tr').length";
-    /// How long a person waits for a table without noticing. The quickest of five counts: the machine has other work to do.
+    /// The delay that a user does not notice. The quickest of five attempts counts, because the machine has other work to do.
     const QUICK_MS: f64 = 500.0;
 
     let _alone = alone().await;
@@ -74,13 +74,13 @@ async fn more_than_a_thousand_topics_are_sorted_and_filtered() {
     browser.press("C.42").await;
     browser.until_text("#topics-note", "match").await;
     assert_eq!(browser.run(FIRST).await, "topic.42");
-    let strangers =
+    let all_match =
         "return [...document.querySelectorAll('#topics tbody th')].every((name) => name.textContent.includes('c.42'))";
-    assert_eq!(browser.run(strangers).await, true);
+    assert_eq!(browser.run(all_match).await, true);
 }
 
 #[tokio::test]
-async fn fifty_events_a_second_are_followed_again_after_a_pause() {
+async fn pause_ends_with_every_event_at_50_per_second() {
     let _alone = alone().await;
     let world = World::embedded();
     let service = world.serve().await;
@@ -98,7 +98,7 @@ async fn fifty_events_a_second_are_followed_again_after_a_pause() {
     ];
     let pausing = async {
         eventually(SOON, async || {
-            let shown = figure(&browser, "#received").await;
+            let shown = number(&browser, "#received").await;
             ensure!(shown >= Some(50), "{shown:?} were received");
             Ok(())
         })
@@ -110,15 +110,12 @@ async fn fifty_events_a_second_are_followed_again_after_a_pause() {
         service.json("/stats").await["received"].as_u64()
     };
     let (_, received) = join(world.load(service.url(), &steady), pausing).await;
-    assert!(
-        received < Some(1200),
-        "they were followed again when there were no more"
-    );
+    assert!(received < Some(1200), "the stream resumed only after the last event");
     world.check(1200).await;
 }
 
 #[tokio::test]
-async fn a_flood_of_events_leaves_the_page_smooth_and_current() {
+async fn flood_leaves_page_smooth_and_current() {
     let _alone = alone().await;
     let world = World::embedded();
     let service = world.serve().await;
@@ -141,8 +138,8 @@ async fn a_flood_of_events_leaves_the_page_smooth_and_current() {
     let published;
     let mut publishing = std::pin::pin!(world.load(service.url(), &flood));
     loop {
-        // A person may touch it meanwhile; and the age is of an instant at which it was still flooded.
-        let touch = async {
+        // A user may click meanwhile; and the age is measured while events are still published.
+        let click = async {
             browser.click("[data-sort=name]").await;
             browser.run(newest).await
         };
@@ -151,13 +148,13 @@ async fn a_flood_of_events_leaves_the_page_smooth_and_current() {
                 published = ended;
                 break;
             }
-            seen = touch => ages.extend(seen.as_f64()),
+            seen = click => ages.extend(seen.as_f64()),
         }
     }
-    let rate = published.figure("events/s");
+    let rate = published.count("events/s");
     assert!(rate > 1000, "{rate} events a second are no flood");
     assert_eq!(browser.run("return sampled").await, true);
-    // The third of the worst: a machine that is busy elsewhere for a moment stops everything once or twice.
+    // The third longest gap: a machine that is busy elsewhere may stop everything once or twice.
     let gap = browser.run("return gaps.sort((a, b) => b - a)[2]").await;
     let age = ages.iter().rev().take(3).copied().reduce(f64::min);
     let kept = browser.run("return document.querySelectorAll('#live li').length").await;
@@ -172,7 +169,7 @@ async fn a_flood_of_events_leaves_the_page_smooth_and_current() {
         "{kept} events on the page"
     );
     until_received(&browser, 60000).await;
-    // When it is over, every event is followed again.
+    // Afterwards every event is shown again.
     browser.until_text("#live-note", "Every event").await;
     assert_eq!(browser.console().await, Vec::<String>::new());
     world.check(42000).await;

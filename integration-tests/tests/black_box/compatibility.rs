@@ -1,4 +1,4 @@
-//! What the systems before this one were sent is accepted as it was, and answered with all that their clients read.
+//! Requests of clients of older systems are accepted unchanged, and answered with all members that these clients read.
 
 use integration_tests::http::{Answer, ask};
 use integration_tests::on_both_stores;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const JSON: &str = "application/json";
 
-/// An event as their clients wrote it, in Python: blanks between the tokens, a UUID, and a local time without an offset.
+/// An event of a Python client: spaces between the tokens, a UUID, and a local time without an offset.
 const SINGLE: &str = r#"{"topic": "order.created", "event_id": "6f1c1f0e-5d7a-4c63-9a53-1f0c0c0b7a11", "timestamp": "2025-10-24T10:30:00.123456", "source": "order-service", "payload": {"order_id": 1001, "total": 44.80, "items": ["a", "b"]}}"#;
 
 const ARRAY: &str = r#"[
@@ -42,7 +42,7 @@ fn assert_processed(answer: &Answer, status: u16, unique: i64, duplicates: i64) 
     );
 }
 
-async fn a_single_event_an_array_and_an_envelope_are_accepted_as_they_were_sent(world: World) {
+async fn event_array_and_envelope_are_accepted(world: World) {
     let service = world.serve().await;
     let single = service.publish_bytes(JSON, SINGLE).await;
     assert_processed(&single, 201, 1, 0);
@@ -54,9 +54,9 @@ async fn a_single_event_an_array_and_an_envelope_are_accepted_as_they_were_sent(
     assert_processed(&service.publish_bytes(JSON, ARRAY).await, 200, 0, 3);
     assert_processed(&service.publish_bytes(JSON, ENVELOPE).await, 200, 0, 2);
 
-    // What their validation refused is refused in the form that they refused it in.
+    // The answer to an invalid event has the same form as in older systems.
     let answer = service.publish_bytes(JSON, r#"{"topic": "order.created"}"#).await;
-    assert_eq!(answer.faults().len(), 4);
+    assert_eq!(answer.validation_errors().len(), 4);
     let first = &answer.json()["detail"][0];
     assert_eq!(
         (&first["type"], &first["loc"]),
@@ -109,7 +109,7 @@ async fn events_are_listed_by_topic_limit_and_offset(world: World) {
     world.check(31).await;
 }
 
-async fn stats_have_the_members_that_were_always_there(world: World) {
+async fn stats_keep_their_members(world: World) {
     let service = world.serve().await;
     let empty = service.json("/stats").await;
     for member in ["received", "unique_processed", "duplicate_dropped"] {
@@ -120,14 +120,14 @@ async fn stats_have_the_members_that_were_always_there(world: World) {
     service.publish_bytes(JSON, ARRAY).await;
     service.publish_bytes(JSON, ARRAY).await;
     let stats = service.json("/stats").await;
-    for (member, figure) in [
+    for (member, value) in [
         ("received", 7),
         ("unique_processed", 3),
         ("duplicate_dropped", 4),
         ("database_total_rows", 3),
         ("topic_count", 2),
     ] {
-        assert_eq!(stats[member], figure, "{member}: {stats}");
+        assert_eq!(stats[member], value, "{member}: {stats}");
     }
     assert_eq!(stats["topics"], json!({"order.created": 1, "user.login": 2}));
     assert!(stats["uptime"].as_f64().is_some_and(|seconds| seconds > 0.0), "{stats}");
@@ -135,7 +135,7 @@ async fn stats_have_the_members_that_were_always_there(world: World) {
     world.check(3).await;
 }
 
-async fn health_says_healthy(world: World) {
+async fn health_is_healthy(world: World) {
     let service = world.serve().await;
     let answer = service.fetch("/health").await;
     assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("healthy")));
@@ -148,7 +148,7 @@ async fn health_says_healthy(world: World) {
     world.check(0).await;
 }
 
-async fn a_flush_answers_when_everything_accepted_is_stored(world: World) {
+async fn flush_waits_until_accepted_events_are_stored(world: World) {
     let service = world.serve().await;
     let flush = async || ask(service.post("/_flush")).await;
     assert_eq!(flush().await.json(), json!({"flushed": 0}));
@@ -165,9 +165,9 @@ async fn a_flush_answers_when_everything_accepted_is_stored(world: World) {
 }
 
 on_both_stores! {
-    a_single_event_an_array_and_an_envelope_are_accepted_as_they_were_sent
+    event_array_and_envelope_are_accepted
     events_are_listed_by_topic_limit_and_offset
-    stats_have_the_members_that_were_always_there
-    health_says_healthy
-    a_flush_answers_when_everything_accepted_is_stored
+    stats_keep_their_members
+    health_is_healthy
+    flush_waits_until_accepted_events_are_stored
 }

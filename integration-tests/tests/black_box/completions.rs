@@ -1,4 +1,4 @@
-//! What is generated from the commands: completions for shells, and manual pages.
+//! Completions for shells, and manual pages.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ async fn run(arguments: &[&str]) -> Finished {
     ended
 }
 
-/// The commands that `--help` lists, but for clap's own.
+/// The commands that `--help` lists, except for clap's own.
 async fn shown() -> Vec<String> {
     let help = run(&["--help"]).await.stdout;
     let (_, list) = help.split_once("\nCommands:\n").expect("a list of commands");
@@ -29,7 +29,9 @@ async fn shown() -> Vec<String> {
         .filter(|name| *name != "help")
         .map(ToOwned::to_owned)
         .collect();
-    for name in ["serve", "demo", "publish", "stats", "verify"] {
+    for name in [
+        "serve", "demo", "load", "publish", "get", "ls", "tail", "stats", "verify",
+    ] {
         assert!(names.iter().any(|shown| shown == name), "{name} is not in {help}");
     }
     for name in HIDDEN {
@@ -38,7 +40,7 @@ async fn shown() -> Vec<String> {
     names
 }
 
-/// What bash offers after these words, of which the last is begun.
+/// The completions of bash for these words, the last of which is incomplete.
 fn completed(script: &Path, words: &str) -> Vec<String> {
     let count = words.split(' ').count() - 1;
     let ask = format!(
@@ -52,7 +54,7 @@ fn completed(script: &Path, words: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn bash_completes_every_command_that_is_shown_and_its_flags() {
+async fn bash_completes_each_listed_command_and_flag() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let script = folder.path().join("eventsieve.bash");
     fs::write(&script, run(&["completions", "bash"]).await.stdout).expect("a file in a folder of our own");
@@ -63,41 +65,41 @@ async fn bash_completes_every_command_that_is_shown_and_its_flags() {
         String::from_utf8_lossy(&parsed.stderr)
     );
     for command in shown().await {
-        let begun = format!("eventsieve {}", &command[..2]);
+        let begun = format!("eventsieve {command}");
         assert!(
             completed(&script, &begun).contains(&command),
             "{command} is not completed"
         );
     }
     for command in HIDDEN {
-        let begun = format!("eventsieve {}", &command[..2]);
+        let begun = format!("eventsieve {command}");
         assert_eq!(completed(&script, &begun), [""; 1], "{command} is completed");
     }
     assert_eq!(completed(&script, "eventsieve stats --wa"), ["--watch"]);
 }
 
 #[tokio::test]
-async fn every_shell_has_completions() {
+async fn exist_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run(&["completions", shell]).await.stdout;
         for command in shown().await {
             assert!(script.contains(&command), "{shell}: {command}");
         }
-        // Two of the shells have a variable of that name.
+        // Two of the shells have a variable with this name.
         let named = script.replace("$completions", "").replace("var completions", "");
         assert!(!named.contains("completions"), "{shell} names a hidden command");
     }
 }
 
 #[tokio::test]
-async fn a_hidden_command_explains_itself_to_who_asks() {
+async fn hidden_commands_have_help() {
     for command in HIDDEN {
         let help = run(&[command, "--help"]).await.stdout;
         assert!(help.contains("Usage: eventsieve") && help.contains("Example"), "{help}");
     }
 }
 
-/// Asserts that this is a manual page of that name.
+/// Asserts that this is a manual page with this name.
 #[track_caller]
 fn assert_page(page: &str, name: &str) {
     let heads = [
@@ -112,7 +114,7 @@ fn assert_page(page: &str, name: &str) {
     for head in heads {
         let at = rest
             .find(&format!("\n{head}"))
-            .unwrap_or_else(|| panic!("{name} has no {head} in its place:\n{page}"));
+            .unwrap_or_else(|| panic!("{name} has no {head} in the right order:\n{page}"));
         rest = &rest[at + 1..];
     }
     for command in HIDDEN {
@@ -121,7 +123,7 @@ fn assert_page(page: &str, name: &str) {
     well_formed(page, name);
 }
 
-/// Asks groff, where it is installed, whether it has anything to complain about.
+/// Asserts that groff, if it is installed, prints no warnings.
 #[track_caller]
 fn well_formed(page: &str, name: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -139,7 +141,7 @@ fn well_formed(page: &str, name: &str) {
 }
 
 #[tokio::test]
-async fn every_command_that_is_shown_has_a_manual_page() {
+async fn each_listed_command_has_a_manual_page() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let pages = folder.path().join("share/man1");
     run(&["man", pages.to_str().expect("UTF-8")]).await;

@@ -1,8 +1,8 @@
-//! The dashboard in a real browser: what it shows, what it does in an outage, and that nothing a client sends runs on it.
+//! The dashboard in a real browser: what it shows, how it recovers from an outage, and that no input of a client is executed.
 
 use anyhow::ensure;
 use integration_tests::browser::Browser;
-use integration_tests::dashboard::{dashboard, figure, until_received};
+use integration_tests::dashboard::{dashboard, number, until_received};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::ask;
 use integration_tests::proxy::{Network, Proxy};
@@ -12,28 +12,28 @@ use integration_tests::world::World;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-/// The keys that are no characters, as WebDriver writes them.
+/// Keys that are no characters, as in WebDriver.
 const TAB: &str = "\u{E004}";
 const ENTER: &str = "\u{E007}";
 
-/// Nobody reaches a part of the page by more presses of the tab key.
+/// The most presses of the tab key that reach any part of the page.
 const TABS_MAX: usize = 40;
 
 #[tokio::test]
-async fn after_a_run_the_page_shows_what_stats_says() {
+async fn shows_same_values_as_stats() {
     let world = World::embedded();
     let service = world.serve().await;
     world.load(service.url(), &["--events", "12345", "--topics", "7"]).await;
     let browser = dashboard(&service).await;
     until_received(&browser, 12345).await;
     let stats = service.json("/stats").await;
-    for (selector, figure_of_stats) in [
+    for (selector, value) in [
         ("#unique", &stats["unique_processed"]),
         ("#duplicates", &stats["duplicate_dropped"]),
         ("#conflicts", &stats["conflicts"]),
         ("#rows", &stats["database_total_rows"]),
     ] {
-        assert_eq!(figure(&browser, selector).await, figure_of_stats.as_u64(), "{selector}");
+        assert_eq!(number(&browser, selector).await, value.as_u64(), "{selector}");
     }
     assert_eq!(browser.text("#received").await, "12\u{202f}345");
     assert_eq!(browser.text("#duplicates-note").await, "30.0\u{202f}% of received");
@@ -53,7 +53,7 @@ async fn after_a_run_the_page_shows_what_stats_says() {
 }
 
 #[tokio::test]
-async fn the_chart_moves_and_shows_what_was_published() {
+async fn chart_moves_and_shows_published_events() {
     let world = World::embedded();
     let service = world.serve().await;
     let browser = dashboard(&service).await;
@@ -72,7 +72,7 @@ async fn the_chart_moves_and_shows_what_was_published() {
         Ok(())
     })
     .await;
-    // An area that has a height is drawn above the axis: the published events.
+    // The area of published events has a height above the axis.
     browser
         .until(
             "the area rises above its axis",
@@ -84,7 +84,7 @@ async fn the_chart_moves_and_shows_what_was_published() {
 }
 
 #[tokio::test]
-async fn live_events_arrive_on_top_with_their_payloads_folded() {
+async fn live_events_arrive_on_top_with_folded_payloads() {
     const PRECISE: &str = r#"{"large":9007199254740993,"b":1.0}"#;
 
     let world = World::embedded();
@@ -100,7 +100,7 @@ async fn live_events_arrive_on_top_with_their_payloads_folded() {
     let is_folded = "return document.querySelector('#live pre') === null";
     assert_eq!(browser.run(is_folded).await, true);
 
-    // What is unfolded is read: it stays where it is until it is let go.
+    // Unfolding an event pauses the list.
     browser.click("#live li:first-child summary").await;
     browser.until_text("#live li:first-child", "large").await;
     let payload = browser.text("#live li:first-child pre").await;
@@ -121,7 +121,7 @@ async fn live_events_arrive_on_top_with_their_payloads_folded() {
 }
 
 #[tokio::test]
-async fn markup_in_topic_id_source_and_payload_stays_text_and_runs_nothing() {
+async fn markup_in_events_stays_text() {
     const SCRIPT: &str = "<script>window.ran=1</script>";
     const IMAGE: &str = "\"><img/src=x/onerror=window.ran=1>";
 
@@ -133,9 +133,9 @@ async fn markup_in_topic_id_source_and_payload_stays_text_and_runs_nothing() {
         event["source"] = json!(markup);
         event["payload"] = json!({ markup: markup });
         assert_eq!(service.publish(&event).await.status, 201);
-        for place in ["topic", "id", "source"] {
+        for part in ["topic", "id", "source"] {
             browser
-                .until_text(&format!("#live li:first-child .{place}"), markup)
+                .until_text(&format!("#live li:first-child .{part}"), markup)
                 .await;
         }
         browser.click("#live li:first-child summary").await;
@@ -158,18 +158,18 @@ async fn markup_in_topic_id_source_and_payload_stays_text_and_runs_nothing() {
             "return document.querySelectorAll('#topics tbody tr').length === 2",
         )
         .await;
-    let strange = "return [...document.querySelectorAll('main script, main img')].length";
-    assert_eq!(browser.run(strange).await, 0);
+    let injected = "return [...document.querySelectorAll('main script, main img')].length";
+    assert_eq!(browser.run(injected).await, 0);
     assert_eq!(browser.run("return window.ran ?? null").await, Value::Null);
     assert_eq!(browser.console().await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn the_page_asks_its_own_service_alone_and_has_nothing_to_complain_of() {
+async fn requests_only_its_own_service() {
     let world = World::embedded();
     let service = world.serve().await;
     world.load(service.url(), &["--events", "2000"]).await;
-    // Under another name than it knows of itself, and from the root.
+    // By another host name than the service's own, and from the root.
     let url = service.url().replace("127.0.0.1", "localhost");
     let browser = Browser::open(1280, 900).await;
     browser.go(&format!("{url}/")).await;
@@ -185,19 +185,19 @@ async fn the_page_asks_its_own_service_alone_and_has_nothing_to_complain_of() {
         "/health",
         "/events/stream",
     ] {
-        let is_asked = requests.iter().any(|asked| asked.contains(part));
-        assert!(is_asked, "nobody asked for {part}: {requests:?}");
+        let is_requested = requests.iter().any(|url| url.contains(part));
+        assert!(is_requested, "no request for {part}: {requests:?}");
     }
-    let strangers: Vec<&String> = requests
+    let others: Vec<&String> = requests
         .iter()
         .filter(|asked| !asked.starts_with(&format!("{url}/")) && !asked.starts_with("data:"))
         .collect();
-    assert!(strangers.is_empty(), "{strangers:?}");
+    assert!(others.is_empty(), "{others:?}");
     assert_eq!(browser.console().await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_browser_gets_the_page_at_the_root_and_a_program_gets_json() {
+async fn root_serves_page_to_browsers_and_json_to_others() {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -236,7 +236,7 @@ async fn a_browser_gets_the_page_at_the_root_and_a_program_gets_json() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_down_is_told_of_and_the_page_recovers_without_a_reload() {
+async fn recovers_from_store_outage_without_reload() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let settings = world
@@ -254,14 +254,14 @@ async fn a_store_that_is_down_is_told_of_and_the_page_recovers_without_a_reload(
     browser.until_text("#status", "unhealthy").await;
     browser.until_text("#store", "postgres is down").await;
     browser.until_text("#trouble-age", "ago").await;
-    assert_eq!(figure(&browser, "#received").await, Some(1), "the last figures stay");
+    assert_eq!(number(&browser, "#received").await, Some(1), "the last values stay");
     let is_marked = "return document.body.classList.contains('stale')";
     assert_eq!(browser.run(is_marked).await, true);
 
     proxy.set(Network::Pass);
     browser
         .until(
-            "it is well",
+            "the status is healthy",
             "return document.querySelector('#status').textContent === 'healthy'",
         )
         .await;
@@ -282,7 +282,7 @@ async fn a_store_that_is_down_is_told_of_and_the_page_recovers_without_a_reload(
 }
 
 #[tokio::test]
-async fn a_service_that_is_away_is_found_again_without_a_reload() {
+async fn reconnects_to_service_without_reload() {
     let world = World::embedded();
     let mut service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..3))).await;
@@ -306,7 +306,7 @@ async fn a_service_that_is_away_is_found_again_without_a_reload() {
 }
 
 #[tokio::test]
-async fn the_search_tells_when_the_first_copy_came_and_when_there_is_none() {
+async fn search_shows_first_copy_or_that_there_is_none() {
     let world = World::embedded();
     let service = world.serve().await;
     let first = service.publish(&event("orders", "evt & 1")).await;
@@ -335,7 +335,7 @@ async fn the_search_tells_when_the_first_copy_came_and_when_there_is_none() {
         .await;
 }
 
-/// Presses the tab key until an element has the focus, which must be seen.
+/// Presses the tab key until an element has the focus, which must be visible.
 async fn tab_to(browser: &Browser, selector: &str) {
     let is_there = format!("return document.activeElement.matches({})", json!(selector));
     for _ in 0..TABS_MAX {
@@ -343,7 +343,7 @@ async fn tab_to(browser: &Browser, selector: &str) {
             let outline = browser
                 .run("return getComputedStyle(document.activeElement).outlineStyle")
                 .await;
-            assert_eq!(outline, "solid", "one sees where one is: {selector}");
+            assert_eq!(outline, "solid", "the focus is visible: {selector}");
             return;
         }
         browser.press(TAB).await;
@@ -352,7 +352,7 @@ async fn tab_to(browser: &Browser, selector: &str) {
 }
 
 #[tokio::test]
-async fn a_keyboard_is_enough_to_search_to_sort_to_pause_and_to_read() {
+async fn is_usable_by_keyboard_alone() {
     let world = World::embedded();
     let service = world.serve().await;
     service
@@ -389,7 +389,7 @@ async fn a_keyboard_is_enough_to_search_to_sort_to_pause_and_to_read() {
 }
 
 #[tokio::test]
-async fn a_phone_scrolls_down_and_never_sideways() {
+async fn fits_a_phone_without_sideways_scrolling() {
     let world = World::embedded();
     let service = world.serve().await;
     let long = "x".repeat(255);
@@ -414,14 +414,13 @@ async fn a_phone_scrolls_down_and_never_sideways() {
     browser.until_text("#found", "First copy came").await;
     let beyond = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
     assert_eq!(browser.run(beyond).await, 0);
-    // Nothing is cut off either: every figure fits into its tile.
+    // No value is wider than its tile.
     let cut = "return [...document.querySelectorAll('.figure, .facts dd, .legend dd, button')]
                .filter((part) => part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 0).map((part) => part.id)";
     assert_eq!(browser.run(cut).await, json!([]));
 }
 
-/// The ratio of the luminances of a text and what is behind it is at least 4.5 (WCAG 2.2, success criterion 1.4.3): answers
-/// with the texts where it is less.
+/// The texts whose contrast is below 4.5 (WCAG 2.2, success criterion 1.4.3).
 const FAINT_TEXTS: &str = "
     const canvas = new OffscreenCanvas(1, 1).getContext('2d');
     const bytes = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
@@ -441,7 +440,7 @@ const FAINT_TEXTS: &str = "
     }).filter(([, ratio]) => ratio < 4.5)";
 
 #[tokio::test]
-async fn light_and_dark_can_be_chosen_are_remembered_and_are_both_easy_to_read() {
+async fn themes_are_remembered_and_have_enough_contrast() {
     const GROUND: &str = "return getComputedStyle(document.body).backgroundColor";
 
     let world = World::embedded();
@@ -458,7 +457,7 @@ async fn light_and_dark_can_be_chosen_are_remembered_and_are_both_easy_to_read()
     browser.go(&format!("{}/dashboard", service.url())).await;
     assert_eq!(browser.run(GROUND).await, dark, "it is remembered");
 
-    // Where nothing was chosen, the system decides, also when it changes its mind.
+    // Without a choice, the theme of the system applies, also when it changes.
     browser.run("localStorage.clear()").await;
     for (scheme, ground) in [("dark", &dark), ("light", &light)] {
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
@@ -473,7 +472,7 @@ async fn light_and_dark_can_be_chosen_are_remembered_and_are_both_easy_to_read()
 }
 
 #[tokio::test]
-async fn an_empty_store_tells_how_to_publish_the_first_event_and_that_works() {
+async fn empty_store_shows_a_working_first_command() {
     let world = World::embedded();
     let service = world.serve().await;
     let browser = dashboard(&service).await;
@@ -490,7 +489,7 @@ async fn an_empty_store_tells_how_to_publish_the_first_event_and_that_works() {
         .env("NO_PROXY", "*")
         .output()
         .await;
-    let ran = ran.expect("bash is there");
+    let ran = ran.expect("bash is installed");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     until_received(&browser, 1).await;
     assert_eq!(

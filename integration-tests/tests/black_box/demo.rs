@@ -1,4 +1,4 @@
-//! `eventsieve demo`: what a person sees who has just got the program.
+//! `eventsieve demo`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use integration_tests::program::Program;
 use integration_tests::service::{Finished, Settings, Signal};
 use tempfile::TempDir;
 
-/// A demonstration in a folder of its own, on any free port, whose environment would lead it elsewhere if it could.
+/// A `demo` in a folder of its own, on a free port, with environment variables that it must ignore.
 fn demo(folder: &TempDir, arguments: &[&str]) -> Settings {
     let elsewhere = folder.path().join("elsewhere");
     let file = |name: &str| elsewhere.join(name).to_str().expect("UTF-8").to_owned();
@@ -36,12 +36,12 @@ fn names(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Asserts that the figures are those of 20 000 events of which 30 % are duplicates, and that nothing was complained about.
+/// Asserts that the output has the counters of 20 000 events, 30 % of which are duplicates.
 #[track_caller]
-fn assert_shown(said: &str) {
+fn assert_shown(output: &str) {
     assert!(
-        said.contains("received 20 000 = unique 14 000 + duplicates 6 000: ok\n"),
-        "{said}"
+        output.contains("received 20 000 = unique 14 000 + duplicates 6 000: ok\n"),
+        "{output}"
     );
     for (name, value) in [
         ("received", "20 000"),
@@ -53,29 +53,29 @@ fn assert_shown(said: &str) {
         ("topics", "4"),
     ] {
         let is_line = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.trim() == value);
-        assert!(said.lines().any(is_line), "no line {name} {value} in\n{said}");
+        assert!(output.lines().any(is_line), "no line {name} {value} in\n{output}");
     }
 }
 
-/// The URL of the dashboard that was told, and the base URL of its service.
+/// The URL of the dashboard in the output, and the base URL of the service.
 #[track_caller]
-fn dashboard(said: &str) -> (&str, &str) {
-    let url = said
+fn dashboard(output: &str) -> (&str, &str) {
+    let url = output
         .split_whitespace()
         .find(|word| word.starts_with("http://"))
-        .unwrap_or_else(|| panic!("no URL in {said}"));
+        .unwrap_or_else(|| panic!("no URL in {output}"));
     (url, url.strip_suffix("/dashboard").expect("the dashboard's"))
 }
 
 #[track_caller]
-fn assert_refused(ended: &Finished, what: &str) {
+fn assert_failed(ended: &Finished, what: &str) {
     ended.ended_with(1);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     assert!(ended.stderr.contains(what), "{}", ended.stderr);
 }
 
 #[tokio::test]
-async fn a_demo_with_exit_shows_the_figures_and_leaves_nothing_behind() {
+async fn exit_shows_counters_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ended = Program::start(&demo(&folder, &["--exit"])).ended().await;
     ended.ended_with(0);
@@ -90,15 +90,17 @@ async fn a_demo_with_exit_shows_the_figures_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_demo_goes_on_serving_and_ends_well_when_it_is_told_to() {
+async fn serves_until_signal_and_exits_with_0() {
     for signal in [Signal::Interrupt, Signal::Term, Signal::Hangup] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("data")).expect("a folder in a folder of our own");
         fs::write(folder.path().join("data/kept"), "").expect("a file in a folder of our own");
         let running = Program::start(&demo(&folder, &[]));
-        let said = running.says("Ctrl-C", |said| said.contains("until Ctrl-C\n")).await;
-        assert_shown(&said);
-        let (_, url) = dashboard(&said);
+        let output = running
+            .prints("Ctrl-C", |output| output.contains("until Ctrl-C\n"))
+            .await;
+        assert_shown(&output);
+        let (_, url) = dashboard(&output);
         let stats = try_ask(client().get(format!("{url}/stats"))).await.expect("it serves");
         assert_eq!(stats.json()["received"], 20_000);
         let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
@@ -112,11 +114,13 @@ async fn a_demo_goes_on_serving_and_ends_well_when_it_is_told_to() {
     }
 }
 
-/// A demonstration that got a signal before it had shown its figures; tried again when the signal came too late.
+/// Sends a signal to a `demo` before its check is printed; tries again if the signal came too late.
 async fn interrupted_early(folder: &TempDir, arguments: &[&str]) -> Finished {
     eventually(SOON, async || {
         let running = Program::start(&demo(folder, arguments));
-        running.says("its address", |said| said.contains("/dashboard\n")).await;
+        running
+            .prints("its address", |output| output.contains("/dashboard\n"))
+            .await;
         let ended = running.stop(Signal::Interrupt).await;
         ensure!(!ended.stdout.contains(": ok"), "the signal came too late");
         Ok(ended)
@@ -125,54 +129,58 @@ async fn interrupted_early(folder: &TempDir, arguments: &[&str]) -> Finished {
 }
 
 #[tokio::test]
-async fn a_demo_that_is_interrupted_early_ends_well_unless_it_was_to_check_the_figures() {
-    for (arguments, code, complaints) in [(&[][..], 0, 0), (&["--exit"], 1, 1)] {
+async fn early_signal_fails_only_with_exit_flag() {
+    for (arguments, code, errors) in [(&[][..], 0, 0), (&["--exit"], 1, 1)] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ended = interrupted_early(&folder, arguments).await;
         ended.ended_with(code);
-        assert_eq!(ended.stderr.lines().count(), complaints, "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), errors, "{}", ended.stderr);
         assert_eq!(names(folder.path()), [""; 0]);
     }
 }
 
 #[tokio::test]
-async fn a_port_that_was_asked_for_and_is_taken_is_a_failure() {
+async fn requested_port_in_use_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let by_flag = demo(&folder, &["--port", &port]).run().await;
-    assert_refused(&by_flag, &format!("cannot listen on 127.0.0.1:{port}"));
+    assert_failed(&by_flag, &format!("cannot listen on 127.0.0.1:{port}"));
     let by_environment = demo(&folder, &[]).with("PORT", &port).run().await;
-    assert_refused(&by_environment, &format!("cannot listen on 127.0.0.1:{port}"));
+    assert_failed(&by_environment, &format!("cannot listen on 127.0.0.1:{port}"));
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_port_that_was_asked_for_and_is_free_is_the_one() {
+async fn requested_port_is_used() {
     let port = free_port();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let running = Program::start(&demo(&folder, &["--port", &port.to_string()]));
-    let said = running.says("its address", |said| said.contains("/dashboard\n")).await;
-    assert_eq!(dashboard(&said).1, format!("http://127.0.0.1:{port}"));
+    let output = running
+        .prints("its address", |output| output.contains("/dashboard\n"))
+        .await;
+    assert_eq!(dashboard(&output).1, format!("http://127.0.0.1:{port}"));
     running.stop(Signal::Term).await.ended_with(0);
 }
 
 #[tokio::test]
-async fn where_no_port_was_asked_for_and_8080_is_taken_another_one_will_do() {
-    // An error means that another program holds it, which is as good.
+async fn default_port_in_use_is_replaced() {
+    // An error means that another program uses the port.
     let _taken = TcpListener::bind("127.0.0.1:8080");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let running = Program::start(&demo(&folder, &[]).without("PORT"));
-    let said = running.says("its address", |said| said.contains("/dashboard\n")).await;
-    assert!(said.contains("port 8080 is taken"), "{said}");
-    assert!(!said.contains(":8080"), "{said}");
+    let output = running
+        .prints("its address", |output| output.contains("/dashboard\n"))
+        .await;
+    assert!(output.contains("8080"), "{output}");
+    assert!(!output.contains(":8080"), "{output}");
     running.stop(Signal::Term).await.ended_with(0);
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_one_line() {
+async fn folder_error_is_one_line() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("data"), "a file").expect("a file in a folder of our own");
     let ended = demo(&folder, &[]).run().await;
-    assert_refused(&ended, "cannot make a folder in data");
+    assert_failed(&ended, "cannot make a folder in data");
 }

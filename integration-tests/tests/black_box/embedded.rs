@@ -1,4 +1,4 @@
-//! The embedded store, met as operators meet it: killed, full, read-only, taken, removed, not there yet.
+//! The embedded store: killed, on a full or read-only disk, locked, removed, or missing.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -11,14 +11,14 @@ use integration_tests::disk::Disk;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{ask, client, try_ask};
 use integration_tests::postgres::free_port;
-use integration_tests::publish::{Publish, Walk, event, events};
+use integration_tests::publish::{Publish, Scan, event, events};
 use integration_tests::service::{Finished, Service, Settings};
 use integration_tests::world::World;
 use serde_json::{Value, json};
 
-/// Asserts that a command failed, and gives back the one line, beside those of the log, in which it told why.
+/// The error of a failed command, which must be one line beside those of the log.
 #[track_caller]
-fn told_in_one_line(ended: &Finished) -> &str {
+fn error_line(ended: &Finished) -> &str {
     let mut lines = ended.stderr.lines().filter(|line| !line.starts_with('{'));
     let line = lines.next().unwrap_or_default();
     assert_eq!(lines.next(), None, "more than one line: {}", ended.stderr);
@@ -26,15 +26,15 @@ fn told_in_one_line(ended: &Finished) -> &str {
     line
 }
 
-/// The figures that `verify` counts, which must find no drift.
+/// The rows, received and unique events that `verify` prints; it must find no drift.
 async fn verified(settings: &Settings) -> [i64; 3] {
     let ended = settings.clone().arguments(&["verify"]).run().await;
     ended.ended_with(0);
-    ["rows", "received", "unique"].map(|figure| ended.figure(figure))
+    ["rows", "received", "unique"].map(|name| ended.count(name))
 }
 
 #[tokio::test]
-async fn killed_ten_times_under_load_it_loses_nothing_and_stores_nothing_twice() {
+async fn ten_kills_under_load_lose_and_repeat_nothing() {
     const KILLS: usize = 10;
     const CLIENTS: usize = 6;
 
@@ -82,22 +82,22 @@ async fn killed_ten_times_under_load_it_loses_nothing_and_stores_nothing_twice()
         .flat_map(|(topic, count)| (0..count).map(move |number| (topic.clone(), format!("evt-{number}"))))
         .collect();
     service.ready().await;
-    // A walk fails when it sees an event twice.
-    let mut walk = Walk::default();
-    walk.until(&service, "", published.len(), SOON).await;
-    let seen = walk.events.iter().map(|event| {
+    // A cursor read fails when an event comes twice.
+    let mut scan = Scan::default();
+    scan.until(&service, "", published.len(), SOON).await;
+    let seen = scan.events.iter().map(|event| {
         let member = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         (member("topic"), member("event_id"))
     });
     assert!(
         seen.collect::<HashSet<_>>() == published,
-        "other events are there than were published"
+        "the stored events are not the published ones"
     );
     world.sqlite().check_integrity();
     world.check(i64::try_from(published.len()).expect("a few")).await;
 }
 
-/// Events of about a kilobyte each, that need new room on a disk.
+/// Events of about a kilobyte each, which need new space on a disk.
 fn large_events(topic: &str, numbers: std::ops::Range<usize>) -> Value {
     let mut events = events(topic, numbers);
     for event in &mut events {
@@ -106,14 +106,14 @@ fn large_events(topic: &str, numbers: std::ops::Range<usize>) -> Value {
     Value::from(events)
 }
 
-/// What a service is started with whose file lies on the disk.
+/// The settings of a service whose file is on the disk.
 fn on(disk: &Disk) -> Settings {
     disk.enter(Settings::new(&format!("sqlite://{}", disk.inside("events.db"))))
         .with("EVENTSIEVE_REQUEST_DEADLINE", "2s")
 }
 
-/// Publishes until the answer is 503. At the deadline an attempt may be just under way, once in a while: then it is 504.
-async fn refused_surely(service: &Service, batch: &Value) {
+/// Publishes until the answer is 503. An attempt that is in flight at the deadline is answered 504.
+async fn answered_503(service: &Service, batch: &Value) {
     for _ in 0..5 {
         let answer = service.publish(batch).await;
         if answer.status == 503 {
@@ -122,11 +122,11 @@ async fn refused_surely(service: &Service, batch: &Value) {
         }
         answer.problem(504);
     }
-    panic!("its outcome is never known");
+    panic!("always 504");
 }
 
 #[tokio::test]
-async fn a_full_disk_is_answered_503_and_loses_nothing_and_with_room_again_everything_goes_on() {
+async fn full_disk_is_503_and_loses_nothing() {
     const BATCH: usize = 200;
 
     let disk = Disk::new("size=8m").await;
@@ -137,8 +137,8 @@ async fn a_full_disk_is_answered_503_and_loses_nothing_and_with_room_again_every
     let mut stored = BATCH;
     for round in 0..2 {
         disk.fill();
-        // The pages that the store has already may hold a little more.
-        let refused = loop {
+        // The allocated pages of the store may have some free space.
+        let rejected = loop {
             let answer = service.publish(&large_events("orders", stored..stored + BATCH)).await;
             if answer.status != 201 {
                 break answer;
@@ -146,19 +146,23 @@ async fn a_full_disk_is_answered_503_and_loses_nothing_and_with_room_again_every
             stored += BATCH;
             assert!(stored < 8000, "the disk does not fill up");
         };
-        assert!([503, 504].contains(&refused.status), "{}", refused.text());
+        assert!([503, 504].contains(&rejected.status), "{}", rejected.text());
         service.unready_within(SOON).await;
         for number in 0..3 {
-            refused_surely(&service, &large_events("orders", stored + number..stored + number + 1)).await;
+            answered_503(&service, &large_events("orders", stored + number..stored + number + 1)).await;
         }
         service.fetch("/readyz").await.problem(503);
         assert_eq!(service.fetch("/livez").await.status, 200);
         let rows = i64::try_from(stored).expect("a few");
-        assert_eq!(service.json("/stats").await["database_total_rows"], rows, "reads go on");
+        assert_eq!(
+            service.json("/stats").await["database_total_rows"],
+            rows,
+            "reads still work"
+        );
         assert_eq!(
             verified(&settings).await,
             [rows; 3],
-            "nothing of it was stored, nor counted"
+            "rejected events are neither stored nor counted"
         );
 
         disk.make_room();
@@ -167,16 +171,16 @@ async fn a_full_disk_is_answered_503_and_loses_nothing_and_with_room_again_every
         assert_eq!(answer.status, 201, "round {round}: {}", answer.text());
         stored += BATCH;
     }
-    let mut walk = Walk::default();
-    walk.until(&service, "", stored, SOON).await;
+    let mut scan = Scan::default();
+    scan.until(&service, "", stored, SOON).await;
     let all: Vec<String> = (0..stored).map(|number| format!("evt-{number}")).collect();
-    assert_eq!(walk.event_ids(), all);
+    assert_eq!(scan.event_ids(), all);
     service.stop().await;
     assert_eq!(verified(&settings).await, [i64::try_from(stored).expect("a few"); 3]);
 }
 
 #[tokio::test]
-async fn a_service_that_is_started_on_a_full_disk_waits_for_room() {
+async fn start_on_full_disk_waits_for_space() {
     let disk = Disk::new("size=2m").await;
     let settings = on(&disk);
     let mut service = Service::start(settings.clone()).await;
@@ -190,9 +194,9 @@ async fn a_service_that_is_started_on_a_full_disk_waits_for_room() {
             service.stop().await;
         }
         disk.fill();
-        // What a killed one has left may be enough to open the store, and then not enough to write to it.
+        // The space left by a killed service may suffice to open the store, but not to write to it.
         service = Service::start(settings.clone()).await;
-        refused_surely(&service, &large_events(topic, 50..150)).await;
+        answered_503(&service, &large_events(topic, 50..150)).await;
         service.unready_within(SOON).await;
         assert_eq!(service.fetch("/livez").await.status, 200);
         disk.make_room();
@@ -204,13 +208,13 @@ async fn a_service_that_is_started_on_a_full_disk_waits_for_room() {
 }
 
 #[tokio::test]
-async fn a_second_service_on_the_same_file_is_refused_in_one_line_and_the_first_goes_on() {
+async fn second_service_on_file_fails_in_one_line() {
     let world = World::embedded();
     let mut first = world.serve().await;
     assert_eq!(first.publish(&event("orders", "evt-1")).await.status, 201);
     for _ in 0..3 {
         let second = world.run(&["serve"]).await;
-        let line = told_in_one_line(second.ended_with(1));
+        let line = error_line(second.ended_with(1));
         let (path, process) = (world.sqlite().path(), format!("process {}", first.pid()));
         for word in [path.to_str().expect("UTF-8"), &process, "stop", "DATABASE_URL"] {
             assert!(line.contains(word), "no {word:?}: {line}");
@@ -225,7 +229,7 @@ async fn a_second_service_on_the_same_file_is_refused_in_one_line_and_the_first_
 }
 
 #[tokio::test]
-async fn verify_and_stats_beside_many_clients_find_all_well_and_are_in_nobodys_way() {
+async fn verify_and_stats_run_beside_many_clients() {
     const CLIENTS: usize = 32;
 
     let world = World::embedded();
@@ -241,32 +245,32 @@ async fn verify_and_stats_beside_many_clients_find_all_well_and_are_in_nobodys_w
         }
         batches * 5
     }));
-    let looking = async {
+    let checking = async {
         for _ in 0..10 {
             world.run(&["verify"]).await.ended_with(0);
             world.run(&["stats", "--url", service.url()]).await.ended_with(0);
         }
         done.set(true);
     };
-    let (published, ()) = join(clients, looking).await;
+    let (published, ()) = join(clients, checking).await;
     let published = published.into_iter().sum::<usize>();
     let log = service.log();
-    // But for a probe that met a disk which took two seconds.
-    let mut trouble = log.lines().filter(|line| line.contains("error.class"));
+    // A probe may have met a disk that took two seconds.
+    let mut errors = log.lines().filter(|line| line.contains("error.class"));
     assert!(
-        trouble.all(|line| line.contains("probing: the disk does not answer")),
-        "the store was in trouble: {log}"
+        errors.all(|line| line.contains("the disk does not answer")),
+        "the store reported an error: {log}"
     );
     world.check(i64::try_from(published).expect("a few")).await;
 }
 
-/// Settings that say nothing about the store.
+/// Settings without a store.
 fn without_a_store(folder: &Path) -> Settings {
     Settings::new("").without("DATABASE_URL").within(folder)
 }
 
 #[tokio::test]
-async fn without_a_database_url_the_file_is_the_one_of_dedup_db() {
+async fn dedup_db_names_file_without_database_url() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("older/dedup.db");
     let settings = without_a_store(folder.path()).with("DEDUP_DB", path.to_str().expect("UTF-8"));
@@ -288,12 +292,12 @@ async fn without_a_database_url_the_file_is_the_one_of_dedup_db() {
 }
 
 #[tokio::test]
-async fn with_nothing_said_the_store_is_data_eventsieve_db_in_the_current_folder() {
+async fn default_file_is_data_eventsieve_db() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let settings = without_a_store(folder.path());
     let early = settings.clone().arguments(&["verify"]).run().await;
     assert!(
-        told_in_one_line(early.ended_with(1)).contains("data/eventsieve.db"),
+        error_line(early.ended_with(1)).contains("data/eventsieve.db"),
         "{}",
         early.stderr
     );
@@ -303,7 +307,7 @@ async fn with_nothing_said_the_store_is_data_eventsieve_db_in_the_current_folder
     service.stop().await;
     assert!(folder.path().join("data/eventsieve.db").is_file());
     assert_eq!(verified(&settings).await, [1; 3]);
-    // An empty variable says nothing, too.
+    // An empty variable is the same as none.
     let empty = ["DATABASE_URL", "DATABASE_URL_FILE", "DEDUP_DB"]
         .into_iter()
         .fold(settings, |settings, variable| settings.with(variable, ""));
@@ -311,11 +315,11 @@ async fn with_nothing_said_the_store_is_data_eventsieve_db_in_the_current_folder
 }
 
 #[tokio::test]
-async fn a_folder_that_may_not_be_written_to_ends_the_start_with_one_line() {
+async fn read_only_folder_fails_start_in_one_line() {
     let disk = Disk::new("size=1m").await;
     disk.remount("ro").await;
-    let told = on(&disk).run().await;
-    let line = told_in_one_line(told.ended_with(1));
+    let ended = on(&disk).run().await;
+    let line = error_line(ended.ended_with(1));
     assert!(line.contains(&disk.inside("events.db")), "{line}");
     // The same with a store in it that was made when it could be written to.
     disk.remount("rw").await;
@@ -324,15 +328,15 @@ async fn a_folder_that_may_not_be_written_to_ends_the_start_with_one_line() {
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
     service.stop().await;
     disk.remount("ro").await;
-    let told = on(&disk).run().await;
-    let line = told_in_one_line(told.ended_with(1));
+    let ended = on(&disk).run().await;
+    let line = error_line(ended.ended_with(1));
     assert!(line.contains(&disk.inside("events.db")), "{line}");
     disk.remount("rw").await;
     assert_eq!(verified(&on(&disk)).await, [1; 3]);
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_refused_and_left_as_it_is() {
+async fn foreign_file_is_rejected_and_left_unchanged() {
     const DIARY: &str = "a diary, and not a short one; ";
 
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -346,15 +350,12 @@ async fn what_is_no_store_is_refused_and_left_as_it_is() {
         let settings = Settings::new(&format!("sqlite://{}", path(name).display()));
         for command in ["serve", "migrate", "verify"] {
             let ended = settings.clone().arguments(&[command]).run().await;
-            let line = told_in_one_line(ended.ended_with(code));
+            let line = error_line(ended.ended_with(code));
             assert!(line.contains(name), "{command} does not name it: {line}");
         }
     }
-    assert_eq!(
-        fs::read_to_string(path("diary")).expect("it is there"),
-        DIARY.repeat(500)
-    );
-    let other = rusqlite::Connection::open(path("other.db")).expect("it is there");
+    assert_eq!(fs::read_to_string(path("diary")).expect("it exists"), DIARY.repeat(500));
+    let other = rusqlite::Connection::open(path("other.db")).expect("it exists");
     let tables: i64 = other
         .query_row("select count(*) from sqlite_schema", [], |row| row.get(0))
         .expect("it is a database");
@@ -362,7 +363,7 @@ async fn what_is_no_store_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_removed_while_it_is_served_is_answered_503_until_it_is_back() {
+async fn removed_file_is_503_until_it_is_back() {
     let world = World::embedded();
     let settings = world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "4s");
     let service = world.serve_with(settings).await;
@@ -371,13 +372,13 @@ async fn a_file_that_is_removed_while_it_is_served_is_answered_503_until_it_is_b
     for round in 0..2 {
         fs::rename(&path, &aside).expect("a folder of our own");
         for _ in 0..2 {
-            refused_surely(&service, &event("orders", &format!("evt-2-{round}"))).await;
+            answered_503(&service, &event("orders", &format!("evt-2-{round}"))).await;
         }
         service.unready_within(SOON).await;
         service.fetch("/events").await.problem(503);
         service.fetch("/stats").await.problem(503);
         assert_eq!(service.fetch("/livez").await.status, 200);
-        assert!(!path.exists(), "no other file may take its place");
+        assert!(!path.exists(), "no other file is created instead");
         fs::rename(&aside, &path).expect("a folder of our own");
         service.ready().await;
         let answer = service.publish(&event("orders", &format!("evt-2-{round}"))).await;
@@ -388,7 +389,7 @@ async fn a_file_that_is_removed_while_it_is_served_is_answered_503_until_it_is_b
 }
 
 #[tokio::test]
-async fn a_service_that_is_stopped_leaves_one_file_and_its_lock_behind() {
+async fn stop_leaves_one_file_and_its_lock() {
     let world = World::embedded();
     let mut service = world.serve().await;
     for number in 0..20 {
@@ -400,28 +401,28 @@ async fn a_service_that_is_stopped_leaves_one_file_and_its_lock_behind() {
         .publish_preferring("respond-async", &event("orders", "late"))
         .await;
     assert_eq!(accepted.status, 202);
-    let walking = ask(service.get("/events?limit=1000")).await;
-    assert_eq!(walking.status, 200);
+    let scanning = ask(service.get("/events?limit=1000")).await;
+    assert_eq!(scanning.status, 200);
     service.stop().await;
     assert_eq!(world.sqlite().names(), ["events.db", "events.db-lock"]);
     world.check(201).await;
-    // A reader that came last cleans up after itself, too.
+    // The last reader removes its files, too.
     assert_eq!(world.sqlite().names(), ["events.db", "events.db-lock"]);
 }
 
 #[tokio::test]
-async fn a_lock_that_another_program_holds_is_waited_for() {
+async fn lock_of_another_program_is_waited_for() {
     let world = World::embedded();
     let service = world
         .serve_with(world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "2s"))
         .await;
     let held = world.hold_writers().await;
-    // It was taken for a commit that waits for its turn: nobody can say yet what will become of it.
+    // It waits for its turn to commit, so its outcome is unknown.
     let first = service.publish(&event("orders", "evt-1")).await;
     assert_eq!(first.problem(504)["outcome"], "unknown");
-    assert_eq!(service.json("/events").await["count"], 0, "reads go on");
+    assert_eq!(service.json("/events").await["count"], 0, "reads still work");
     let (late, ()) = join(service.publish(&event("orders", "evt-2")), held.release()).await;
-    // On a disk that took longer it is sent again.
+    // On a slow disk it must be sent again.
     let stored = match late.status {
         504 => service.publish(&event("orders", "evt-2")).await,
         _ => late,

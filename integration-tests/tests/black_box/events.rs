@@ -1,4 +1,4 @@
-//! `GET /events`: lists, walks, filters, formats, and what they promise while events are being committed.
+//! `GET /events`: lists, cursor reads, filters and formats, also while events are being committed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask, encoded};
 use integration_tests::on_both_stores;
 use integration_tests::postgres::PostgresServer;
-use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, page, text};
+use integration_tests::publish::{Publish, Scan, event, event_with_payload, events, page, text};
 use integration_tests::service::Service;
 use integration_tests::world::World;
 use reqwest::Url;
@@ -26,14 +26,15 @@ fn ids(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| text(event, "event_id")).collect()
 }
 
-/// Waits until a walk from the beginning sees `count` events: other tests' transactions may hold the edge for a moment.
-async fn settled(service: &Service, count: usize) -> Walk {
-    let mut walk = Walk::default();
-    walk.until(service, "", count, SOON).await;
-    walk
+/// Waits until a cursor read from the beginning sees `count` events: transactions of other tests may hold back the last stable
+/// position for a moment.
+async fn stable(service: &Service, count: usize) -> Scan {
+    let mut scan = Scan::default();
+    scan.until(service, "", count, SOON).await;
+    scan
 }
 
-async fn an_acknowledged_event_is_in_every_later_list_of_every_replica(world: World) {
+async fn acknowledged_event_is_in_every_later_list(world: World) {
     let replicas = world.serve_replicas().await;
     for number in 0..50 {
         let id = format!("evt-{number}");
@@ -48,7 +49,7 @@ async fn an_acknowledged_event_is_in_every_later_list_of_every_replica(world: Wo
     world.check(50).await;
 }
 
-async fn a_list_has_all_members_and_says_which_topic_was_asked_for(world: World) {
+async fn list_has_all_members_and_names_its_topic(world: World) {
     let service = world.serve().await;
     let sent = event("orders", "evt-1");
     service.publish(&sent).await;
@@ -66,11 +67,11 @@ async fn a_list_has_all_members_and_says_which_topic_was_asked_for(world: World)
     assert_eq!(listed.len(), 7, "{listed:?}");
     let body = service.json("/events?topic=nothing").await;
     assert_eq!((&body["topic"], &body["count"]), (&json!("nothing"), &json!(0)));
-    assert!(body["next"].is_string(), "not even for an empty list");
+    assert!(body["next"].is_string(), "also for an empty list");
     world.check(1).await;
 }
 
-async fn lists_are_ordered_limited_and_offset(world: World) {
+async fn lists_respect_order_limit_and_offset(world: World) {
     let service = world.serve().await;
     for part in 0..3 {
         let batch = Value::from(events("orders", part * 50..part * 50 + 50));
@@ -101,7 +102,7 @@ async fn filters_select_by_topic_source_id_and_time(world: World) {
     }
     batch.push(event("odd", "evt-0"));
     assert_eq!(service.publish(&Value::from(batch)).await.status, 201);
-    settled(&service, 13).await;
+    stable(&service, 13).await;
     for (query, expected) in [
         ("topic=even", vec![0, 2, 4, 6, 8, 10]),
         ("topic=Even", vec![]),
@@ -125,27 +126,27 @@ async fn filters_select_by_topic_source_id_and_time(world: World) {
         let expected: Vec<String> = expected.iter().map(|number| format!("evt-{number}")).collect();
         let listed = page(&service, query).await;
         assert_eq!(ids(&listed.events), expected, "list {query}");
-        let mut walk = Walk::default();
-        walk.until(&service, &format!("&{query}"), expected.len(), SOON).await;
-        assert_eq!(walk.event_ids(), expected, "walk {query}");
+        let mut scan = Scan::default();
+        scan.until(&service, &format!("&{query}"), expected.len(), SOON).await;
+        assert_eq!(scan.event_ids(), expected, "cursor read {query}");
         let lines = ndjson(&service, query).await.lines();
         assert_eq!(ids(&lines), expected, "lines {query}");
     }
     world.check(13).await;
 }
 
-async fn a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_on_from(world: World) {
+async fn cursor_read_sees_each_event_once_and_resumes(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..25))).await;
-    let mut walk = settled(&service, 25).await;
+    let mut scan = stable(&service, 25).await;
     let all: Vec<String> = (0..25).map(|number| format!("evt-{number}")).collect();
-    assert_eq!(walk.event_ids(), all);
-    assert_eq!(walk.step(&service, "").await, 0, "nothing is new");
+    assert_eq!(scan.event_ids(), all);
+    assert_eq!(scan.step(&service, "").await, 0, "nothing is new");
     service.publish(&Value::from(events("orders", 25..30))).await;
-    walk.until(&service, "", 30, SOON).await;
+    scan.until(&service, "", 30, SOON).await;
 
     // Small pages, and from a cursor in the middle.
-    let mut next = walk.events[9]["cursor"].as_str().expect("a cursor").to_owned();
+    let mut next = scan.events[9]["cursor"].as_str().expect("a cursor").to_owned();
     let mut seen = Vec::new();
     for _ in 0..4 {
         let page = page(&service, &format!("after={}&limit=7", encoded(&next))).await;
@@ -153,40 +154,40 @@ async fn a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_
         seen.extend(ids(&page.events));
         next = page.next;
     }
-    assert_eq!(seen, walk.event_ids()[10..]);
+    assert_eq!(seen, scan.event_ids()[10..]);
     world.check(30).await;
 }
 
-async fn a_walk_from_the_next_of_a_list_misses_nothing(world: World) {
+async fn cursor_read_from_next_of_list_misses_nothing(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..10))).await;
     let listed = page(&service, "").await;
     let newest_first = page(&service, "order=desc&limit=1").await;
     service.publish(&Value::from(events("orders", 10..20))).await;
-    settled(&service, 20).await;
+    stable(&service, 20).await;
     for next in [&listed.next, &newest_first.next] {
-        let walked = page(&service, &format!("after={}&limit=1000", encoded(next))).await;
-        let walked = ids(&walked.events);
+        let scanned = page(&service, &format!("after={}&limit=1000", encoded(next))).await;
+        let scanned = ids(&scanned.events);
         for number in 10..20 {
-            assert!(walked.contains(&format!("evt-{number}")), "{next}: {walked:?}");
+            assert!(scanned.contains(&format!("evt-{number}")), "{next}: {scanned:?}");
         }
     }
     world.check(20).await;
 }
 
-async fn a_payload_comes_back_byte_for_byte(world: World) {
+async fn payload_comes_back_byte_for_byte(world: World) {
     let service = world.serve().await;
     let pretty =
         "{\n  \"b\" : 9007199254740993,\r\n\t\"a\": [1.0, 1e2, \"x\\ny\\u2028 \u{e9}\u{1f600}\" ],\n  \"b\": {}\n}";
     let body = event_with_payload("orders", "evt-1", pretty);
     let answer = service.publish_bytes("application/json", body).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
-    settled(&service, 1).await;
+    stable(&service, 1).await;
     for query in ["", "after=", "format=array", "after=&format=array", "topic=orders"] {
         let listed = service.fetch(&format!("/events?{query}")).await;
         assert!(listed.text().contains(pretty), "{query}: {}", listed.text());
     }
-    // One event a line: what breaks lines between the tokens becomes blanks, and nothing else changes.
+    // One event for each line: line breaks between tokens become spaces, and nothing else changes.
     let one_line = pretty.replace(['\n', '\r'], " ");
     for query in ["", "after="] {
         let lines = ndjson(&service, query).await;
@@ -200,7 +201,7 @@ async fn a_payload_comes_back_byte_for_byte(world: World) {
     world.check(1).await;
 }
 
-/// Where the `Link` header of an answer points.
+/// The path and query of the `Link` header of an answer.
 fn linked(service: &Service, answer: &Answer) -> String {
     let link = answer.header("link");
     let target = link
@@ -213,11 +214,11 @@ fn linked(service: &Service, answer: &Answer) -> String {
     format!("{}?{}", url.path(), url.query().expect("a link has a query"))
 }
 
-async fn a_bare_array_links_to_what_comes_next(world: World) {
+async fn bare_array_links_to_next_page(world: World) {
     let service = world.serve().await;
     service.publish(&Value::from(events("orders", 0..25))).await;
     service.publish(&Value::from(events("other", 0..5))).await;
-    settled(&service, 30).await;
+    stable(&service, 30).await;
     let mut path = "/events?format=array&after=&topic=orders&limit=10".to_owned();
     let mut seen = Vec::new();
     for _ in 0..4 {
@@ -231,30 +232,33 @@ async fn a_bare_array_links_to_what_comes_next(world: World) {
     world.check(30).await;
 }
 
-async fn lines_stream_without_a_limit_and_each_cursor_can_be_walked_on_from(world: World) {
+async fn ndjson_is_unlimited_and_resumes_from_each_cursor(world: World) {
     let service = world.serve().await;
     for part in 0..3 {
         let batch = Value::from(events("orders", part * 1000..part * 1000 + 1000));
         assert_eq!(service.publish(&batch).await.status, 201);
     }
-    settled(&service, 3000).await;
+    stable(&service, 3000).await;
     let all: Vec<String> = (0..3000).map(|number| format!("evt-{number}")).collect();
     let list = ndjson(&service, "").await;
     assert_eq!(list.header("content-type"), "application/x-ndjson");
     assert_eq!(ids(&list.lines()), all);
-    let walked = ndjson(&service, "after=").await.lines();
-    assert_eq!(ids(&walked), all);
+    let scanned = ndjson(&service, "after=").await.lines();
+    assert_eq!(ids(&scanned), all);
     assert_eq!(ids(&ndjson(&service, "limit=5").await.lines()), all[..5]);
     let newest = ndjson(&service, "order=desc&limit=2&offset=1").await.lines();
     assert_eq!(ids(&newest), ["evt-2998", "evt-2997"]);
-    let middle = encoded(&text(&walked[1233], "cursor"));
+    let middle = encoded(&text(&scanned[1233], "cursor"));
     let rest = ndjson(&service, &format!("after={middle}")).await.lines();
     assert_eq!(ids(&rest), all[1234..]);
-    assert_eq!(ndjson(&service, "limit=0").await.faults()[0].0, "greater_than_equal");
+    assert_eq!(
+        ndjson(&service, "limit=0").await.validation_errors()[0].0,
+        "greater_than_equal"
+    );
     world.check(3000).await;
 }
 
-/// Publishes `batches` batches of ten events, one after another, and looks for each in the lists of the other replica at once.
+/// Publishes `batches` batches of ten events, one after the other, and reads each from the other replica at once.
 async fn publish_and_list(writer: &Service, reader: &Service, name: &str, batches: usize) {
     for batch in 0..batches {
         let topic = format!("topic-{}", batch % 3);
@@ -272,32 +276,32 @@ async fn publish_and_list(writer: &Service, reader: &Service, name: &str, batche
 }
 
 #[tokio::test]
-async fn a_walk_during_commits_of_two_replicas_skips_nothing_while_a_foreign_transaction_holds_the_edge() {
+async fn cursor_read_during_commits_skips_nothing() {
     const BATCHES: usize = 60;
 
     let server = PostgresServer::new().await;
     let world = World::on(&server).await;
     let (one, other) = join(world.serve(), world.serve()).await;
     one.publish(&event("topic-0", "before")).await;
-    let mut walk = settled(&one, 1).await;
+    let mut scan = stable(&one, 1).await;
 
     let holding = async {
         let mut foreign = server.unended_transaction().await;
         eventually(SOON, async || {
-            let unsettled = unsettled_seconds(&one).await;
-            ensure!(unsettled >= 3.0, "unsettled for {unsettled} s");
+            let lag = visibility_lag(&one).await;
+            ensure!(lag >= 3.0, "the visibility lag is {lag} s");
             Ok(())
         })
         .await;
         assert!(
             world.totals().await.rows > 1,
-            "nothing was written while the edge was held"
+            "nothing was written while the last stable position was held back"
         );
         foreign.execute("rollback").await.expect("the connection of the test");
     };
-    let walking = async {
+    let scanning = async {
         let all = 1 + 4 * BATCHES * 10;
-        walk.until(&other, "", all, Duration::from_secs(40)).await;
+        scan.until(&other, "", all, Duration::from_secs(40)).await;
     };
     let publishing = join(
         join(
@@ -309,18 +313,22 @@ async fn a_walk_during_commits_of_two_replicas_skips_nothing_while_a_foreign_tra
             publish_and_list(&other, &one, "d", BATCHES),
         ),
     );
-    join(join(holding, publishing), walking).await;
-    assert_eq!(walk.step(&one, "").await, 0, "there is no more than was published");
+    join(join(holding, publishing), scanning).await;
+    assert_eq!(
+        scan.step(&one, "").await,
+        0,
+        "there are no more events than were published"
+    );
     eventually(SOON, async || {
-        let unsettled = unsettled_seconds(&other).await;
-        ensure!(unsettled < 1.0, "still unsettled for {unsettled} s");
+        let lag = visibility_lag(&other).await;
+        ensure!(lag < 1.0, "the visibility lag is still {lag} s");
         Ok(())
     })
     .await;
     world.check(1 + 4 * 600).await;
 }
 
-async fn unsettled_seconds(service: &Service) -> f64 {
+async fn visibility_lag(service: &Service) -> f64 {
     let stats = service.json("/stats").await;
     stats["log"]["unsettled_seconds"]
         .as_f64()
@@ -328,7 +336,7 @@ async fn unsettled_seconds(service: &Service) -> f64 {
 }
 
 #[tokio::test]
-async fn a_walk_waits_for_what_a_list_already_shows() {
+async fn cursor_read_waits_until_events_are_stable() {
     let server = PostgresServer::new().await;
     let world = World::on(&server).await;
     let service = world.serve().await;
@@ -336,28 +344,32 @@ async fn a_walk_waits_for_what_a_list_already_shows() {
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
     let listed = page(&service, "").await;
     assert_eq!(ids(&listed.events), ["evt-1"]);
-    let mut walk = Walk::default();
-    assert_eq!(walk.step(&service, "").await, 0, "the edge is held");
+    let mut scan = Scan::default();
+    assert_eq!(scan.step(&service, "").await, 0, "the event is not yet stable");
     let lines = ndjson(&service, "after=").await;
-    assert_eq!(lines.text(), "", "the edge is held");
+    assert_eq!(lines.text(), "", "the event is not yet stable");
     let from_list = page(&service, &format!("after={}", encoded(&listed.next))).await;
-    assert_eq!(from_list.events.len(), 0, "the edge is held");
+    assert_eq!(from_list.events.len(), 0, "the event is not yet stable");
 
     foreign.execute("rollback").await.expect("the connection of the test");
-    walk.until(&service, "", 1, SOON).await;
+    scan.until(&service, "", 1, SOON).await;
     let from_list = page(&service, &format!("after={}", encoded(&listed.next))).await;
-    assert_eq!(ids(&from_list.events), ["evt-1"], "the list's next lay below it");
+    assert_eq!(
+        ids(&from_list.events),
+        ["evt-1"],
+        "the next of a list is a stable position"
+    );
     world.check(1).await;
 }
 
 on_both_stores! {
-    an_acknowledged_event_is_in_every_later_list_of_every_replica
-    a_list_has_all_members_and_says_which_topic_was_asked_for
-    lists_are_ordered_limited_and_offset
+    acknowledged_event_is_in_every_later_list
+    list_has_all_members_and_names_its_topic
+    lists_respect_order_limit_and_offset
     filters_select_by_topic_source_id_and_time
-    a_walk_sees_every_event_once_in_log_order_and_its_end_is_a_place_to_go_on_from
-    a_walk_from_the_next_of_a_list_misses_nothing
-    a_payload_comes_back_byte_for_byte
-    a_bare_array_links_to_what_comes_next
-    lines_stream_without_a_limit_and_each_cursor_can_be_walked_on_from
+    cursor_read_sees_each_event_once_and_resumes
+    cursor_read_from_next_of_list_misses_nothing
+    payload_comes_back_byte_for_byte
+    bare_array_links_to_next_page
+    ndjson_is_unlimited_and_resumes_from_each_cursor
 }

@@ -1,5 +1,5 @@
-//! Broken networks, lost replies, vanished clients, spent budgets: nothing is lost, nothing is counted twice, and the
-//! service comes back by itself.
+//! Broken networks, lost replies, disconnected clients, full budgets: nothing is lost, nothing is counted twice, and the service
+//! recovers by itself.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask, client, try_ask};
 use integration_tests::on_both_stores;
-use integration_tests::proxy::{FlushFault, Network, Proxy};
+use integration_tests::proxy::{CommitFault, Network, Proxy};
 use integration_tests::publish::{Publish, event, events, statuses, text};
 use integration_tests::service::{Service, Settings};
 use integration_tests::world::World;
@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// How soon the service must take events again once the network is well.
+/// How soon the service must accept events again after the network is repaired.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// What a service is started with whose database is behind the proxy.
+/// The settings of a service whose database is behind the proxy.
 fn behind(proxy: &Proxy, world: &World) -> Settings {
     world
         .settings()
@@ -39,7 +39,7 @@ async fn recovered(service: &Service, event_id: &str) {
     .await;
 }
 
-/// Publishes until the answer is a success, as the contract says a client may, and gives back how often it had to.
+/// Publishes until it succeeds, as a client may, and returns the number of attempts.
 async fn publish_until_stored(service: &Service, batch: &Value) -> u32 {
     for attempt in 1..=100 {
         let Ok(answer) = try_ask(service.post("/publish").json(batch)).await else {
@@ -48,23 +48,23 @@ async fn publish_until_stored(service: &Service, batch: &Value) -> u32 {
         match answer.status {
             200 | 201 => return attempt,
             503 | 504 => {}
-            status => panic!("{status} is no answer to a broken network: {}", answer.text()),
+            status => panic!("{status} is not expected with a broken network: {}", answer.text()),
         }
     }
     panic!("a hundred attempts, and not stored");
 }
 
 #[tokio::test]
-async fn the_swallowed_reply_of_a_committed_flush_is_stored_and_counted_once() {
-    const FLUSHES: usize = 20;
+async fn lost_commit_reply_is_stored_and_counted_once() {
+    const COMMITS: usize = 20;
 
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     service.publish(&event("orders", "first")).await;
-    for number in 0..FLUSHES {
-        let swallowed = proxy.swallowed();
-        proxy.arm(FlushFault::SwallowReply);
+    for number in 0..COMMITS {
+        let lost = proxy.lost_replies();
+        proxy.arm(CommitFault::LoseReply);
         let mut conflicting = event("orders", "first");
         conflicting["payload"] = json!({"another": number});
         let batch = json!([
@@ -81,25 +81,25 @@ async fn the_swallowed_reply_of_a_committed_flush_is_stored_and_counted_once() {
             ["stored", "duplicate", "stored", "duplicate", "conflict"]
         );
         assert_eq!(
-            proxy.swallowed(),
-            swallowed + 1,
-            "the reply was to be swallowed, and it was committed"
+            proxy.lost_replies(),
+            lost + 1,
+            "the commit succeeded and its reply was lost"
         );
         let received = i64::try_from(1 + 5 * (number + 1)).expect("a few");
-        assert_eq!(world.totals().await.received, received, "n more, and not 2n");
+        assert_eq!(world.totals().await.received, received, "each event is counted once");
     }
     let totals = world.check(1 + 2 * 20).await;
     assert_eq!(totals.conflicts, 20);
 }
 
 #[tokio::test]
-async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send_again() {
+async fn in_doubt_commit_is_504_and_safe_to_resend() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
     publish_until_stored(&service, &event("orders", "before")).await;
-    proxy.arm(FlushFault::BlackHole);
+    proxy.arm(CommitFault::BlackHole);
     let batch = Value::from(events("orders", 0..3));
     let asked = Instant::now();
     let answer = service.publish(&batch).await;
@@ -111,10 +111,7 @@ async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send
     );
     eventually(SOON, async || {
         let rows = world.totals().await.rows;
-        ensure!(
-            rows == 4,
-            "{rows} rows: the server had the flush, and the service could not know"
-        );
+        ensure!(rows == 4, "{rows} rows: the server had received the commit");
         Ok(())
     })
     .await;
@@ -129,21 +126,21 @@ async fn a_flush_whose_outcome_stays_unknown_is_answered_504_and_is_safe_to_send
 }
 
 #[tokio::test]
-async fn a_first_attempt_that_lands_after_its_retry_has_begun_is_counted_once() {
+async fn late_first_attempt_is_counted_once() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
     service.publish(&event("orders", "before")).await;
-    let first = proxy.flushes();
+    let first = proxy.commits();
     let held = world.hold_writers().await;
     let batch = json!([event("orders", "a"), event("orders", "b"), event("orders", "a")]);
     let publishing = service.publish_preferring("return=representation", &batch);
     let landing = async {
         world.writer_is_held(&service).await;
-        // The server goes on with the attempt whose client is gone, and the retry meets it there.
+        // The server continues with the first attempt, whose client is disconnected, while the retry begins.
         proxy.cut();
         eventually(SOON, async || {
-            ensure!(proxy.flushes() >= first + 2, "no retry yet");
+            ensure!(proxy.commits() >= first + 2, "no retry yet");
             Ok(())
         })
         .await;
@@ -156,7 +153,7 @@ async fn a_first_attempt_that_lands_after_its_retry_has_begun_is_counted_once() 
 }
 
 #[tokio::test]
-async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twice() {
+async fn connections_cut_under_load_lose_nothing() {
     const CUTS: usize = 15;
     const CLIENTS: usize = 8;
 
@@ -180,9 +177,9 @@ async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twic
         .collect::<Vec<_>>();
     let cutting = async {
         for _ in 0..CUTS {
-            let gone_by = proxy.flushes();
+            let before = proxy.commits();
             eventually(SOON, async || {
-                ensure!(proxy.flushes() >= gone_by + 3, "no flush goes by");
+                ensure!(proxy.commits() >= before + 3, "no commits");
                 Ok(())
             })
             .await;
@@ -202,7 +199,7 @@ async fn connections_that_are_cut_under_load_lose_nothing_and_count_nothing_twic
 }
 
 #[tokio::test]
-async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
+async fn black_hole_is_answered_by_deadline_and_recovers() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
@@ -239,7 +236,7 @@ async fn a_black_hole_is_answered_in_time_and_left_soon_after_it_ends() {
 }
 
 #[tokio::test]
-async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes() {
+async fn commit_never_attempted_is_503_not_504() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world).with("EVENTSIEVE_REQUEST_DEADLINE", "1s");
@@ -247,9 +244,9 @@ async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes
     publish_until_stored(&service, &event("orders", "before")).await;
     proxy.set(Network::BlackHole);
     proxy.cut();
-    // What is sent on connections that are just being cut may be in doubt.
-    let doubtful: Vec<Value> = events("doubtful", 0..20);
-    let answers = stream::iter(&doubtful)
+    // A commit on a connection that is being cut may be in doubt.
+    let in_doubt: Vec<Value> = events("in-doubt", 0..20);
+    let answers = stream::iter(&in_doubt)
         .map(|event| service.publish(event))
         .buffer_unordered(20)
         .collect::<Vec<Answer>>()
@@ -257,20 +254,20 @@ async fn a_commit_that_was_never_tried_is_no_doubt_however_long_connecting_takes
     for answer in &answers {
         assert!([503, 504].contains(&answer.status), "{}", answer.text());
     }
-    // From here on there are no connections, and none can be made.
+    // From here on there are no connections, and none can be opened.
     for event in events("orders", 0..5) {
         service.publish(&event).await.problem(503);
     }
     proxy.set(Network::Pass);
     recovered(&service, "after").await;
-    for event in &doubtful {
+    for event in &in_doubt {
         publish_until_stored(&service, event).await;
     }
     world.check(22).await;
 }
 
 #[tokio::test]
-async fn a_slow_network_only_takes_its_time() {
+async fn slow_network_loses_nothing() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let service = world.serve_with(behind(&proxy, &world)).await;
@@ -290,7 +287,7 @@ async fn a_slow_network_only_takes_its_time() {
     assert_eq!(totals.received, 200);
 }
 
-/// One event of about 100 KB, without building it anew each time.
+/// One event of about 100 KB.
 fn bulky_event(number: usize, filling: &str) -> String {
     format!(
         r#"{{"topic":"bulk","event_id":"evt-{number}","timestamp":"2025-10-24T10:30:00Z","source":"s","payload":{{"a":"{filling}"}}}}"#
@@ -298,7 +295,7 @@ fn bulky_event(number: usize, filling: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_back() {
+async fn full_byte_budget_is_503_with_bounded_memory() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let settings = behind(&proxy, &world)
@@ -321,7 +318,7 @@ async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_
     proxy.set(Network::Refuse);
     proxy.cut();
     service.unready_within(RECOVERY).await;
-    let refuse = async |numbers: Range<usize>| {
+    let reject = async |numbers: Range<usize>| {
         let answers = stream::iter(numbers)
             .map(|number| service.publish_bytes("application/json", bulky_event(number, &filling)))
             .buffer_unordered(128)
@@ -332,9 +329,9 @@ async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_
         }
         service.resident_bytes()
     };
-    // The first wave fills the budget and opens the connections; what comes after, fifty times the budget, adds nothing.
-    let filled = refuse(1..500).await;
-    let after = refuse(500..2500).await;
+    // The first requests fill the budget and open the connections. Later ones, fifty times the budget, need no more memory.
+    let filled = reject(1..500).await;
+    let after = reject(500..2500).await;
     assert!(
         filled < before + (64 << 20),
         "memory grew from {before} to {filled} bytes"
@@ -348,12 +345,12 @@ async fn a_spent_budget_is_answered_503_with_memory_flat_and_the_store_may_come_
     service.ready_within(RECOVERY).await;
     recovered(&service, "after").await;
     for number in 1..20 {
-        assert_eq!(send(number).await, 201, "all the budget is back");
+        assert_eq!(send(number).await, 201, "the whole budget is free again");
     }
     world.check(21).await;
 }
 
-async fn a_queue_that_is_full_of_events_is_answered_503_at_once(world: World) {
+async fn full_queue_is_503_at_once(world: World) {
     let settings = world
         .settings()
         .with("EVENTSIEVE_WRITERS", "1")
@@ -361,7 +358,7 @@ async fn a_queue_that_is_full_of_events_is_answered_503_at_once(world: World) {
         .with("EVENTSIEVE_QUEUE_EVENTS", "50");
     let service = world.serve_with(settings).await;
     let held = world.hold_writers().await;
-    // Accepted in advance, so that no client waits; ten of them fill the queue, whatever the writer has taken out of it.
+    // Accepted without waiting for the commit; ten of them fill the queue, whatever the writer has taken from it.
     let mut accepted = 0;
     let mut full = None;
     for number in 0..100 {
@@ -381,7 +378,7 @@ async fn a_queue_that_is_full_of_events_is_answered_503_at_once(world: World) {
     service.publish(&Value::from(events("late", 0..10))).await.problem(503);
     assert!(
         asked.elapsed() < Duration::from_secs(5),
-        "a full queue is told at once, not after {:?}",
+        "a full queue is answered at once, not after {:?}",
         asked.elapsed()
     );
     let queue = service.json("/stats").await["queue"].clone();
@@ -392,36 +389,36 @@ async fn a_queue_that_is_full_of_events_is_answered_503_at_once(world: World) {
     world.check(accepted + 10).await;
 }
 
-/// The ways in which a client goes away in the middle of a request.
+/// When a client disconnects during a request.
 #[derive(Clone, Copy)]
-enum Leaving {
-    HalfAHead,
-    HalfABody,
-    BeforeTheAnswer,
-    BeforeTheAnswerWithAReset,
+enum Disconnect {
+    InHead,
+    InBody,
+    BeforeAnswer,
+    BeforeAnswerWithReset,
 }
 
-/// Sends an event as far as that, and leaves it to the caller to go away.
-async fn begin(service: &Service, way: Leaving, event: &Value) -> std::io::Result<TcpStream> {
+/// Sends an event up to this point. The caller disconnects.
+async fn begin(service: &Service, disconnect: Disconnect, event: &Value) -> std::io::Result<TcpStream> {
     let body = event.to_string();
     let request = format!(
         "POST /publish HTTP/1.1\r\nhost: eventsieve\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let sent = match way {
-        Leaving::HalfAHead => 40,
-        Leaving::HalfABody => request.len() - body.len() / 2,
-        Leaving::BeforeTheAnswer | Leaving::BeforeTheAnswerWithAReset => request.len(),
+    let sent = match disconnect {
+        Disconnect::InHead => 40,
+        Disconnect::InBody => request.len() - body.len() / 2,
+        Disconnect::BeforeAnswer | Disconnect::BeforeAnswerWithReset => request.len(),
     };
     let mut stream = TcpStream::connect(service.address()).await?;
     stream.write_all(&request.as_bytes()[..sent]).await?;
-    if matches!(way, Leaving::BeforeTheAnswerWithAReset) {
+    if matches!(disconnect, Disconnect::BeforeAnswerWithReset) {
         stream.set_zero_linger()?;
     }
     Ok(stream)
 }
 
-/// How long a hundred requests take, sixteen at a time.
+/// The time of a hundred requests, sixteen at once.
 async fn time_of_a_hundred(service: &Service, topic: &str) -> Duration {
     let begun = Instant::now();
     let batches = events(topic, 0..100);
@@ -434,32 +431,32 @@ async fn time_of_a_hundred(service: &Service, topic: &str) -> Duration {
     begun.elapsed()
 }
 
-/// How many files more may be open than before: connections for reading that stay for the next time, and what SQLite keeps of
-/// one that was closed. What each of a thousand clients left behind would be many more.
+/// The number of additional open files: pooled connections for reading, and files that SQLite keeps open. A leak by each of a
+/// thousand clients would be far more.
 const SPARE_FILES: usize = 20;
 
-/// The same of connections to the store: as many as there may be readers.
+/// The same for connections to the store: the size of the pool of readers.
 const SPARE_CONNECTIONS: i64 = 8;
 
-async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind(world: World) {
+async fn thousand_disconnected_clients_leak_nothing(world: World) {
     let service = world.serve().await;
     time_of_a_hundred(&service, "warm").await;
     let before = time_of_a_hundred(&service, "before").await;
     let (files, connections) = (service.open_files(), world.service_connections().await);
 
     let ways = [
-        ("head", Leaving::HalfAHead),
-        ("body", Leaving::HalfABody),
-        ("whole", Leaving::BeforeTheAnswer),
-        ("reset", Leaving::BeforeTheAnswerWithAReset),
+        ("head", Disconnect::InHead),
+        ("body", Disconnect::InBody),
+        ("whole", Disconnect::BeforeAnswer),
+        ("reset", Disconnect::BeforeAnswerWithReset),
     ];
-    let leavers: Vec<(Leaving, Value)> = (0..1000)
+    let requests: Vec<(Disconnect, Value)> = (0..1000)
         .map(|number| {
             let (topic, way) = ways[number % ways.len()];
             (way, event(topic, &format!("evt-{number}")))
         })
         .collect();
-    let left = stream::iter(&leavers)
+    let left = stream::iter(&requests)
         .map(async |(way, event)| begin(&service, *way, event).await.map(drop))
         .buffer_unordered(8)
         .collect::<Vec<_>>()
@@ -467,10 +464,10 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
     let failed: Vec<_> = left.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "the service takes every connection: {failed:?}");
 
-    // Connections are accepted in the order in which they came: there is none left that was not.
+    // Connections are accepted in their order, so all earlier ones were accepted.
     let last = ask(client().get(format!("{}/livez", service.url()))).await;
     assert_eq!(last.status, 200);
-    // Some requests may be on their way to the queue still: all have ended when there is nothing in it and nothing more comes.
+    // Some requests may not have reached the queue yet: all have ended when it is empty and nothing more is received.
     let received_before = Cell::new(-1);
     eventually(SOON, async || {
         let received = world.totals().await.received;
@@ -501,7 +498,7 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
         (1..=500).contains(&wholes),
         "{wholes} of the 500 that sent a whole request"
     );
-    // What they left behind would slow every hundred, and what else the machine does, one or another.
+    // A leak would slow down every hundred requests, other work of the machine only some.
     let mut hundreds = 2;
     eventually(SOON, async || {
         hundreds += 1;
@@ -514,17 +511,17 @@ async fn a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_
     })
     .await;
     let totals = world.check(hundreds * 100 + wholes).await;
-    assert_eq!(totals.received, totals.rows, "nobody sent anything twice");
+    assert_eq!(totals.received, totals.rows, "nothing was sent twice");
 }
 
-async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it(world: World) {
-    // No client's time is up while the flush is held.
+async fn disconnect_during_commit_changes_nothing(world: World) {
+    // No request reaches its deadline while the commit is held back.
     let settings = world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "60s");
     let service = world.serve_with(settings).await;
     let held = world.hold_writers().await;
     for number in 0..20 {
         let event = event("orders", &format!("evt-{number}"));
-        let client = begin(&service, Leaving::BeforeTheAnswer, &event)
+        let client = begin(&service, Disconnect::BeforeAnswer, &event)
             .await
             .expect("it is sent");
         eventually(SOON, async || {
@@ -558,7 +555,7 @@ async fn a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it(wor
 }
 
 on_both_stores! {
-    a_queue_that_is_full_of_events_is_answered_503_at_once
-    a_thousand_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behind
-    a_client_that_leaves_while_its_flush_is_held_changes_nothing_for_it
+    full_queue_is_503_at_once
+    thousand_disconnected_clients_leak_nothing
+    disconnect_during_commit_changes_nothing
 }

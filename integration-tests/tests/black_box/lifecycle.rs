@@ -1,4 +1,4 @@
-//! The life of a service: how it starts, what its probes say, how it meets trouble with its database, and how it stops.
+//! The life cycle of a service: start, probes, outages of its database, time-outs of connections, and stop.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// How soon a service must notice what has become of its database.
+/// How soon a service must notice an outage of its database.
 const NOTICE: Duration = Duration::from_secs(5);
 
-/// How long a connection that is to be cut may live at most: the time-outs in these tests are one second.
+/// How soon a connection must be cut: the time-outs in these tests are one second.
 const CUT: Duration = Duration::from_secs(5);
 
-async fn a_service_that_is_well_says_so_everywhere(world: World) {
+async fn all_probes_of_a_healthy_service_succeed(world: World) {
     let service = world.serve().await;
     for path in ["/livez", "/readyz", "/health", "/healthz"] {
         assert_eq!(service.fetch(path).await.status, 200, "{path}");
@@ -40,7 +40,7 @@ async fn a_service_that_is_well_says_so_everywhere(world: World) {
 }
 
 #[tokio::test]
-async fn a_service_starts_before_its_database_and_becomes_ready_by_itself() {
+async fn starts_before_database_and_becomes_ready() {
     let world = World::new().await;
     let proxy = Proxy::with(world.database_url(), Network::Refuse).await;
     let settings = world
@@ -56,25 +56,25 @@ async fn a_service_starts_before_its_database_and_becomes_ready_by_itself() {
         (health.status, &health.json()["status"]),
         (503, &Value::from("unhealthy"))
     );
-    assert_eq!(health.header("retry-after"), "1", "every 503 says when to try again");
+    assert_eq!(health.header("retry-after"), "1", "every 503 has Retry-After");
     service.publish(&event("orders", "early")).await.problem(503);
     service.fetch("/events").await.problem(503);
     service.fetch("/stats").await.problem(503);
 
-    // It tells of each try in a line of its own, that can be read by a machine.
+    // Each attempt is logged in a line of JSON.
     eventually(SOON, async || {
         let log = service.log();
-        let tries = log
+        let attempts = log
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}")))
             .filter(|line| line["level"] == "WARN")
             .count();
-        ensure!(tries >= 3, "{tries} tries were told of");
+        ensure!(attempts >= 3, "{attempts} attempts were logged");
         Ok(())
     })
     .await;
 
-    // A network that swallows everything, and one that breaks, are waited out as well.
+    // It also recovers from a black hole and from broken connections.
     proxy.set(Network::BlackHole);
     service.fetch("/readyz").await.problem(503);
     proxy.set(Network::Refuse);
@@ -88,7 +88,7 @@ async fn a_service_starts_before_its_database_and_becomes_ready_by_itself() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_ends_the_start_at_once_and_no_line_shows_a_password() {
+async fn wrong_password_fails_start_and_is_not_shown() {
     const WRONG: &str = "wrong-Sw0rdfish";
 
     let server = PostgresServer::with(Authentication::Password).await;
@@ -97,10 +97,10 @@ async fn a_wrong_password_ends_the_start_at_once_and_no_line_shows_a_password() 
     for arguments in [&["serve"][..], &["migrate"], &["verify"]] {
         let ended = Settings::new(&url).arguments(arguments).run().await;
         ended.ended_with(1);
-        let told = format!("{}{}", ended.stdout, ended.stderr);
-        assert!(!told.contains(WRONG), "{told}");
+        let output = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(!output.contains(WRONG), "{output}");
         let last = ended.stderr.trim_end().lines().last().unwrap_or_default();
-        assert!(last.contains("password"), "{arguments:?}: {told}");
+        assert!(last.contains("password"), "{arguments:?}: {output}");
     }
     let service = world.serve().await;
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
@@ -109,7 +109,7 @@ async fn a_wrong_password_ends_the_start_at_once_and_no_line_shows_a_password() 
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_exist_ends_the_start_at_once() {
+async fn missing_database_fails_start() {
     let world = World::new().await;
     let url = world.database_url().replace("eventsieve_test_", "eventsieve_missing_");
     let ended = Settings::new(&url).run().await;
@@ -119,7 +119,7 @@ async fn a_database_that_does_not_exist_ends_the_start_at_once() {
 }
 
 #[tokio::test]
-async fn eight_replicas_migrate_an_empty_database_at_once() {
+async fn eight_replicas_migrate_at_once() {
     let world = World::new().await;
     let services = join_all((0..8).map(|_| world.serve())).await;
     for (number, service) in services.iter().enumerate() {
@@ -133,7 +133,7 @@ async fn eight_replicas_migrate_an_empty_database_at_once() {
 }
 
 #[tokio::test]
-async fn a_database_that_becomes_read_only_is_noticed_and_one_that_is_writable_again_is_used_again() {
+async fn read_only_database_is_noticed_and_recovers() {
     let world = World::new().await;
     let settings = world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
     let service = world.serve_with(settings).await;
@@ -141,7 +141,7 @@ async fn a_database_that_becomes_read_only_is_noticed_and_one_that_is_writable_a
     world.postgres().alter("set default_transaction_read_only = on").await;
     world.postgres().terminate_connections().await;
     service.unready_within(NOTICE).await;
-    // What was sent on a connection just as it ended may be in doubt; after that there is no doubt any more.
+    // A commit on a connection that was just terminated may be in doubt, later ones may not.
     let first = service.publish(&event("orders", "meanwhile")).await;
     assert!([503, 504].contains(&first.status), "{}", first.text());
     for _ in 0..3 {
@@ -157,7 +157,7 @@ async fn a_database_that_becomes_read_only_is_noticed_and_one_that_is_writable_a
 }
 
 #[tokio::test]
-async fn connections_that_the_database_ends_are_made_again() {
+async fn terminated_connections_are_reopened() {
     let world = World::new().await;
     let service = world.serve().await;
     for round in 0..5 {
@@ -176,8 +176,8 @@ async fn connections_that_the_database_ends_are_made_again() {
     world.check(5).await;
 }
 
-/// Requests that are under way, because a held writer holds their commit.
-async fn requests_under_way(world: &World, service: &Service, count: usize) -> JoinSet<Answer> {
+/// Requests that wait for their commit, because the writer is held back.
+async fn pending_requests(world: &World, service: &Service, count: usize) -> JoinSet<Answer> {
     let mut requests = JoinSet::new();
     for number in 0..count {
         let event = event("orders", &format!("evt-{number}"));
@@ -193,7 +193,7 @@ async fn requests_under_way(world: &World, service: &Service, count: usize) -> J
     requests
 }
 
-async fn a_stopping_service_answers_what_it_was_asked_and_ends_well(world: World) {
+async fn stop_answers_pending_requests(world: World) {
     let settings = world.settings().with("EVENTSIEVE_HEADER_TIMEOUT", "2s");
     let mut service = world.serve_with(settings).await;
     let mut idle = Vec::new();
@@ -209,7 +209,7 @@ async fn a_stopping_service_answers_what_it_was_asked_and_ends_well(world: World
         .publish_preferring("respond-async", &event("orders", "accepted"))
         .await;
     assert_eq!(accepted.status, 202);
-    let requests = requests_under_way(&world, &service, 50).await;
+    let requests = pending_requests(&world, &service, 50).await;
     service.signal(Signal::Term);
     eventually(SOON, async || {
         let refused = TcpStream::connect(service.address()).await.is_err();
@@ -227,7 +227,7 @@ async fn a_stopping_service_answers_what_it_was_asked_and_ends_well(world: World
     world.check(51).await;
 }
 
-async fn a_stopping_service_says_it_is_not_ready_and_still_serves_during_the_drain_delay(world: World) {
+async fn drain_delay_is_unready_and_still_serves(world: World) {
     let settings = world.settings().with("EVENTSIEVE_DRAIN_DELAY", "8s");
     let mut service = world.serve_with(settings).await;
     service.signal(Signal::Term);
@@ -240,7 +240,7 @@ async fn a_stopping_service_says_it_is_not_ready_and_still_serves_during_the_dra
     world.check(1).await;
 }
 
-async fn the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left(world: World) {
+async fn grace_period_or_second_signal_forces_exit(world: World) {
     for (grace_period, signals) in [("1s", 1), ("60s", 2)] {
         let settings = world.settings().with("EVENTSIEVE_GRACE_PERIOD", grace_period);
         let mut service = world.serve_with(settings).await;
@@ -253,19 +253,18 @@ async fn the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left
         for _ in 0..signals {
             service.signal(Signal::Term);
             eventually(SOON, async || {
-                let told = service.log().matches("SIGTERM").count() > 0;
-                ensure!(told, "the signal was not told of");
+                ensure!(service.log().contains("SIGTERM"), "the signal was not logged");
                 Ok(())
             })
             .await;
         }
         let status = service.ended_within(Duration::from_secs(8)).await;
-        assert_ne!(status.code(), Some(0), "something was left, and that is no good end");
+        assert_ne!(status.code(), Some(0), "pending events were dropped");
         held.release().await;
     }
-    // What was held may have been committed when the lock went, or was undone with its connection: it is whole either way.
+    // The pending commit may have succeeded when the lock was released, or was rolled back with its connection.
     eventually(SOON, async || {
-        ensure!(world.service_connections().await == 0, "a connection is left");
+        ensure!(world.service_connections().await == 0, "a connection is still open");
         Ok(())
     })
     .await;
@@ -274,7 +273,7 @@ async fn the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left
 }
 
 #[tokio::test]
-async fn a_stop_before_the_database_is_there_ends_at_once() {
+async fn stop_before_database_is_immediate() {
     let world = World::new().await;
     let proxy = Proxy::with(world.database_url(), Network::Refuse).await;
     let settings = world
@@ -285,7 +284,7 @@ async fn a_stop_before_the_database_is_there_ends_at_once() {
 }
 
 #[tokio::test]
-async fn replicas_take_turns_in_a_rolling_restart_without_a_lost_event() {
+async fn rolling_restart_loses_no_event() {
     let world = World::new().await;
     let (mut one, mut other) = join(world.serve(), world.serve()).await;
     for round in 0..3 {
@@ -310,7 +309,7 @@ async fn replicas_take_turns_in_a_rolling_restart_without_a_lost_event() {
     assert_eq!(world.check(60).await.received, 120);
 }
 
-/// A service whose connections have a second for each thing.
+/// A service whose connection time-outs are one second.
 async fn impatient_service(world: &World) -> Service {
     let settings = world
         .settings()
@@ -320,14 +319,14 @@ async fn impatient_service(world: &World) -> Service {
     world.serve_with(settings).await
 }
 
-async fn a_head_that_does_not_arrive_in_time_is_cut(world: World) {
+async fn slow_request_head_is_disconnected(world: World) {
     let service = impatient_service(&world).await;
     let connections = (0..20).map(|_| raw(service.address(), b"POST /publish HTTP/1.1\r\nhost: a\r\nx-a", CUT));
     for ended in join_all(connections).await {
         let answer = ended.expect("the service closes it");
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer:?}");
     }
-    // A byte now and then does not help.
+    // Sending single bytes does not help.
     let mut stream = TcpStream::connect(service.address()).await.expect("it listens");
     stream.write_all(b"GET /livez HTTP/1.1\r\n").await.expect("it reads");
     eventually(CUT, async || {
@@ -340,7 +339,7 @@ async fn a_head_that_does_not_arrive_in_time_is_cut(world: World) {
     world.check(0).await;
 }
 
-async fn a_body_that_does_not_arrive_in_time_is_answered_408(world: World) {
+async fn slow_body_is_408(world: World) {
     let service = impatient_service(&world).await;
     let head = "POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"topic\":";
     let connections = (0..20).map(|_| raw(service.address(), head.as_bytes(), CUT));
@@ -352,7 +351,7 @@ async fn a_body_that_does_not_arrive_in_time_is_answered_408(world: World) {
     assert_eq!(world.check(0).await.received, 0);
 }
 
-async fn an_idle_connection_is_closed_and_one_in_use_is_not(world: World) {
+async fn only_idle_connections_are_closed(world: World) {
     let service = impatient_service(&world).await;
     let request = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
     let answer = raw(service.address(), request.as_bytes(), CUT)
@@ -363,7 +362,7 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not(world: World) {
     let never_used = raw(service.address(), b"", CUT).await.expect("the service closes it");
     assert_eq!(never_used, "");
 
-    // A request whose commit takes longer than any of the three time-outs is no idle connection.
+    // A connection whose request waits for its commit is not idle.
     let held = world.hold_writers().await;
     let event = event("orders", "evt-1");
     let publishing = service.publish(&event);
@@ -378,37 +377,37 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not(world: World) {
     world.check(1).await;
 }
 
-async fn connections_beyond_the_limit_wait_for_a_place(world: World) {
+async fn connections_over_limit_wait(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS", "8");
     let service = world.serve_with(settings).await;
-    let mut crowd = Vec::new();
+    let mut open = Vec::new();
     for _ in 0..20 {
         let stream = TcpStream::connect(service.address()).await;
-        crowd.push(stream.expect("the kernel takes it"));
+        open.push(stream.expect("the kernel accepts it"));
     }
     let request = "GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let waiting = raw(service.address(), request.as_bytes(), SOON);
     let leaving = async {
         eventually(SOON, async || {
-            let open = service.open_connections();
-            ensure!(open == 8, "{open} were let in");
+            let accepted = service.open_connections();
+            ensure!(accepted == 8, "{accepted} were accepted");
             Ok(())
         })
         .await;
-        drop(crowd);
+        drop(open);
     };
     let (answer, ()) = join(waiting, leaving).await;
-    assert!(answer.expect("a place became free").starts_with("HTTP/1.1 200"));
+    assert!(answer.expect("a connection was closed").starts_with("HTTP/1.1 200"));
     world.check(0).await;
 }
 
 on_both_stores! {
-    a_service_that_is_well_says_so_everywhere
-    a_stopping_service_answers_what_it_was_asked_and_ends_well
-    a_stopping_service_says_it_is_not_ready_and_still_serves_during_the_drain_delay
-    the_end_of_the_grace_period_or_a_second_signal_ends_it_whatever_is_left
-    a_head_that_does_not_arrive_in_time_is_cut
-    a_body_that_does_not_arrive_in_time_is_answered_408
-    an_idle_connection_is_closed_and_one_in_use_is_not
-    connections_beyond_the_limit_wait_for_a_place
+    all_probes_of_a_healthy_service_succeed
+    stop_answers_pending_requests
+    drain_delay_is_unready_and_still_serves
+    grace_period_or_second_signal_forces_exit
+    slow_request_head_is_disconnected
+    slow_body_is_408
+    only_idle_connections_are_closed
+    connections_over_limit_wait
 }

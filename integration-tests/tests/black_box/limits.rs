@@ -1,5 +1,5 @@
-//! The limits that are configured, with the value on each side of each. Those of an event, and the defaults of a request, are
-//! checks of the tester: `checks::limits`, `checks::schema` and `checks::payload`.
+//! Configured limits, with the value on each side of each. The limits of an event, and the default limits of a request, are checks of
+//! the tester: `checks::limits`, `checks::schema` and `checks::payload`.
 
 use std::io::Write;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 const JSON: &str = "application/json";
 
-async fn a_request_has_at_most_max_events(world: World) {
+async fn request_has_at_most_max_events(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_EVENTS", "10");
     let service = world.serve_with(settings).await;
     assert_eq!(service.publish(&Value::from(events("nine", 0..9))).await.status, 201);
@@ -32,21 +32,21 @@ async fn a_request_has_at_most_max_events(world: World) {
         Value::from(events("eleven", 0..11)),
         json!({"events": events("eleven", 0..11)}),
     ] {
-        let faults = service.publish(&body).await.faults();
-        assert_eq!(faults[0].0, "list_too_long", "{faults:?}");
+        let errors = service.publish(&body).await.validation_errors();
+        assert_eq!(errors[0].0, "list_too_long", "{errors:?}");
         let lenient = service.publish_preferring("handling=lenient", &body).await;
-        assert_eq!(lenient.faults()[0].0, "list_too_long");
+        assert_eq!(lenient.validation_errors()[0].0, "list_too_long");
     }
     let lines: String = events("lines", 0..11)
         .iter()
         .map(|event| format!("{event}\n\n"))
         .collect();
     let answer = service.publish_bytes("application/x-ndjson", lines).await;
-    assert_eq!(answer.faults()[0].0, "list_too_long");
+    assert_eq!(answer.validation_errors()[0].0, "list_too_long");
     world.check(19).await;
 }
 
-async fn a_head_has_at_most_24_kibibytes(world: World) {
+async fn request_head_has_at_most_24_kib(world: World) {
     let service = world.serve().await;
     for (kibibytes, status) in [(23, "200"), (25, "431"), (100, "431")] {
         let request = format!(
@@ -94,7 +94,7 @@ async fn publish_chunked(service: &Service, body: &str) -> u16 {
         .unwrap_or_else(|| panic!("no status: {answer:?}"))
 }
 
-async fn a_body_has_at_most_max_body(world: World) {
+async fn body_has_at_most_max_body(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_BODY", "4KiB");
     let service = world.serve_with(settings).await;
     for (length, first, again) in [
@@ -114,7 +114,7 @@ async fn a_body_has_at_most_max_body(world: World) {
     world.check(2).await;
 }
 
-async fn a_compressed_body_is_measured_when_it_is_decompressed(world: World) {
+async fn compressed_body_counts_decompressed(world: World) {
     let settings = world.settings().with("EVENTSIEVE_MAX_BODY", "4KiB");
     let service = world.serve_with(settings).await;
     let before = service.resident_bytes();
@@ -140,8 +140,8 @@ async fn a_compressed_body_is_measured_when_it_is_decompressed(world: World) {
     world.check(1).await;
 }
 
-/// Of a long body more room is set aside than has come of it, and that is what the memory for requests is spent on.
-async fn a_body_is_counted_with_the_room_that_is_set_aside_for_it(world: World) {
+/// The buffer of a long body is larger than the part that has arrived, and its whole size counts towards the budget.
+async fn body_counts_with_its_allocated_buffer(world: World) {
     const CONNECTIONS: usize = 20;
     let settings = world
         .settings()
@@ -153,7 +153,7 @@ async fn a_body_is_counted_with_the_room_that_is_set_aside_for_it(world: World) 
         "POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\n\r\n",
         1 << 20
     );
-    // All of them together are 2.8 MB.
+    // Together these are 2.8 MB.
     let begun = [head.into_bytes(), vec![b' '; 140_000]].concat();
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -162,17 +162,17 @@ async fn a_body_is_counted_with_the_room_that_is_set_aside_for_it(world: World) 
         connections.push(stream);
     }
     eventually(SOON, async || {
-        let is_refused = |stream: &TcpStream| {
+        let is_rejected = |stream: &TcpStream| {
             let mut start = [0; 12];
             let read = stream.peek(&mut start).now_or_never();
             matches!(read, Some(Ok(_))) && start == *b"HTTP/1.1 503"
         };
-        let refused = connections.iter().filter(|stream| is_refused(stream)).count();
-        ensure!(refused >= CONNECTIONS / 4, "{refused} were refused");
+        let rejected = connections.iter().filter(|stream| is_rejected(stream)).count();
+        ensure!(rejected >= CONNECTIONS / 4, "{rejected} were rejected");
         Ok(())
     })
     .await;
-    // Those that go give the room back.
+    // Closed connections free their part of the budget.
     drop(connections);
     eventually(SOON, async || {
         let status = service.publish(&events("after", 0..1)[0]).await.status;
@@ -183,8 +183,8 @@ async fn a_body_is_counted_with_the_room_that_is_set_aside_for_it(world: World) 
     world.check(1).await;
 }
 
-/// What is refused before it has come is answered after a moment, and its connection is of no more use.
-async fn an_answer_that_does_not_wait_for_the_rest_of_a_body_says_that_it_closes(world: World) {
+/// A body that is rejected before it has arrived is answered at once, and its connection is closed.
+async fn early_answer_closes_the_connection(world: World) {
     let service = world.serve().await;
     let answer = async |media_type: &str, length: usize, body: &[u8]| {
         let head = format!(
@@ -208,7 +208,7 @@ async fn an_answer_that_does_not_wait_for_the_rest_of_a_body_says_that_it_closes
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
-    // One that has come to its end leaves a connection that can be used again.
+    // After a body that has arrived completely the connection can be reused.
     let mut stream = TcpStream::connect(service.address()).await.expect("it listens");
     for _ in 0..2 {
         let request = b"POST /publish HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\n[]";
@@ -228,10 +228,10 @@ async fn an_answer_that_does_not_wait_for_the_rest_of_a_body_says_that_it_closes
 }
 
 on_both_stores! {
-    an_answer_that_does_not_wait_for_the_rest_of_a_body_says_that_it_closes
-    a_head_has_at_most_24_kibibytes
-    a_request_has_at_most_max_events
-    a_body_has_at_most_max_body
-    a_compressed_body_is_measured_when_it_is_decompressed
-    a_body_is_counted_with_the_room_that_is_set_aside_for_it
+    early_answer_closes_the_connection
+    request_head_has_at_most_24_kib
+    request_has_at_most_max_events
+    body_has_at_most_max_body
+    compressed_body_counts_decompressed
+    body_counts_with_its_allocated_buffer
 }

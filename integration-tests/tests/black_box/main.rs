@@ -8,6 +8,7 @@ mod dashboard;
 mod demo;
 mod embedded;
 mod end_to_end;
+mod errors;
 mod events;
 mod faults;
 mod harness;

@@ -1,4 +1,4 @@
-//! `/metrics`: what was sent is what it says, whatever clients try and whatever the store does.
+//! `/metrics`: agrees with the requests, whatever clients send and whatever the store does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,19 +8,19 @@ use anyhow::ensure;
 use futures_util::future::join;
 use futures_util::{StreamExt, stream};
 use integration_tests::eventually::{SOON, eventually};
-use integration_tests::follower::{Follower, StalledFollower};
 use integration_tests::http::{ask, client};
 use integration_tests::on_both_stores;
 use integration_tests::proxy::{Network, Proxy};
 use integration_tests::publish::{Publish, event, events};
 use integration_tests::redis::RedisServer;
 use integration_tests::service::Service;
+use integration_tests::stream_subscriber::{StalledSubscriber, StreamSubscriber};
 use integration_tests::world::World;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 /// The value of each series, by its name with its labels.
-async fn figures(service: &Service) -> BTreeMap<String, f64> {
+async fn scrape(service: &Service) -> BTreeMap<String, f64> {
     let answer = service.fetch("/metrics").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
@@ -33,13 +33,13 @@ async fn figures(service: &Service) -> BTreeMap<String, f64> {
         .collect()
 }
 
-fn verdict(figures: &BTreeMap<String, f64>, verdict: &str) -> f64 {
-    figures[&format!("eventsieve_events_total{{outcome=\"{verdict}\"}}")]
+fn events_with(series: &BTreeMap<String, f64>, outcome: &str) -> f64 {
+    series[&format!("eventsieve_events_total{{outcome=\"{outcome}\"}}")]
 }
 
-async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
+async fn agree_with_requests_and_stats(world: World) {
     let service = world.serve().await;
-    let before = figures(&service).await;
+    let before = scrape(&service).await;
     let bodies = [
         Value::from(events("orders", 0..5)),
         Value::from(events("orders", 3..8)),
@@ -57,7 +57,7 @@ async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
     }
     assert_eq!(bytes, 201 + 201 + 201 + 200 + 422);
     let bytes: usize = bodies.iter().map(|body| body.to_string().len()).sum();
-    let after = figures(&service).await;
+    let after = scrape(&service).await;
     let more = |series: &str| after[series] - before.get(series).copied().unwrap_or(0.0);
     for (name, events) in [
         ("stored", 9.0),
@@ -67,7 +67,7 @@ async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
         ("unavailable", 0.0),
         ("unknown", 0.0),
     ] {
-        assert_eq!(verdict(&after, name), events, "{name}");
+        assert_eq!(events_with(&after, name), events, "{name}");
     }
     let stats = service.json("/stats").await;
     assert_eq!(
@@ -104,47 +104,47 @@ async fn the_figures_are_what_was_sent_and_what_stats_say(world: World) {
 }
 
 #[tokio::test]
-async fn the_version_and_the_limits_are_told() {
+async fn show_version_and_limits() {
     let world = World::embedded();
     let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS", "123");
     let service = world.serve_with(settings.with("EVENTSIEVE_MAX_FOLLOWERS", "45")).await;
-    let figures = figures(&service).await;
+    let series = scrape(&service).await;
     let version = service.json("/").await["version"].clone();
-    assert_eq!(figures[&format!("eventsieve_build_info{{version={version}}}")], 1.0);
-    assert_eq!(figures["eventsieve_http_connections_max"], 123.0);
-    assert_eq!(figures["eventsieve_subscribers_max"], 45.0);
+    assert_eq!(series[&format!("eventsieve_build_info{{version={version}}}")], 1.0);
+    assert_eq!(series["eventsieve_http_connections_max"], 123.0);
+    assert_eq!(series["eventsieve_subscribers_max"], 45.0);
 }
 
-async fn what_clients_make_up_makes_no_series(world: World) {
+async fn client_input_creates_no_series(world: World) {
     const MADE_UP: usize = 1000;
 
     let service = world.serve().await;
     let client = client();
-    let ask_made_up = async |number: usize| {
+    let send_made_up = async |number: usize| {
         let method = Method::from_bytes(format!("MAKEUP{number}").as_bytes()).expect("a method is a token");
         let url = format!("{}/made/up/{number}?x={number}", service.url());
         assert_eq!(ask(client.request(method, url)).await.status, 404);
         let answer = service.publish(&event(&format!("topic-{number}"), "1")).await;
         assert_eq!(answer.status, 201);
     };
-    ask_made_up(MADE_UP).await;
-    let names = async || figures(&service).await.into_keys().collect::<BTreeSet<String>>();
+    send_made_up(MADE_UP).await;
+    let names = async || scrape(&service).await.into_keys().collect::<BTreeSet<String>>();
     let before = {
-        // The series of its own answer is there with the next one.
+        // The series of this request itself appears with the next one.
         names().await;
         names().await
     };
     stream::iter(0..MADE_UP)
-        .for_each_concurrent(16, async |number| ask_made_up(number).await)
+        .for_each_concurrent(16, async |number| send_made_up(number).await)
         .await;
     assert_eq!(names().await, before);
     let other = "eventsieve_http_requests_total{method=\"other\",route=\"other\",status=\"404\"}";
-    assert_eq!(figures(&service).await[other], 1001.0);
+    assert_eq!(scrape(&service).await[other], 1001.0);
     world.check(1001).await;
 }
 
 #[tokio::test]
-async fn the_figures_are_shown_while_the_store_is_a_black_hole() {
+async fn are_served_while_store_is_unreachable() {
     let world = World::new().await;
     let proxy = Proxy::to(world.database_url()).await;
     let settings = world
@@ -158,59 +158,60 @@ async fn the_figures_are_shown_while_the_store_is_a_black_hole() {
     let lost = service.publish(&Value::from(events("lost", 0..3))).await;
     assert!([503, 504].contains(&lost.status), "{}", lost.text());
     let asked = Instant::now();
-    let figures_now = figures(&service).await;
+    let now = scrape(&service).await;
     assert!(asked.elapsed() < Duration::from_secs(3), "after {:?}", asked.elapsed());
-    assert_eq!(figures_now["eventsieve_store_up"], 0.0);
-    assert_eq!(verdict(&figures_now, "stored"), 1.0);
-    let (refused, unknown) = (verdict(&figures_now, "refused"), verdict(&figures_now, "unknown"));
-    assert_eq!(refused + unknown, 3.0, "{refused} refused, {unknown} unknown");
-    let errors: f64 = figures_now
+    assert_eq!(now["eventsieve_store_up"], 0.0);
+    assert_eq!(events_with(&now, "stored"), 1.0);
+    let (unavailable, unknown) = (events_with(&now, "unavailable"), events_with(&now, "unknown"));
+    assert_eq!(
+        unavailable + unknown,
+        3.0,
+        "{unavailable} unavailable, {unknown} unknown"
+    );
+    let errors: f64 = now
         .iter()
         .filter(|(series, _)| series.starts_with("eventsieve_store_errors_total"))
         .map(|(_, count)| count)
         .sum();
-    assert!(errors >= 1.0, "the probe has met one");
+    assert!(errors >= 1.0, "the probe has counted one");
     proxy.set(Network::Pass);
     eventually(SOON, async || {
-        ensure!(
-            figures(&service).await["eventsieve_store_up"] == 1.0,
-            "it is still down"
-        );
+        ensure!(scrape(&service).await["eventsieve_store_up"] == 1.0, "it is still down");
         Ok(())
     })
     .await;
 }
 
-async fn an_outage_of_redis_shows_in_the_fan_out_and_in_the_outbox(world: World) {
+async fn redis_outage_shows_in_sink_and_outbox(world: World) {
     let mut redis = RedisServer::new().await;
     let service = world.serve_with(world.settings().with("REDIS_URL", &redis.url())).await;
     let fast = "eventsieve_sink_events_total{path=\"fast\"}";
-    let repair = "eventsieve_sink_events_total{path=\"repair\"}";
+    let catch_up = "eventsieve_sink_events_total{path=\"catch_up\"}";
     service.publish(&Value::from(events("orders", 0..5))).await;
     let published = eventually(SOON, async || {
-        let figures = figures(&service).await;
-        ensure!(figures[fast] + figures[repair] == 5.0, "{figures:?}");
-        Ok(figures)
+        let series = scrape(&service).await;
+        ensure!(series[fast] + series[catch_up] == 5.0, "{series:?}");
+        Ok(series)
     })
     .await;
     assert!(published["eventsieve_sink_publish_duration_seconds_count"] >= 1.0);
     redis.kill();
     service.publish(&Value::from(events("orders", 5..8))).await;
     eventually(SOON, async || {
-        let figures = figures(&service).await;
-        ensure!(figures["eventsieve_sink_up"] == 0.0, "it is still up");
-        ensure!(figures["eventsieve_sink_errors_total{trouble=\"unreachable\"}"] >= 1.0);
-        ensure!(figures["eventsieve_outbox_batches"] == 1.0, "{figures:?}");
-        ensure!(figures["eventsieve_outbox_age_seconds"] > 0.0);
+        let series = scrape(&service).await;
+        ensure!(series["eventsieve_sink_up"] == 0.0, "it is still up");
+        ensure!(series["eventsieve_sink_errors_total{kind=\"unreachable\"}"] >= 1.0);
+        ensure!(series["eventsieve_outbox_batches"] == 1.0, "{series:?}");
+        ensure!(series["eventsieve_outbox_age_seconds"] > 0.0);
         Ok(())
     })
     .await;
     redis.start().await;
     eventually(SOON, async || {
-        let figures = figures(&service).await;
-        ensure!(figures["eventsieve_sink_up"] == 1.0, "it is still down");
-        ensure!(figures[fast] + figures[repair] == 8.0, "{figures:?}");
-        ensure!(figures["eventsieve_outbox_batches"] == 0.0, "not yet looked at");
+        let series = scrape(&service).await;
+        ensure!(series["eventsieve_sink_up"] == 1.0, "it is still down");
+        ensure!(series[fast] + series[catch_up] == 8.0, "{series:?}");
+        ensure!(series["eventsieve_outbox_batches"] == 0.0, "not updated yet");
         Ok(())
     })
     .await;
@@ -218,18 +219,18 @@ async fn an_outage_of_redis_shows_in_the_fan_out_and_in_the_outbox(world: World)
 }
 
 #[tokio::test]
-async fn followers_are_counted_with_what_they_were_sent_and_cut_when_they_do_not_read() {
+async fn count_subscribers_and_slow_readers() {
     const EVENTS: usize = 100;
 
     let world = World::embedded();
     let service = world
         .serve_with(world.settings().with("EVENTSIEVE_IDLE_TIMEOUT", "4s"))
         .await;
-    let stalled = StalledFollower::open(&service, "after=").await;
-    let mut follower = Follower::open(&service, "topic=orders", None).await;
+    let stalled = StalledSubscriber::open(&service, "after=").await;
+    let mut subscriber = StreamSubscriber::open(&service, "topic=orders", None).await;
     eventually(SOON, async || {
-        let followers = figures(&service).await["eventsieve_subscribers"];
-        ensure!(followers == 2.0, "{followers}");
+        let subscribers = scrape(&service).await["eventsieve_subscribers"];
+        ensure!(subscribers == 2.0, "{subscribers}");
         Ok(())
     })
     .await;
@@ -241,21 +242,21 @@ async fn followers_are_counted_with_what_they_were_sent_and_cut_when_they_do_not
         }
         service.publish(&event("others", "1")).await;
     };
-    let (frames, ()) = join(follower.collect(EVENTS, 3 * SOON), publishing).await;
+    let (frames, ()) = join(subscriber.collect(EVENTS, 3 * SOON), publishing).await;
     assert_eq!(frames.len(), EVENTS);
     let cut = eventually(SOON, async || {
-        let figures = figures(&service).await;
+        let series = scrape(&service).await;
         ensure!(
-            figures["eventsieve_http_slow_readers_disconnected_total"] == 1.0,
+            series["eventsieve_http_slow_readers_disconnected_total"] == 1.0,
             "it is not cut"
         );
-        ensure!(figures["eventsieve_subscribers"] == 1.0, "its place is not free");
-        Ok(figures)
+        ensure!(series["eventsieve_subscribers"] == 1.0, "it is still counted");
+        Ok(series)
     })
     .await;
     drop(stalled);
     let events = cut["eventsieve_subscriber_events_total"];
-    // The one that reads had all of its topic; the other had some.
+    // One subscriber has received its whole topic, the other one some events.
     assert!((100.0..201.0).contains(&events), "{events}");
     assert!(cut["eventsieve_subscriber_bytes_total"] > events * 100_000.0);
     world.check(101).await;
@@ -279,26 +280,26 @@ fn file(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_series_that_an_alert_or_the_readme_names_is_there() {
+async fn series_named_by_alerts_and_docs_exist() {
     let world = World::embedded();
     let service = world.serve().await;
     service.publish(&event("orders", "1")).await;
     let shown = service.fetch("/metrics").await;
-    let there = names(shown.text(), &["eventsieve_", "process_"]);
+    let existing = names(shown.text(), &["eventsieve_", "process_"]);
     let alerts = names(&file("deploy/prometheus/alerts.yml"), &["eventsieve_", "process_"]);
     assert!(alerts.len() > 10, "{alerts:?}");
     let readme = file("README.md");
     let (_, section) = readme.split_once("## Operating by its signals").expect("a section");
     let (section, _) = section.split_once("\n## ").expect("another section");
-    let told = names(section, &["eventsieve_", "process_"]);
-    for name in alerts.iter().chain(&told) {
-        assert!(there.contains(name), "there is no series {name}");
+    let documented = names(section, &["eventsieve_", "process_"]);
+    for name in alerts.iter().chain(&documented) {
+        assert!(existing.contains(name), "there is no series {name}");
     }
     world.check(1).await;
 }
 
 #[test]
-fn every_alert_is_explained_in_the_readme_and_tested_both_ways() {
+fn each_alert_is_documented_and_tested() {
     let rules = file("deploy/prometheus/alerts.yml");
     let alerts: BTreeSet<String> = rules
         .lines()
@@ -306,23 +307,23 @@ fn every_alert_is_explained_in_the_readme_and_tested_both_ways() {
         .map(str::to_owned)
         .collect();
     assert!(alerts.len() > 10, "{alerts:?}");
-    // Where a test expects it to fire: with a value beside it.
+    // The tests in which it is expected to fire.
     let tests: BTreeSet<String> = file("deploy/prometheus/alerts.test.yml")
         .lines()
         .filter(|line| line.contains("alertname=\""))
         .flat_map(|line| names(line, &["Eventsieve"]))
         .collect();
-    let told: BTreeSet<String> = file("README.md")
+    let documented: BTreeSet<String> = file("README.md")
         .lines()
         .filter(|line| line.starts_with("| "))
         .flat_map(|line| names(line, &["Eventsieve"]))
         .collect();
     assert_eq!(tests, alerts);
-    assert_eq!(told, alerts);
+    assert_eq!(documented, alerts);
 }
 
 on_both_stores! {
-    the_figures_are_what_was_sent_and_what_stats_say
-    what_clients_make_up_makes_no_series
-    an_outage_of_redis_shows_in_the_fan_out_and_in_the_outbox
+    agree_with_requests_and_stats
+    client_input_creates_no_series
+    redis_outage_shows_in_sink_and_outbox
 }

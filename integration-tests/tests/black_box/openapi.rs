@@ -1,4 +1,4 @@
-//! The OpenAPI document and its page: complete, true, and served by the binary alone.
+//! The OpenAPI document and its page: complete, correct, and served by the binary without other hosts.
 
 use integration_tests::http::{Answer, ask, client};
 use integration_tests::on_both_stores;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 #[tokio::test]
-async fn the_document_is_served_as_the_command_prints_it() {
+async fn served_document_equals_printed_one() {
     let world = World::embedded();
     let service = world.serve().await;
     let served = service.fetch("/openapi.json").await;
@@ -23,7 +23,7 @@ async fn the_document_is_served_as_the_command_prints_it() {
 }
 
 #[tokio::test]
-async fn a_documented_method_is_answered_and_any_other_one_is_refused_with_those_that_are_documented() {
+async fn documents_exactly_the_methods_of_each_path() {
     let world = World::embedded();
     let service = world.serve().await;
     let document = service.json("/openapi.json").await;
@@ -56,7 +56,7 @@ fn documented_methods(item: &Value) -> impl Iterator<Item = &str> {
     methods.flat_map(|method| match method.as_str() {
         "get" => vec!["GET", "HEAD"],
         "post" => vec!["POST"],
-        other => panic!("{other} is new"),
+        other => panic!("{other} is not expected"),
     })
 }
 
@@ -74,17 +74,17 @@ fn links(page: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_page_is_served_with_all_its_files_under_a_strict_policy_and_names_no_other_host() {
+async fn page_and_files_have_strict_policy_and_no_other_host() {
     let world = World::embedded();
     let service = world.serve().await;
-    let elsewhere = service.fetch("/docs").await;
-    assert_eq!((elsewhere.status, elsewhere.header("location")), (308, "docs/"));
+    let redirect = service.fetch("/docs").await;
+    assert_eq!((redirect.status, redirect.header("location")), (308, "docs/"));
     let page = service.fetch("/docs/").await;
     let links = links(page.text());
     assert!(links.len() >= 6, "{}", page.text());
     let mut files = vec![(String::new(), page.clone())];
     for link in links {
-        assert!(!link.contains("//"), "{link} is elsewhere");
+        assert!(!link.contains("//"), "{link} is on another host");
         let name = link.trim_start_matches("./");
         files.push((name.to_owned(), service.fetch(&format!("/docs/{name}")).await));
     }
@@ -125,7 +125,7 @@ fn media_type(name: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn what_is_not_a_file_of_a_page_is_not_there() {
+async fn unknown_page_files_are_404() {
     let world = World::embedded();
     let service = world.serve().await;
     for path in [
@@ -141,13 +141,13 @@ async fn what_is_not_a_file_of_a_page_is_not_there() {
     }
 }
 
-/// What an answer is documented with.
+/// The documentation of answers.
 struct Documented<'a> {
     document: &'a Value,
 }
 
 impl<'a> Documented<'a> {
-    /// Asserts that the answer to this request is as its schema says, with no member that the schema does not name.
+    /// Asserts that the answer to this request agrees with its schema, and has no member that is not documented.
     #[track_caller]
     fn check(&self, method: &str, path: &str, answer: &Answer) {
         let media_type = answer.header("content-type");
@@ -158,8 +158,8 @@ impl<'a> Documented<'a> {
             "{method} {path}: {} {media_type} is not documented",
             answer.status
         );
-        let faults = self.faults(schema, &answer.json(), path);
-        assert!(faults.is_empty(), "{faults:#?} in {}", answer.text());
+        let errors = self.errors(schema, &answer.json(), path);
+        assert!(errors.is_empty(), "{errors:#?} in {}", answer.text());
     }
 
     fn resolved(&self, schema: &'a Value) -> &'a Value {
@@ -167,17 +167,17 @@ impl<'a> Documented<'a> {
             Some(reference) => self
                 .document
                 .pointer(&reference[1..])
-                .expect("a reference leads somewhere"),
+                .expect("a reference has a target"),
             None => schema,
         }
     }
 
-    fn faults(&self, schema: &'a Value, value: &Value, place: &str) -> Vec<String> {
+    fn errors(&self, schema: &'a Value, value: &Value, path: &str) -> Vec<String> {
         let schema = self.resolved(schema);
         if let Some(branches) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
             let of_each: Vec<_> = branches
                 .iter()
-                .map(|branch| self.faults(branch, value, place))
+                .map(|branch| self.errors(branch, value, place))
                 .collect();
             let fits = of_each.iter().any(Vec::is_empty);
             return if fits { Vec::new() } else { of_each.concat() };
@@ -187,8 +187,8 @@ impl<'a> Documented<'a> {
             ("string", Value::String(_)) | ("null", Value::Null) | ("number", Value::Number(_)) => Vec::new(),
             ("integer", Value::Number(number)) if !number.is_f64() => Vec::new(),
             ("array", Value::Array(items)) => {
-                let faults = items.iter().map(|item| self.faults(&schema["items"], item, place));
-                faults.flatten().collect()
+                let errors = items.iter().map(|item| self.errors(&schema["items"], item, place));
+                errors.flatten().collect()
             }
             ("object", Value::Object(members)) => {
                 let required = schema["required"]
@@ -203,8 +203,8 @@ impl<'a> Documented<'a> {
                     match (&schema["properties"][name], &schema["additionalProperties"]) {
                         (Value::Null, Value::Bool(true)) => Vec::new(),
                         (Value::Null, Value::Null) => vec![format!("{place} is not documented")],
-                        (Value::Null, other) => self.faults(other, member, &place),
-                        (property, _) => self.faults(property, member, &place),
+                        (Value::Null, other) => self.errors(other, member, &place),
+                        (property, _) => self.errors(property, member, &place),
                     }
                 });
                 missing.chain(inner).collect()
@@ -218,7 +218,7 @@ async fn publish_preferring(service: &Service, preferences: &str, body: Value) -
     ask(service.post("/publish").header("prefer", preferences).json(&body)).await
 }
 
-async fn answers_have_the_members_that_the_document_names_and_no_others(world: World) {
+async fn answers_have_exactly_the_documented_members(world: World) {
     let service = world.serve().await;
     let document = service.json("/openapi.json").await;
     let documented = Documented { document: &document };
@@ -261,4 +261,4 @@ async fn answers_have_the_members_that_the_document_names_and_no_others(world: W
     world.check(4).await;
 }
 
-on_both_stores! { answers_have_the_members_that_the_document_names_and_no_others }
+on_both_stores! { answers_have_exactly_the_documented_members }

@@ -1,4 +1,4 @@
-//! What is stored is published, whatever becomes of Redis, of the service or of the network between them: it is only late.
+//! Every stored event is published, perhaps later, whatever happens to Redis, the service or the network between them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -10,23 +10,23 @@ use integration_tests::http::ask;
 use integration_tests::on_both_stores;
 use integration_tests::postgres::free_port;
 use integration_tests::proxy::{Network, Proxy};
-use integration_tests::publish::{Publish, Walk, event, events, publish_batch, text};
-use integration_tests::redis::{Entry, Outlet, RedisServer, Subscriber};
+use integration_tests::publish::{Publish, Scan, event, events, publish_batch, text};
+use integration_tests::redis::{Entry, RedisServer, RedisTarget, Subscriber};
 use integration_tests::service::{Finished, Service, Settings, Signal};
 use integration_tests::world::World;
 use serde_json::Value;
 
-/// How long a backlog may take to be published once Redis is back, with the longest pause between two tries.
+/// How long a backlog may take to be published once Redis is back, including the longest pause between two attempts.
 const DRAIN: Duration = Duration::from_secs(40);
 
-/// How long a lease is in tests that wait for one to end, and how long Redis may take to answer.
+/// The lease in tests that wait for its expiry, and the time-out of Redis.
 const SHORT_LEASE: [(&str, &str); 2] = [("EVENTSIEVE_OUTBOX_LEASE", "3s"), ("EVENTSIEVE_REDIS_TIMEOUT", "1s")];
 
-/// A replica's wish to be brisk, when a test makes one follow another.
-const BRISK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
+/// Lets a replica synchronise at once.
+const NO_SYNC_DELAY: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
-/// These settings with a lease that ends soon.
-fn brisk(settings: Settings) -> Settings {
+/// These settings with a short lease.
+fn with_short_lease(settings: Settings) -> Settings {
     SHORT_LEASE
         .iter()
         .fold(settings, |settings, (variable, value)| settings.with(variable, value))
@@ -44,7 +44,7 @@ async fn received(world: &World, count: i64) {
     .await;
 }
 
-/// Waits until the service says so of its fan-out, and asserts that it takes events all the same.
+/// Waits for this health of the service and its sink, and asserts that the service is ready.
 async fn health_becomes(service: &Service, status: &str, fanout: &str) {
     eventually(DRAIN, async || {
         let health = service.json("/health").await;
@@ -59,8 +59,8 @@ async fn health_becomes(service: &Service, status: &str, fanout: &str) {
     .await;
 }
 
-/// Asserts that a load did not wait for Redis, which would have cost nearly all of its requests a second or more. One in twenty
-/// may have met something else that a busy machine does.
+/// Asserts that a load did not wait for Redis, which would have delayed nearly all its requests by a second or more. One in twenty
+/// may be slow for another reason on a busy machine.
 fn assert_as_fast(before: &Finished, during: &Finished) {
     let [before, during] = [before, during].map(|load| load.milliseconds("latency p95"));
     assert!(
@@ -69,18 +69,18 @@ fn assert_as_fast(before: &Finished, during: &Finished) {
     );
 }
 
-/// Everything that is stored, by cursor.
+/// All stored events, by cursor.
 async fn stored(service: &Service, count: i64) -> BTreeMap<String, Value> {
-    let mut walk = Walk::default();
+    let mut scan = Scan::default();
     let count = usize::try_from(count).expect("a count");
-    walk.until(service, "", count, SOON).await;
-    walk.events
+    scan.until(service, "", count, SOON).await;
+    scan.events
         .into_iter()
         .map(|event| (text(&event, "cursor"), event))
         .collect()
 }
 
-/// How often each cursor is in a stream; asserts that each replay is the same as the first time, byte for byte.
+/// The number of entries with each cursor. Asserts that replays are equal byte for byte.
 fn times(entries: &[Entry]) -> HashMap<&str, usize> {
     let mut first: HashMap<&str, &Entry> = HashMap::new();
     let mut times = HashMap::new();
@@ -88,20 +88,20 @@ fn times(entries: &[Entry]) -> HashMap<&str, usize> {
         assert_eq!(
             *first.entry(&entry.cursor).or_insert(entry),
             entry,
-            "a replay is the same again"
+            "a replay is equal to the first entry"
         );
         *times.entry(entry.cursor.as_str()).or_default() += 1;
     }
     times
 }
 
-/// Waits until nothing is owed any more, asserts that the stream has every stored event as `/events` shows it and nothing
-/// else, and gives back how many entries are replays.
-async fn assert_complete(world: &World, service: &Service, outlet: &Outlet) -> usize {
-    world.fanned_out(DRAIN).await;
+/// Waits until the outbox is empty, asserts that the stream has every stored event as `/events` lists it and nothing else, and returns
+/// the number of replays.
+async fn assert_complete(world: &World, service: &Service, target: &RedisTarget) -> usize {
+    world.published(DRAIN).await;
     let rows = world.totals().await.rows;
     let stored = stored(service, rows).await;
-    let entries = outlet.entries().await;
+    let entries = target.entries().await;
     let times = times(&entries);
     for (cursor, event) in &stored {
         assert!(times.contains_key(cursor.as_str()), "never published: {event}");
@@ -113,34 +113,34 @@ async fn assert_complete(world: &World, service: &Service, outlet: &Outlet) -> u
             "published and not stored"
         );
     }
-    world.check_fanned_out(rows).await;
+    world.check_published(rows).await;
     entries.len() - stored.len()
 }
 
-/// Asserts that a subscriber that was there all the time got each of these once.
+/// Asserts that a subscriber received each of these once.
 #[track_caller]
-fn assert_told_once(subscriber: &Subscriber, expected: &[String]) {
-    let mut told = subscriber.cursors();
-    told.sort_unstable();
+fn assert_received_once(subscriber: &Subscriber, expected: &[String]) {
+    let mut received = subscriber.cursors();
+    received.sort_unstable();
     let mut expected = expected.to_vec();
     expected.sort_unstable();
-    assert_eq!(told.len(), expected.len(), "each once on the channel");
-    assert_eq!(told, expected);
+    assert_eq!(received.len(), expected.len(), "each once on the channel");
+    assert_eq!(received, expected);
 }
 
-async fn a_service_killed_again_and_again_between_commit_and_publish_leaves_nothing_unpublished(world: World) {
+async fn kills_between_commit_and_publish_lose_nothing(world: World) {
     const KILLS: i64 = 12;
 
-    let outlet = Outlet::shared();
-    let proxy = Proxy::to(outlet.url()).await;
+    let target = RedisTarget::shared();
+    let proxy = Proxy::to(target.url()).await;
     let port = free_port().to_string();
-    let settings = brisk(world.settings().with_redis(&outlet.through(&proxy))).with("PORT", &port);
+    let settings = with_short_lease(world.settings().with_redis(&target.through(&proxy))).with("PORT", &port);
     let mut service = world.serve_with(settings).await;
     let url = service.url().to_owned();
     let load = ["--events", "12000", "--rate", "1500", "--batch-size", "20"];
     let killing = async {
         for kill in 1..=KILLS {
-            // In one round nothing reaches Redis any more, in the next it does, and no answer comes back in time.
+            // In one round nothing reaches Redis, in the next one its answers are late.
             let network = match kill % 2 {
                 0 => Network::BlackHole,
                 _ => Network::Slow(Duration::from_millis(150)),
@@ -148,7 +148,7 @@ async fn a_service_killed_again_and_again_between_commit_and_publish_leaves_noth
             proxy.set(network);
             received(&world, kill * 700).await;
             eventually(SOON, async || {
-                ensure!(world.unpublished().await > 0, "all is published already");
+                ensure!(world.unpublished().await > 0, "everything is published already");
                 Ok(())
             })
             .await;
@@ -157,18 +157,18 @@ async fn a_service_killed_again_and_again_between_commit_and_publish_leaves_noth
         }
     };
     let (publisher, ()) = join(world.load(&url, &load), killing).await;
-    assert_eq!(publisher.figure("unique"), 8400);
+    assert_eq!(publisher.count("unique"), 8400);
     service.ready().await;
-    assert_complete(&world, &service, &outlet).await;
+    assert_complete(&world, &service, &target).await;
     assert_eq!(world.totals().await.rows, 8400);
     health_becomes(&service, "healthy", "up").await;
-    outlet.clean_up().await;
+    target.clean_up().await;
 }
 
-async fn a_redis_that_goes_while_nothing_is_published_is_noticed(world: World) {
+async fn idle_redis_outage_is_noticed(world: World) {
     let mut redis = RedisServer::new().await;
-    let outlet = Outlet::on(&redis);
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    let target = RedisTarget::on(&redis);
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     health_becomes(&service, "healthy", "up").await;
     redis.kill();
     health_becomes(&service, "degraded", "down").await;
@@ -177,16 +177,16 @@ async fn a_redis_that_goes_while_nothing_is_published_is_noticed(world: World) {
     world.check(0).await;
 }
 
-async fn a_service_that_starts_before_its_redis_is_ready_and_catches_up_by_itself(world: World) {
+async fn start_before_redis_catches_up(world: World) {
     let mut redis = RedisServer::absent(&[]);
-    let outlet = Outlet::on(&redis);
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    let target = RedisTarget::on(&redis);
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     publish_batch(&service, events("orders", 0..500)).await;
     health_becomes(&service, "degraded", "down").await;
     for part in 1..10 {
         publish_batch(&service, events("orders", part * 500..part * 500 + 500)).await;
     }
-    // A flush does not wait for a Redis that is away: what it is owed is kept.
+    // A flush does not wait for an unreachable Redis.
     let begun = Instant::now();
     assert_eq!(ask(service.post("/_flush")).await.status, 200);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
@@ -197,7 +197,7 @@ async fn a_service_that_starts_before_its_redis_is_ready_and_catches_up_by_itsel
     assert_eq!(service.json("/health").await["status"], "degraded");
 
     redis.start().await;
-    assert_complete(&world, &service, &outlet).await;
+    assert_complete(&world, &service, &target).await;
     health_becomes(&service, "healthy", "up").await;
     let outbox = service.json("/stats").await["outbox"].clone();
     assert_eq!((&outbox["batches"], &outbox["parked"]), (&0.into(), &0.into()));
@@ -205,11 +205,11 @@ async fn a_service_that_starts_before_its_redis_is_ready_and_catches_up_by_itsel
 }
 
 #[tokio::test]
-async fn redis_killed_under_full_load_costs_publishing_nothing_and_misses_nothing() {
+async fn redis_killed_under_load_slows_and_loses_nothing() {
     let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let outlet = Outlet::on(&redis);
+    let target = RedisTarget::on(&redis);
     let world = World::new().await;
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     world.load(service.url(), &["--events", "2000"]).await;
     let before = world.load(service.url(), &["--events", "8000"]).await;
     let killing = async {
@@ -223,41 +223,43 @@ async fn redis_killed_under_full_load_costs_publishing_nothing_and_misses_nothin
     let load = ["--events", "18000"];
     let (during, ()) = join(world.load(service.url(), &load), killing).await;
     assert_as_fast(&before, &during);
-    assert_complete(&world, &service, &outlet).await;
+    assert_complete(&world, &service, &target).await;
     health_becomes(&service, "healthy", "up").await;
 }
 
 #[tokio::test]
-async fn redis_frozen_for_ten_seconds_costs_publishing_nothing_and_repeats_little() {
+async fn redis_frozen_for_10s_slows_nothing() {
     let redis = RedisServer::new().await;
-    let outlet = Outlet::on(&redis);
+    let target = RedisTarget::on(&redis);
     let world = World::new().await;
-    let service = world.serve_with(brisk(world.settings().with_redis(&outlet))).await;
+    let service = world
+        .serve_with(with_short_lease(world.settings().with_redis(&target)))
+        .await;
     let paced = ["--rate", "500", "--batch-size", "10"];
     let before = world
         .load(service.url(), &[&paced[..], &["--events", "1000"]].concat())
         .await;
     redis.freeze();
-    // It is the load that lasts for ten seconds.
+    // The load lasts for ten seconds.
     let during = world
         .load(service.url(), &[&paced[..], &["--events", "5000"]].concat())
         .await;
     health_becomes(&service, "degraded", "down").await;
     redis.thaw();
     assert_as_fast(&before, &during);
-    let replays = assert_complete(&world, &service, &outlet).await;
-    // What was on its way when it froze is published again; what was tried later never reached it.
+    let replays = assert_complete(&world, &service, &target).await;
+    // Events in flight when it froze are published again; later attempts never reached it.
     assert!(replays <= 2000, "{replays} of 3500 were published again");
     health_becomes(&service, "healthy", "up").await;
 }
 
 #[tokio::test]
-async fn a_full_redis_is_told_nothing_twice_and_everything_once_there_is_room() {
+async fn full_redis_gets_each_event_once_it_has_memory() {
     let redis = RedisServer::new().await;
-    let outlet = Outlet::on(&redis);
+    let target = RedisTarget::on(&redis);
     let world = World::new().await;
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
-    let subscriber = outlet.subscribe().await;
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
+    let subscriber = target.subscribe().await;
     let mut cursors = publish_batch(&service, events("orders", 0..50)).await;
     subscriber.wait_for(50, SOON).await;
 
@@ -266,11 +268,11 @@ async fn a_full_redis_is_told_nothing_twice_and_everything_once_there_is_room() 
         cursors.extend(publish_batch(&service, events("orders", part * 50..part * 50 + 50)).await);
     }
     health_becomes(&service, "degraded", "down").await;
-    let mut refused = redis.errors("OOM").await;
+    let mut rejected = redis.errors("OOM").await;
     for _ in 0..5 {
-        refused = eventually(SOON, async || {
+        rejected = eventually(SOON, async || {
             let now = redis.errors("OOM").await;
-            ensure!(now > refused, "it is not tried again after {refused} refusals");
+            ensure!(now > rejected, "no attempt after {rejected} rejections");
             Ok(now)
         })
         .await;
@@ -278,37 +280,40 @@ async fn a_full_redis_is_told_nothing_twice_and_everything_once_there_is_room() 
     assert_eq!(
         subscriber.count(),
         50,
-        "nothing is on the channel that is not in the stream"
+        "no event is on the channel before it is in the stream"
     );
     assert_eq!(
         service.json("/stats").await["outbox"]["parked"],
         0,
-        "no event is to blame"
+        "no event is poison"
     );
 
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    let replays = assert_complete(&world, &service, &outlet).await;
-    assert_eq!(replays, 0, "a transaction that was refused left nothing behind");
+    let replays = assert_complete(&world, &service, &target).await;
+    assert_eq!(replays, 0, "a rejected transaction has no effect");
     subscriber.wait_for(550, SOON).await;
-    assert_told_once(&subscriber, &cursors);
+    assert_received_once(&subscriber, &cursors);
 }
 
 #[tokio::test]
-async fn a_redis_that_becomes_read_only_is_waited_for_until_it_leads_again() {
-    let (one, other) = (RedisServer::with(&BRISK).await, RedisServer::with(&BRISK).await);
-    let outlet = Outlet::on(&one);
+async fn read_only_redis_is_waited_for() {
+    let (one, other) = (
+        RedisServer::with(&NO_SYNC_DELAY).await,
+        RedisServer::with(&NO_SYNC_DELAY).await,
+    );
+    let target = RedisTarget::on(&one);
     let world = World::new().await;
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     publish_batch(&service, events("orders", 0..100)).await;
-    world.fanned_out(SOON).await;
-    // The two swap their parts, while there is nothing to be lost.
+    world.published(SOON).await;
+    // The two swap roles while the outbox is empty.
     other.follow(&one).await;
     other.lead().await;
     one.follow(&other).await;
     for part in 1..5 {
         publish_batch(&service, events("orders", part * 100..part * 100 + 100)).await;
     }
-    // It may find that out by asking for the role, before anything is refused.
+    // The service may notice it by asking for the role, before a transaction is rejected.
     eventually(SOON, async || {
         let health = service.json("/health").await;
         let reason = health["fanout"]["reason"].as_str().unwrap_or_default();
@@ -317,81 +322,88 @@ async fn a_redis_that_becomes_read_only_is_waited_for_until_it_leads_again() {
     })
     .await;
     health_becomes(&service, "degraded", "down").await;
-    assert_eq!(outlet.length().await, 100);
+    assert_eq!(target.length().await, 100);
     one.lead().await;
-    let replays = assert_complete(&world, &service, &outlet).await;
-    assert_eq!(replays, 0, "what is refused as a whole leaves nothing behind");
+    let replays = assert_complete(&world, &service, &target).await;
+    assert_eq!(replays, 0, "a rejected transaction has no effect");
     health_becomes(&service, "healthy", "up").await;
 }
 
 #[tokio::test]
-async fn after_a_failover_the_new_master_is_published_to_within_five_seconds() {
+async fn failover_reaches_new_master_within_5s() {
     const FAILOVER: Duration = Duration::from_secs(5);
 
-    let (one, other) = (RedisServer::with(&BRISK).await, RedisServer::with(&BRISK).await);
+    let (one, other) = (
+        RedisServer::with(&NO_SYNC_DELAY).await,
+        RedisServer::with(&NO_SYNC_DELAY).await,
+    );
     let proxy = Proxy::to(&one.url()).await;
-    let outlet = Outlet::on(&one);
+    let target = RedisTarget::on(&one);
     let world = World::new().await;
     let service = world
-        .serve_with(world.settings().with_redis(&outlet.through(&proxy)))
+        .serve_with(world.settings().with_redis(&target.through(&proxy)))
         .await;
     publish_batch(&service, events("orders", 0..100)).await;
-    world.fanned_out(SOON).await;
+    world.published(SOON).await;
     other.follow(&one).await;
     other.lead().await;
-    // The address leads to the new master, and the connections that exist still to the old one, which writes no more.
+    // New connections reach the new master; existing ones still reach the old one, which is read-only.
     proxy.lead_to(&other.url());
     one.follow(&other).await;
     let swapped = Instant::now();
-    let there = outlet.by(&other.url());
+    let promoted = target.by(&other.url());
     let mut number = 100;
     let arrived = loop {
         publish_batch(&service, events("orders", number..number + 10)).await;
         number += 10;
-        if there.length().await > 100 {
+        if promoted.length().await > 100 {
             break swapped.elapsed();
         }
         assert!(swapped.elapsed() < FAILOVER, "nothing yet after {FAILOVER:?}");
     };
     assert!(arrived < FAILOVER, "{arrived:?}");
-    assert_complete(&world, &service, &there).await;
+    assert_complete(&world, &service, &promoted).await;
     health_becomes(&service, "healthy", "up").await;
 }
 
 #[tokio::test]
-async fn the_batches_of_a_replica_killed_while_it_published_are_taken_over_by_others() {
-    let outlet = Outlet::shared();
-    let proxy = Proxy::to(outlet.url()).await;
+async fn batches_of_killed_replica_are_taken_over() {
+    let target = RedisTarget::shared();
+    let proxy = Proxy::to(target.url()).await;
     let world = World::new().await;
-    let healthy = brisk(world.settings().with_redis(&outlet));
-    let slow = brisk(world.settings().with_redis(&outlet.through(&proxy)));
-    let [mut doomed, second, third] = world.serve_all([slow, healthy.clone(), healthy]).await;
-    publish_batch(&doomed, events("warm", 0..10)).await;
-    world.fanned_out(SOON).await;
+    let healthy = with_short_lease(world.settings().with_redis(&target));
+    let slow = with_short_lease(world.settings().with_redis(&target.through(&proxy)));
+    let [mut killed, second, third] = world.serve_all([slow, healthy.clone(), healthy]).await;
+    publish_batch(&killed, events("warm", 0..10)).await;
+    world.published(SOON).await;
 
-    // Nothing reaches Redis, and this soon after no time-out has told the replica to step aside.
+    // Nothing reaches Redis, and no time-out has expired yet.
     proxy.set(Network::BlackHole);
-    join_all((0..10).map(|part| publish_batch(&doomed, events("doomed", part * 10..part * 10 + 10)))).await;
-    doomed.kill().await;
-    let killed = Instant::now();
-    assert!(world.unpublished().await > 0, "it was killed with work to do");
+    join_all((0..10).map(|part| publish_batch(&killed, events("killed", part * 10..part * 10 + 10)))).await;
+    killed.kill().await;
+    let killed_at = Instant::now();
+    assert!(world.unpublished().await > 0, "it was killed with a backlog");
     for (number, service) in [&second, &third].into_iter().enumerate() {
         publish_batch(service, events("others", number * 50..number * 50 + 50)).await;
     }
-    world.fanned_out(Duration::from_secs(10)).await;
-    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
-    let replays = assert_complete(&world, &second, &outlet).await;
+    world.published(Duration::from_secs(10)).await;
+    assert!(
+        killed_at.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        killed_at.elapsed()
+    );
+    let replays = assert_complete(&world, &second, &target).await;
     assert!(
         replays <= 10,
         "{replays} events of healthy replicas were published twice"
     );
     assert_eq!(world.totals().await.rows, 210);
-    outlet.clean_up().await;
+    target.clean_up().await;
 }
 
-async fn a_replica_that_is_stopped_leaves_nothing_unpublished(world: World) {
-    let outlet = Outlet::shared();
-    let mut service = world.serve_with(world.settings().with_redis(&outlet)).await;
+async fn stopped_replica_publishes_everything(world: World) {
+    let target = RedisTarget::shared();
+    let mut service = world.serve_with(world.settings().with_redis(&target)).await;
     let url = service.url().to_owned();
     for part in 0..40 {
         let batch = Value::from(events("orders", part * 50..part * 50 + 50));
@@ -400,18 +412,18 @@ async fn a_replica_that_is_stopped_leaves_nothing_unpublished(world: World) {
     }
     service.signal(Signal::Term);
     assert_eq!(service.ended_within(SOON).await.code(), Some(0), "{url}");
-    assert_eq!(world.unpublished().await, 0, "all is published when it ends");
-    assert_eq!(outlet.length().await, 2000);
-    world.check_fanned_out(2000).await;
-    outlet.clean_up().await;
+    assert_eq!(world.unpublished().await, 0, "everything is published when it ends");
+    assert_eq!(target.length().await, 2000);
+    world.check_published(2000).await;
+    target.clean_up().await;
 }
 
-async fn a_replica_that_is_stopped_while_redis_is_away_leaves_no_lease_behind(world: World) {
+async fn stop_during_redis_outage_releases_leases(world: World) {
     let mut redis = RedisServer::new().await;
-    let outlet = Outlet::on(&redis);
-    let mut service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    let target = RedisTarget::on(&redis);
+    let mut service = world.serve_with(world.settings().with_redis(&target)).await;
     publish_batch(&service, events("orders", 0..10)).await;
-    world.fanned_out(SOON).await;
+    world.published(SOON).await;
     redis.kill();
     for part in 1..10 {
         publish_batch(&service, events("orders", part * 10..part * 10 + 10)).await;
@@ -419,38 +431,38 @@ async fn a_replica_that_is_stopped_while_redis_is_away_leaves_no_lease_behind(wo
     let begun = Instant::now();
     service.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    assert!(world.unpublished().await > 0, "Redis was away");
-    assert_eq!(world.leased().await, 0, "who is gone holds no lease");
+    assert!(world.unpublished().await > 0, "Redis was unreachable");
+    assert_eq!(world.leased().await, 0, "a stopped replica holds no lease");
 
     redis.start().await;
-    let next = world.serve_with(world.settings().with_redis(&outlet)).await;
-    let subscriber = outlet.subscribe().await;
-    // Thirty seconds is how long a lease would have lasted.
-    world.fanned_out(Duration::from_secs(15)).await;
+    let next = world.serve_with(world.settings().with_redis(&target)).await;
+    let subscriber = target.subscribe().await;
+    // A lease would have lasted for thirty seconds.
+    world.published(Duration::from_secs(15)).await;
     assert!(
         subscriber.count() <= 90,
-        "of the ten before Redis was killed none comes again"
+        "the ten events from before the outage are not published again"
     );
-    world.check_fanned_out(100).await;
+    world.check_published(100).await;
     drop(next);
 }
 
 #[tokio::test]
-async fn no_transaction_stays_open_while_redis_is_slow() {
+async fn slow_redis_holds_no_transaction_open() {
     const OLD_TRANSACTIONS: &str = "
         select count(*) from pg_stat_activity
         where datname = current_database() and application_name like 'eventsieve%'
           and state like 'idle in transaction%' and state_change < now() - interval '1 second'";
 
-    let outlet = Outlet::shared();
-    let proxy = Proxy::to(outlet.url()).await;
+    let target = RedisTarget::shared();
+    let proxy = Proxy::to(target.url()).await;
     let world = World::new().await;
     let service = world
-        .serve_with(world.settings().with_redis(&outlet.through(&proxy)))
+        .serve_with(world.settings().with_redis(&target.through(&proxy)))
         .await;
     publish_batch(&service, events("warm", 0..5)).await;
-    world.fanned_out(SOON).await;
-    let subscriber = outlet.subscribe().await;
+    world.published(SOON).await;
+    let subscriber = target.subscribe().await;
     proxy.set(Network::Slow(Duration::from_secs(2)));
     let mut published = 0;
     eventually(DRAIN, async || {
@@ -459,7 +471,7 @@ async fn no_transaction_stays_open_while_redis_is_slow() {
             published += 1;
         }
         let open = world.number(OLD_TRANSACTIONS).await;
-        assert_eq!(open, 0, "a transaction is open for as long as Redis takes");
+        assert_eq!(open, 0, "a transaction stays open while Redis is slow");
         ensure!(
             published == 6 && subscriber.count() >= 6,
             "{} of {published}",
@@ -469,22 +481,22 @@ async fn no_transaction_stays_open_while_redis_is_slow() {
     })
     .await;
     proxy.set(Network::Pass);
-    assert_complete(&world, &service, &outlet).await;
-    outlet.clean_up().await;
+    assert_complete(&world, &service, &target).await;
+    target.clean_up().await;
 }
 
-async fn a_backlog_without_redis_costs_neither_processor_nor_memory(world: World) {
-    const WATCHED: Duration = Duration::from_secs(5);
+async fn backlog_costs_neither_cpu_nor_memory(world: World) {
+    const OBSERVED: Duration = Duration::from_secs(5);
     const MIB: u64 = 1 << 20;
 
     let redis = RedisServer::absent(&[]);
-    let outlet = Outlet::on(&redis);
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    let target = RedisTarget::on(&redis);
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     let load = ["--batch-size", "200", "--duplicate-rate", "0"];
     world
         .load(service.url(), &[&load[..], &["--events", "80000"]].concat())
         .await;
-    // By now what the embedded store keeps in memory of its own has grown to its bounds, with or without a Redis.
+    // By now the caches of the embedded store have reached their limits.
     let before = service.resident_bytes();
     world
         .load(service.url(), &[&load[..], &["--events", "40000"]].concat())
@@ -500,25 +512,25 @@ async fn a_backlog_without_redis_costs_neither_processor_nor_memory(world: World
 
     let (begun, worked) = (Instant::now(), service.processor_time());
     let worked = eventually(SOON, async || {
-        ensure!(begun.elapsed() >= WATCHED, "not watched for long enough");
+        ensure!(begun.elapsed() >= OBSERVED, "observe it for longer");
         Ok(service.processor_time() - worked)
     })
     .await;
     assert!(
         worked * 10 < begun.elapsed(),
-        "{worked:?} of work in {:?} with nothing to do but to try again",
+        "{worked:?} of processor time in {:?} with nothing to do but retry",
         begun.elapsed()
     );
     assert!(world.unpublished().await > 0);
     world.check(120_000).await;
 }
 
-/// A Redis that lets its user `service` publish on the channel and on those of topics that begin with `ok`.
-async fn redis_that_is_choosy(redis: &RedisServer) -> Outlet {
-    let outlet = Outlet::at(&redis.url_for("service", "secret"));
+/// A Redis whose user `service` may publish only on the channel, and on those of topics that begin with `ok`.
+async fn redis_with_limited_user(redis: &RedisServer) -> RedisTarget {
+    let target = RedisTarget::at(&redis.url_for("service", "secret"));
     let patterns = [
-        format!("&{}", outlet.channel()),
-        format!("&{}", outlet.channel_of("ok*")),
+        format!("&{}", target.channel()),
+        format!("&{}", target.channel_of("ok*")),
     ];
     let user = [
         "ACL",
@@ -532,35 +544,36 @@ async fn redis_that_is_choosy(redis: &RedisServer) -> Outlet {
     ];
     let rule: Vec<&str> = user.into_iter().chain(patterns.iter().map(String::as_str)).collect();
     redis.command::<()>(&rule).await;
-    outlet
+    target
 }
 
-/// The lines of `eventsieve outbox` that tell of parked events: those with one of these ids.
-fn parked_lines<'a>(told: &'a Finished, event_ids: &[&str]) -> Vec<&'a str> {
-    told.stdout
+/// The lines of `eventsieve outbox` for dead letters: those with one of these event ids.
+fn dead_letters<'a>(ended: &'a Finished, event_ids: &[&str]) -> Vec<&'a str> {
+    ended
+        .stdout
         .lines()
         .filter(|line| event_ids.iter().any(|event_id| line.contains(event_id)))
         .collect()
 }
 
-async fn an_event_that_redis_refuses_is_parked_listed_and_sent_again(world: World) {
-    const REFUSED: [&str; 3] = ["evt-refused-1", "evt-refused-2", "evt-refused-3"];
+async fn rejected_event_is_dead_lettered_and_resent(world: World) {
+    const REJECTED: [&str; 3] = ["evt-rejected-1", "evt-rejected-2", "evt-rejected-3"];
 
     let redis = RedisServer::new().await;
-    let outlet = redis_that_is_choosy(&redis).await;
+    let target = redis_with_limited_user(&redis).await;
     let settings = world
         .settings()
-        .with_redis(&outlet)
+        .with_redis(&target)
         .with("REDIS_TOPIC_CHANNELS", "true");
     let service = world.serve_with(settings.clone()).await;
-    let (open, closed) = (outlet.channel_of("ok-1"), outlet.channel_of("closed"));
+    let (open, closed) = (target.channel_of("ok-1"), target.channel_of("closed"));
     let subscriber = Subscriber::to(&redis.url(), &[&open, &closed]).await;
     let mut batch = events("ok-1", 0..10);
-    batch.insert(3, event("closed", REFUSED[0]));
-    batch.push(event("closed", REFUSED[1]));
+    batch.insert(3, event("closed", REJECTED[0]));
+    batch.push(event("closed", REJECTED[1]));
     batch.extend(events("ok-1", 10..20));
     publish_batch(&service, batch).await;
-    let cursor = publish_batch(&service, vec![event("closed", REFUSED[2])])
+    let cursor = publish_batch(&service, vec![event("closed", REJECTED[2])])
         .await
         .remove(0);
     publish_batch(&service, events("ok-1", 20..30)).await;
@@ -571,10 +584,10 @@ async fn an_event_that_redis_refuses_is_parked_listed_and_sent_again(world: Worl
     })
     .await;
     eventually(SOON, async || {
-        let mut told = subscriber.event_ids();
-        told.sort_unstable();
-        told.dedup();
-        ensure!(told.len() == 30, "{told:?}");
+        let mut received = subscriber.event_ids();
+        received.sort_unstable();
+        received.dedup();
+        ensure!(received.len() == 30, "{received:?}");
         Ok(())
     })
     .await;
@@ -585,10 +598,10 @@ async fn an_event_that_redis_refuses_is_parked_listed_and_sent_again(world: Worl
         let settings = settings.clone().arguments(&arguments);
         async move { settings.run().await }
     };
-    let told = outbox(&[]).await;
-    told.ended_with(0);
-    assert_eq!(parked_lines(&told, &REFUSED).len(), 3, "{}", told.stdout);
-    let line = parked_lines(&told, &REFUSED[2..])[0];
+    let listed = outbox(&[]).await;
+    listed.ended_with(0);
+    assert_eq!(dead_letters(&listed, &REJECTED).len(), 3, "{}", listed.stdout);
+    let line = dead_letters(&listed, &REJECTED[2..])[0];
     for part in ["closed", &cursor, "NOPERM"] {
         assert!(line.contains(part), "no {part} in {line}");
     }
@@ -605,34 +618,38 @@ async fn an_event_that_redis_refuses_is_parked_listed_and_sent_again(world: Worl
     })
     .await;
     assert_eq!(service.json("/stats").await["outbox"]["parked"], 0);
-    assert!(parked_lines(&outbox(&[]).await, &REFUSED).is_empty());
-    assert_complete(&world, &service, &outlet).await;
+    assert!(dead_letters(&outbox(&[]).await, &REJECTED).is_empty());
+    assert_complete(&world, &service, &target).await;
 }
 
-async fn the_command_outbox_tells_what_is_owed_while_redis_is_away(world: World) {
+async fn command_shows_backlog_during_redis_outage(world: World) {
     let redis = RedisServer::absent(&[]);
-    let settings = world.settings().with_redis(&Outlet::on(&redis));
+    let settings = world.settings().with_redis(&RedisTarget::on(&redis));
     let service = world.serve_with(settings.clone()).await;
     for part in 0..7 {
         publish_batch(&service, events("orders", part * 10..part * 10 + 10)).await;
     }
-    let told = settings.clone().arguments(&["outbox"]).run().await;
-    told.ended_with(0);
-    let figures: Vec<&str> = told.stdout.split_whitespace().collect();
-    assert!(figures.contains(&"7"), "seven batches are owed: {}", told.stdout);
-    // Nothing is parked, so there is nothing to send again.
+    let listed = settings.clone().arguments(&["outbox"]).run().await;
+    listed.ended_with(0);
+    let words: Vec<&str> = listed.stdout.split_whitespace().collect();
+    assert!(
+        words.contains(&"7"),
+        "seven batches are not published: {}",
+        listed.stdout
+    );
+    // There are no dead letters to send again.
     settings.arguments(&["outbox", "--retry"]).run().await.ended_with(0);
     world.check(70).await;
 }
 
 #[tokio::test]
-async fn a_lease_that_a_slow_answer_could_outlast_is_refused_at_the_start() {
+async fn lease_shorter_than_redis_timeout_is_rejected() {
     let world = World::embedded();
-    let outlet = Outlet::shared();
+    let target = RedisTarget::shared();
     let settings = |lease, timeout| {
         world
             .settings()
-            .with_redis(&outlet)
+            .with_redis(&target)
             .with("EVENTSIEVE_OUTBOX_LEASE", lease)
             .with("EVENTSIEVE_REDIS_TIMEOUT", timeout)
     };
@@ -655,12 +672,12 @@ async fn a_lease_that_a_slow_answer_could_outlast_is_refused_at_the_start() {
     }
     let service = world.serve_with(settings("6s", "2s")).await;
     publish_batch(&service, events("orders", 0..3)).await;
-    world.check_fanned_out(3).await;
-    outlet.clean_up().await;
+    world.check_published(3).await;
+    target.clean_up().await;
 }
 
 #[tokio::test]
-async fn a_redis_url_that_is_none_is_refused_at_the_start_without_showing_it() {
+async fn invalid_redis_url_is_rejected_and_not_shown() {
     let world = World::embedded();
     for url in [
         "http://secret-Sw0rdfish@localhost",
@@ -675,12 +692,12 @@ async fn a_redis_url_that_is_none_is_refused_at_the_start_without_showing_it() {
 }
 
 on_both_stores! {
-    a_service_killed_again_and_again_between_commit_and_publish_leaves_nothing_unpublished
-    a_redis_that_goes_while_nothing_is_published_is_noticed
-    a_service_that_starts_before_its_redis_is_ready_and_catches_up_by_itself
-    a_replica_that_is_stopped_leaves_nothing_unpublished
-    a_replica_that_is_stopped_while_redis_is_away_leaves_no_lease_behind
-    a_backlog_without_redis_costs_neither_processor_nor_memory
-    an_event_that_redis_refuses_is_parked_listed_and_sent_again
-    the_command_outbox_tells_what_is_owed_while_redis_is_away
+    kills_between_commit_and_publish_lose_nothing
+    idle_redis_outage_is_noticed
+    start_before_redis_catches_up
+    stopped_replica_publishes_everything
+    stop_during_redis_outage_releases_leases
+    backlog_costs_neither_cpu_nor_memory
+    rejected_event_is_dead_lettered_and_resent
+    command_shows_backlog_during_redis_outage
 }

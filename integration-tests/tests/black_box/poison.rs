@@ -1,5 +1,5 @@
-//! Events that a store would choke on: refused before the store, and if only the store notices, refused alone. What
-//! is refused before is checked by the tester: `checks::payload`.
+//! Poison events: events that only the store rejects. Other events of the same group commit are not affected. Events that are
+//! rejected before they reach the store are checked by the tester: `checks::payload`.
 
 use anyhow::ensure;
 use integration_tests::eventually::{SOON, eventually};
@@ -11,18 +11,18 @@ use integration_tests::world::World;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// How many clients share their fate in the queue with the one whose event is refused.
+/// The number of other clients whose requests are in the same group commit as the poison event.
 const OTHERS: usize = 63;
 
-/// A service with one writer, over a table that refuses the event `poison` for a reason that only the store knows.
+/// A service with one writer, whose store rejects the event `poison`.
 async fn service_with_poison(world: &World) -> Service {
     let settings = world.settings().with("EVENTSIEVE_WRITERS", "1");
     let service = world.serve_with(settings).await;
-    world.forbid_poison().await;
+    world.reject_poison().await;
     service
 }
 
-/// Lets all these batches meet in the queue behind a writer that is held back, and gives back their answers in their order.
+/// Publishes all batches while the writer is held back, so that they are committed together. Returns their answers in order.
 async fn publish_together(world: &World, service: &Service, prefer: &str, batches: &[Vec<Value>]) -> Vec<Answer> {
     let held = world.hold_writers().await;
     let plug = ask(service.post("/publish").json(&event("plug", prefer)));
@@ -58,7 +58,7 @@ fn batches_around(poisoned: Vec<Value>) -> Vec<Vec<Value>> {
     batches
 }
 
-async fn an_event_that_only_the_store_refuses_hurts_no_other_request(world: World) {
+async fn rejected_by_store_affects_no_other_request(world: World) {
     let service = service_with_poison(&world).await;
     let poisoned = vec![
         event("mixed", "good-1"),
@@ -74,7 +74,7 @@ async fn an_event_that_only_the_store_refuses_hurts_no_other_request(world: Worl
     .await;
     for (number, answer) in answers.iter().enumerate() {
         if number == OTHERS / 2 {
-            assert_eq!(answer.faults()[0].0, "store_refused");
+            assert_eq!(answer.validation_errors()[0].0, "store_refused");
         } else {
             assert_eq!(answer.status, 201, "{}", answer.text());
         }
@@ -82,15 +82,15 @@ async fn an_event_that_only_the_store_refuses_hurts_no_other_request(world: Worl
     let stored = 1 + OTHERS * 3;
     world.check(i64::try_from(stored).expect("a few")).await;
 
-    // Alone it is refused as well, and the service goes on.
+    // Alone it is rejected as well, and the service continues.
     let alone = service.publish(&event("mixed", "poison")).await;
-    assert_eq!(alone.faults()[0].0, "store_refused");
+    assert_eq!(alone.validation_errors()[0].0, "store_refused");
     assert_eq!(service.publish(&event("mixed", "after")).await.status, 201);
     let totals = world.check(i64::try_from(stored + 1).expect("a few")).await;
-    assert_eq!(totals.received, totals.rows, "what was refused is not received");
+    assert_eq!(totals.received, totals.rows, "rejected events are not received");
 }
 
-async fn a_lenient_request_loses_only_the_event_that_the_store_refuses(world: World) {
+async fn lenient_request_loses_only_the_poison_event(world: World) {
     let service = service_with_poison(&world).await;
     let poisoned = vec![
         event("mixed", "good-1"),
@@ -117,7 +117,7 @@ async fn a_lenient_request_loses_only_the_event_that_the_store_refuses(world: Wo
     world.check(i64::try_from(stored).expect("a few")).await;
 }
 
-async fn a_poisoned_request_that_was_accepted_in_advance_sinks_alone(world: World) {
+async fn accepted_request_with_poison_event_fails_alone(world: World) {
     let service = service_with_poison(&world).await;
     let held = world.hold_writers().await;
     for batch in [
@@ -134,7 +134,7 @@ async fn a_poisoned_request_that_was_accepted_in_advance_sinks_alone(world: Worl
 }
 
 on_both_stores! {
-    an_event_that_only_the_store_refuses_hurts_no_other_request
-    a_lenient_request_loses_only_the_event_that_the_store_refuses
-    a_poisoned_request_that_was_accepted_in_advance_sinks_alone
+    rejected_by_store_affects_no_other_request
+    lenient_request_loses_only_the_poison_event
+    accepted_request_with_poison_event_fails_alone
 }

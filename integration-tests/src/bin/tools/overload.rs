@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use integration_tests::eventually::SOON;
 use integration_tests::processes::resident_bytes;
-use integration_tests::redis::Outlet;
+use integration_tests::redis::RedisTarget;
 use integration_tests::world::World;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -77,8 +77,8 @@ struct Offer {
 pub async fn overload(servers: &Servers, side: Side, size: usize, peak: f64, duration: Duration) -> Result<Overload> {
     let world = World::on(&servers.postgres).await;
     world.run(&["migrate"]).await.ended_with(0);
-    let outlet = Outlet::on(&servers.redis);
-    let settings = [sink_settings(Sink::Channel, &outlet), vec![LONG_DEADLINE]].concat();
+    let target = RedisTarget::on(&servers.redis);
+    let settings = [sink_settings(Sink::Channel, &target), vec![LONG_DEADLINE]].concat();
     let service = servers.serve(&world, settings).await;
     // More than the service can store and queue.
     #[expect(
@@ -92,7 +92,7 @@ pub async fn overload(servers: &Servers, side: Side, size: usize, peak: f64, dur
     drop(events);
     let (address, pid) = (service.address().to_owned(), service.pid());
     // The subscriber reads until the end. The outbox shows whether everything was published.
-    let _messages = subscriber::subscribe(&servers.redis_address(), outlet.channel(), usize::MAX)?;
+    let _messages = subscriber::subscribe(&servers.redis_address(), target.channel(), usize::MAX)?;
     let (begun, before) = (Instant::now(), servers.processor(Some(&service))?);
     let (end, mut offered) = oneshot::channel();
     std::thread::spawn(move || {
@@ -109,7 +109,7 @@ pub async fn overload(servers: &Servers, side: Side, size: usize, peak: f64, dur
     };
     let processor = since(before, servers.processor(Some(&service))?);
     let elapsed = begun.elapsed();
-    world.fanned_out(3 * SOON).await;
+    world.published(3 * SOON).await;
     let totals = world.totals().await;
     let counted = (usize::try_from(totals.received)?, usize::try_from(totals.unique)?);
     let acknowledged = (offered.acknowledged.get(), offered.stored.get());

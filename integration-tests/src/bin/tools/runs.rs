@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use integration_tests::eventually::SOON;
 use integration_tests::postgres::PostgresServer;
 use integration_tests::processes::{peak_resident_bytes, processor_time, processor_time_with_children};
-use integration_tests::redis::{Outlet, RedisServer};
+use integration_tests::redis::{RedisServer, RedisTarget};
 use integration_tests::service::{Service, Settings};
 use integration_tests::world::World;
 
@@ -172,14 +172,14 @@ impl Servers {
     }
 
     async fn run_service(&self, world: &World, side: Side, requests: Vec<Vec<u8>>, distinct: usize) -> Result<Run> {
-        let outlet = Outlet::on(&self.redis);
-        let service = self.serve(world, sink_settings(side.sink, &outlet)).await;
+        let target = RedisTarget::on(&self.redis);
+        let service = self.serve(world, sink_settings(side.sink, &target)).await;
         let address = service.address().to_owned();
         let messages = match side.sink {
             Sink::Nothing => None,
             _ => Some(subscriber::subscribe(
                 &self.redis_address(),
-                outlet.channel(),
+                target.channel(),
                 distinct,
             )?),
         };
@@ -204,7 +204,7 @@ impl Servers {
             sent.stored,
             sent.duplicates
         );
-        world.fanned_out(SOON).await;
+        world.published(SOON).await;
         Ok(Run {
             peak_bytes: peak_resident_bytes(service.pid())?,
             ..Run::without_service(side, &sent, end - begun, processor)
@@ -237,12 +237,12 @@ impl Servers {
 }
 
 /// The settings of a service that publishes to this.
-pub fn sink_settings(sink: Sink, outlet: &Outlet) -> Vec<(&str, &str)> {
-    let channel = vec![("REDIS_URL", outlet.url()), ("REDIS_CHANNEL", outlet.channel())];
+pub fn sink_settings(sink: Sink, target: &RedisTarget) -> Vec<(&str, &str)> {
+    let channel = vec![("REDIS_URL", target.url()), ("REDIS_CHANNEL", target.channel())];
     match sink {
         Sink::Nothing => Vec::new(),
         Sink::Channel => channel,
-        Sink::ChannelAndStream => [channel, vec![("REDIS_STREAM", outlet.stream())]].concat(),
+        Sink::ChannelAndStream => [channel, vec![("REDIS_STREAM", target.stream())]].concat(),
     }
 }
 

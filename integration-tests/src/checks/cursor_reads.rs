@@ -1,4 +1,4 @@
-//! Walks: each event once, in the order of the log, whatever is being committed meanwhile.
+//! Cursor reads: each event once, in the order of the log, whatever is committed meanwhile.
 
 use std::cell::Cell;
 
@@ -10,9 +10,9 @@ use super::answers::{assert_counts, ids, ids_of};
 use crate::deployment::{Deployment, PROMPTLY};
 use crate::eventually::eventually;
 use crate::http::encoded;
-use crate::publish::{Publish, Walk, event, events, page, text};
+use crate::publish::{Publish, Scan, event, events, page, text};
 
-pub(super) async fn a_walk_sees_each_event_once_in_log_order(deployment: &Deployment) {
+pub(super) async fn a_cursor_read_sees_each_event_once_in_log_order(deployment: &Deployment) {
     let topic = deployment.topic();
     let filter = format!("&topic={topic}");
     assert_counts(
@@ -21,21 +21,21 @@ pub(super) async fn a_walk_sees_each_event_once_in_log_order(deployment: &Deploy
         25,
         0,
     );
-    let mut walk = Walk::default();
-    walk.until(deployment, &filter, 25, PROMPTLY).await;
-    assert_eq!(walk.event_ids(), ids(0..25), "a walk from the beginning");
-    assert_eq!(walk.step(deployment, &filter).await, 0, "nothing is new");
+    let mut scan = Scan::default();
+    scan.until(deployment, &filter, 25, PROMPTLY).await;
+    assert_eq!(scan.event_ids(), ids(0..25), "a cursor read from the beginning");
+    assert_eq!(scan.step(deployment, &filter).await, 0, "nothing is new");
     assert_counts(
         &deployment.publish(&Value::from(events(&topic, 20..30))).await,
         201,
         5,
         5,
     );
-    walk.until(deployment, &filter, 30, PROMPTLY).await;
-    assert_eq!(walk.event_ids(), ids(0..30), "its end is a place to go on from");
+    scan.until(deployment, &filter, 30, PROMPTLY).await;
+    assert_eq!(scan.event_ids(), ids(0..30), "a cursor read continues from its end");
 
     // Small pages, from a cursor in the middle.
-    let mut next = text(&walk.events[9], "cursor");
+    let mut next = text(&scan.events[9], "cursor");
     let mut seen = Vec::new();
     for _ in 0..100 {
         let page = page(deployment, &format!("after={}&limit=7{filter}", encoded(&next))).await;
@@ -46,10 +46,14 @@ pub(super) async fn a_walk_sees_each_event_once_in_log_order(deployment: &Deploy
             break;
         }
     }
-    assert_eq!(seen, ids(10..30), "a walk from the tenth event, in pages of seven");
+    assert_eq!(
+        seen,
+        ids(10..30),
+        "a cursor read from the tenth event, in pages of seven"
+    );
 }
 
-pub(super) async fn a_walk_while_many_publish_misses_nothing(deployment: &Deployment) {
+pub(super) async fn a_cursor_read_while_many_publish_misses_nothing(deployment: &Deployment) {
     const PUBLISHERS: usize = 8;
     const ROUNDS: usize = 15;
 
@@ -68,25 +72,25 @@ pub(super) async fn a_walk_while_many_publish_misses_nothing(deployment: &Deploy
         .await;
         done.set(true);
     };
-    let walking = async {
-        // It notices itself what comes twice or out of order.
-        let mut walk = Walk::default();
+    let scanning = async {
+        // It fails if an event comes twice or out of order.
+        let mut scan = Scan::default();
         while !done.get() {
-            walk.step(deployment, &filter).await;
+            scan.step(deployment, &filter).await;
         }
-        walk.until(deployment, &filter, PUBLISHERS * ROUNDS * 4, PROMPTLY).await;
-        walk
+        scan.until(deployment, &filter, PUBLISHERS * ROUNDS * 4, PROMPTLY).await;
+        scan
     };
-    let ((), walk) = join(publishing, walking).await;
+    let ((), scan) = join(publishing, scanning).await;
     let listed = deployment.listed(&topic).await;
     assert_eq!(
-        walk.event_ids(),
+        scan.event_ids(),
         ids_of(&listed),
-        "a walk sees what a list has in the end, in its order"
+        "a cursor read returns the events of the list, in the same order"
     );
 }
 
-pub(super) async fn a_walk_from_the_next_of_a_list_misses_nothing(deployment: &Deployment) {
+pub(super) async fn a_cursor_read_from_next_of_a_list_misses_nothing(deployment: &Deployment) {
     let topic = deployment.topic();
     let empty = page(deployment, &format!("topic={topic}")).await;
     assert_counts(
@@ -109,18 +113,18 @@ pub(super) async fn a_walk_from_the_next_of_a_list_misses_nothing(deployment: &D
         ("the newest event", &newest_first.next, 10..20),
     ] {
         let mut next = next.clone();
-        let mut walked = Vec::new();
+        let mut scanned = Vec::new();
         eventually(PROMPTLY, async || {
             let page = page(deployment, &format!("after={}&topic={topic}", encoded(&next))).await;
-            walked.extend(ids_of(&page.events));
+            scanned.extend(ids_of(&page.events));
             next = page.next;
             let missed: Vec<String> = ids(missable.clone())
                 .into_iter()
-                .filter(|id| !walked.contains(id))
+                .filter(|id| !scanned.contains(id))
                 .collect();
             ensure!(
                 missed.is_empty(),
-                "a walk from the next of {list} has not seen {missed:?}"
+                "a cursor read from the next of {list} has not returned {missed:?}"
             );
             Ok(())
         })

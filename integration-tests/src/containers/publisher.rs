@@ -1,4 +1,4 @@
-//! What a deployment owes to those who published to it: every event once in the log and in the stream, and exact counters.
+//! A publisher during a fault, and the check after it: every event once in the log and in the stream, and exact counters.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,33 +14,33 @@ use crate::http::{Answer, encoded};
 use crate::publish::text;
 use crate::service::Finished;
 
-/// How long the outbox may need to empty itself: a batch whose replica died waits for its lease of 30 seconds first.
+/// How long the outbox may take to become empty: a batch whose replica was killed waits for its lease of 30 seconds first.
 const DRAINED: Duration = Duration::from_secs(90);
 
-/// How many events a publisher sends in a second: so many that each fault meets many requests, and so few that a run lasts.
+/// The events a second of a publisher: enough that each fault affects many requests, and few enough that a run lasts.
 const RATE: u64 = 1500;
 
-/// A publisher that is at work, in a container of its own.
+/// A running publisher, in a container of its own.
 #[derive(Debug)]
 pub struct Publisher<'a> {
     stack: &'a Stack,
     container: String,
-    before: Account,
+    before: Baseline,
     events: u64,
-    /// New events that the test itself has published meanwhile.
+    /// The number of new events that the test itself has published meanwhile.
     beside: Cell<u64>,
 }
 
-/// What was there before.
+/// The state before.
 #[derive(Debug)]
-struct Account {
-    figures: Figures,
+struct Baseline {
+    counters: Counters,
     next: String,
     last_entry: String,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Figures {
+struct Counters {
     rows: u64,
     received: u64,
     unique: u64,
@@ -48,13 +48,13 @@ struct Figures {
 }
 
 impl<'a> Publisher<'a> {
-    /// Starts one that publishes for about so long when nothing disturbs it, and waits until its first events are stored.
+    /// Starts one that publishes for about this long without faults, and waits until its first events are stored.
     pub async fn start(stack: &'a Stack, lasting: Duration) -> Self {
         let events = RATE * lasting.as_secs();
         let container = format!("{}-under-test", stack.project());
-        // A test that failed has left its own.
+        // A failed test may have left its container.
         attempt(&["rm", "-f", &container]).await;
-        let before = Account::of(stack).await;
+        let before = Baseline::of(stack).await;
         stack
             .compose(&[
                 "run",
@@ -65,9 +65,9 @@ impl<'a> Publisher<'a> {
                 "-e",
                 &format!("TOTAL_EVENTS={events}"),
                 "-e",
-                &format!("EVENTSIEVE_PUBLISH_RATE={RATE}"),
+                &format!("EVENTSIEVE_LOAD_RATE={RATE}"),
                 "-e",
-                "EVENTSIEVE_PUBLISH_WAIT=2m",
+                "EVENTSIEVE_LOAD_WAIT=2m",
                 "publisher",
             ])
             .await;
@@ -82,7 +82,7 @@ impl<'a> Publisher<'a> {
         publisher
     }
 
-    /// Waits until another two thousand events are counted.
+    /// Waits until another two thousand events are received.
     pub async fn goes_on(&self) {
         let begin = self.stack.json("/stats").await["received"].as_u64().expect("a number");
         eventually(DRAINED, async || {
@@ -93,22 +93,18 @@ impl<'a> Publisher<'a> {
         .await;
     }
 
-    /// Notes that the test itself has published a new event.
+    /// Records that the test itself has published a new event.
     pub fn note_one_beside(&self) {
         self.beside.set(self.beside.get() + 1);
     }
 
-    /// Whether it is still publishing: a fault that comes after its end shows nothing.
+    /// Asserts that it still runs: a fault after its end would prove nothing.
     pub async fn still_publishes(&self) {
         let finished = attempt(&["inspect", "-f", "{{.State.Running}}", &self.container]).await;
-        assert_eq!(
-            finished.stdout.trim(),
-            "true",
-            "the publisher ended before the fault did"
-        );
+        assert_eq!(finished.stdout.trim(), "true", "the publisher ended before the fault");
     }
 
-    /// Waits until it has ended, and checks that nothing was lost, stored twice or counted wrong. Gives back what it said.
+    /// Waits until it has ended, and checks that nothing was lost, stored twice or counted wrong. Returns its output.
     pub async fn settle(self) -> Finished {
         let finished = self.stack.finished(&self.container).await;
         finished.ended_with(0);
@@ -122,51 +118,50 @@ impl<'a> Publisher<'a> {
             "a log of lines: {log:?}"
         );
         let (unique, beside) = (self.events * 7 / 10, self.beside.get());
-        for (words, figure) in [
+        for (words, value) in [
             ("sent", self.events),
             ("unique", unique),
             ("duplicates", self.events - unique),
         ] {
-            assert_eq!(finished.figure(words), signed(figure), "{words}");
+            assert_eq!(finished.count(words), signed(value), "{words}");
         }
-        let figures = Figures::of(self.stack).await;
-        let before = self.before.figures;
+        let counters = Counters::of(self.stack).await;
+        let before = self.before.counters;
         assert_eq!(
-            figures.rows - before.rows,
+            counters.rows - before.rows,
             unique + beside,
             "rows = distinct events sent"
         );
         assert_eq!(
-            figures.unique - before.unique,
+            counters.unique - before.unique,
             unique + beside,
             "unique = distinct events sent"
         );
-        assert_eq!(figures.received, figures.unique + figures.duplicates);
-        // What was sent again although the service had got it was received once more. Of an attempt without an answer the
-        // publisher cannot know whether it came after all, so it knows this within bounds once something was sent again.
-        let again = signed(figures.received - before.received - self.events - beside);
-        let (low, high) = finished.bounds("resent after stored");
-        println!("{again} events were received once more, of {low} to {high} that the publisher knows of");
+        assert_eq!(counters.received, counters.unique + counters.duplicates);
+        // Each event that was sent again may have been received once more.
+        let again = signed(counters.received - before.received - self.events - beside);
+        let resent = finished.count("resent");
+        println!("{again} events were received once more, {resent} were resent");
         assert!(
-            (low..=high).contains(&again),
-            "received = sent + resent: {again} more than sent, of {low} to {high} resent after they were stored"
+            (0..=resent).contains(&again),
+            "{again} events were received once more, {resent} were resent"
         );
-        self.check_fan_out().await;
+        self.check_published().await;
         self.stack.exec("aggregator", &["eventsieve", "verify"]).await;
         finished
     }
 
-    /// Every event of the log since then is in the stream, and nothing else is.
-    async fn check_fan_out(&self) {
-        owes_nothing(self.stack).await;
-        let walk = eventually(DRAINED, async || {
-            let walk = self.walk().await?;
-            let count = u64::try_from(walk.len()).expect("a usize is no wider than 64 bits");
+    /// Checks that the Redis stream contains exactly the events of the log since then.
+    async fn check_published(&self) {
+        outbox_is_empty(self.stack).await;
+        let scan = eventually(DRAINED, async || {
+            let scan = self.scan().await?;
+            let count = u64::try_from(scan.len()).expect("a usize is no wider than 64 bits");
             ensure!(
                 count == self.events * 7 / 10 + self.beside.get(),
-                "{count} events are settled"
+                "{count} events are stable"
             );
-            Ok(walk)
+            Ok(scan)
         })
         .await;
         let entries = self
@@ -176,18 +171,18 @@ impl<'a> Publisher<'a> {
         let lines: Vec<&str> = entries.lines().collect();
         // An id, and four fields with their values.
         let streamed: BTreeSet<String> = lines.chunks(9).map(|entry| entry[8].to_owned()).collect();
-        let stored: BTreeSet<String> = walk.into_values().collect();
+        let stored: BTreeSet<String> = scan.into_values().collect();
         let missing = stored.difference(&streamed).count();
-        let strange = streamed.difference(&stored).count();
+        let unknown = streamed.difference(&stored).count();
         assert_eq!(
-            (missing, strange),
+            (missing, unknown),
             (0, 0),
-            "events missing in the stream, and in it alone"
+            "events missing in the stream, and events only in the stream"
         );
     }
 
-    /// The events of the log since then, by their cursors.
-    async fn walk(&self) -> anyhow::Result<BTreeMap<String, String>> {
+    /// The events of the log since then, by cursor.
+    async fn scan(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut events = BTreeMap::new();
         let mut next = self.before.next.clone();
         loop {
@@ -203,41 +198,41 @@ impl<'a> Publisher<'a> {
                 next.clone_from(&cursor);
                 ensure!(
                     events.insert(cursor, event.get().to_owned()).is_none(),
-                    "a walk saw an event twice"
+                    "a cursor read returned an event twice"
                 );
             }
         }
     }
 }
 
-impl Account {
+impl Baseline {
     async fn of(stack: &Stack) -> Self {
-        owes_nothing(stack).await;
+        outbox_is_empty(stack).await;
         let next = text(&stack.json("/events?limit=1&order=desc").await, "next");
         let last = stack.redis(&["XREVRANGE", STREAM, "+", "-", "COUNT", "1"]).await;
-        Account {
-            figures: Figures::of(stack).await,
+        Baseline {
+            counters: Counters::of(stack).await,
             next,
             last_entry: last.lines().next().unwrap_or("0-0").to_owned(),
         }
     }
 }
 
-impl Figures {
+impl Counters {
     async fn of(stack: &Stack) -> Self {
         let stats = stack.json("/stats").await;
-        let figure = |member: &str| stats[member].as_u64().unwrap_or_else(|| panic!("no {member}: {stats}"));
-        Figures {
-            rows: figure("database_total_rows"),
-            received: figure("received"),
-            unique: figure("unique_processed"),
-            duplicates: figure("duplicate_dropped"),
+        let value = |member: &str| stats[member].as_u64().unwrap_or_else(|| panic!("no {member}: {stats}"));
+        Counters {
+            rows: value("database_total_rows"),
+            received: value("received"),
+            unique: value("unique_processed"),
+            duplicates: value("duplicate_dropped"),
         }
     }
 }
 
 /// Waits until the outbox is empty.
-async fn owes_nothing(stack: &Stack) {
+async fn outbox_is_empty(stack: &Stack) {
     eventually(DRAINED, async || {
         let stats = stack.try_json("/stats").await?;
         ensure!(stats["outbox"]["batches"] == 0, "outbox {}", stats["outbox"]);
@@ -247,6 +242,6 @@ async fn owes_nothing(stack: &Stack) {
     .await;
 }
 
-fn signed(figure: u64) -> i64 {
-    i64::try_from(figure).expect("a count of events in a test")
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).expect("a count of events in a test")
 }

@@ -1,4 +1,4 @@
-//! Followers of `/events/stream`: one that reads every frame, and one that stops reading.
+//! Subscribers of `/events/stream`: one that reads every frame, and one that does not read.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,13 +18,13 @@ use crate::eventually::SOON;
 use crate::http::read_to_end;
 use crate::publish::text;
 
-/// Longer than any test: a follower follows until it is dropped.
+/// Longer than any test, because a subscriber reads until it is dropped.
 const FOREVER: Duration = Duration::from_secs(600);
 
 /// The receive buffer of a reader that stops reading; Linux takes no smaller one.
 const SMALL_BUFFER: u32 = 4096;
 
-/// An event as a follower got it.
+/// An event as a subscriber received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// `id:`, the cursor.
@@ -47,31 +47,31 @@ impl Frame {
 
 type Frames = Pin<Box<dyn Stream<Item = anyhow::Result<Frame>> + Send>>;
 
-/// A follower with a connection of its own. Its connection is closed when this is dropped.
-pub struct Follower {
+/// A subscriber with a connection of its own, which is closed when this is dropped.
+pub struct StreamSubscriber {
     frames: Frames,
     last: Option<String>,
 }
 
-impl fmt::Debug for Follower {
+impl fmt::Debug for StreamSubscriber {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Follower")
+            .debug_struct("StreamSubscriber")
             .field("last", &self.last)
             .finish_non_exhaustive()
     }
 }
 
-impl Follower {
-    /// Follows with this query (such as `after=`), and resumes behind `last_event_id` if there is one. Returns once the
-    /// service has answered: what is published from then on is seen.
+impl StreamSubscriber {
+    /// Subscribes with this query (such as `after=`), and resumes after `last_event_id` if there is one. Returns once the service has
+    /// answered: events that are published from then on are received.
     pub async fn open(service: &Api, query: &str, last_event_id: Option<&str>) -> Self {
         Self::try_open(service, query, last_event_id)
             .await
-            .expect("the service takes a follower")
+            .expect("the service accepts a subscriber")
     }
 
-    /// The same, for a service that may refuse or be away.
+    /// The same for a service that may reject it or be unreachable.
     ///
     /// # Errors
     /// No answer came, or another one than 200.
@@ -90,16 +90,16 @@ impl Follower {
         Ok(Self::of(response.bytes_stream().map(|bytes| Ok(bytes?))))
     }
 
-    /// A follower of a body that comes from elsewhere.
+    /// A subscriber that reads this body.
     pub fn of(body: impl Stream<Item = anyhow::Result<Bytes>> + Send + 'static) -> Self {
-        // The decoder takes errors that it can hand on; ours ends it, and the connection with it.
+        // The decoder accepts I/O errors only.
         let body = body.map(|bytes| bytes.map_err(|error| std::io::Error::other(format!("{error:#}"))));
         let frames = SseByteStream::new(body).filter_map(async |sse| match sse {
             Ok(sse) if sse.data.is_none() => None,
             Ok(sse) => Some(frame(sse)),
             Err(error) => Some(Err(anyhow::anyhow!("the stream broke: {error}"))),
         });
-        Follower {
+        StreamSubscriber {
             frames: Box::pin(frames),
             last: None,
         }
@@ -108,7 +108,7 @@ impl Follower {
     /// The next event; `None` when the service has ended the stream.
     ///
     /// # Errors
-    /// The connection broke, or the frame is none of ours.
+    /// The connection broke, or the frame is invalid.
     pub async fn next(&mut self) -> anyhow::Result<Option<Frame>> {
         let frame = self.frames.next().await.transpose()?;
         if let Some(frame) = &frame {
@@ -117,7 +117,7 @@ impl Follower {
         Ok(frame)
     }
 
-    /// The next `count` events, which must all come within `deadline`.
+    /// The next `count` events, which must all arrive within `deadline`.
     pub async fn collect(&mut self, count: usize, deadline: Duration) -> Vec<Frame> {
         let end = Instant::now() + deadline;
         let mut frames = Vec::with_capacity(count);
@@ -133,7 +133,7 @@ impl Follower {
         frames
     }
 
-    /// Waits until the service ends the stream, and gives back what came before that.
+    /// Waits until the service ends the stream, and returns the events before that.
     pub async fn rest(&mut self) -> Vec<Frame> {
         let end = Instant::now() + SOON;
         let mut frames = Vec::new();
@@ -147,7 +147,7 @@ impl Follower {
         frames
     }
 
-    /// The cursor to resume behind: that of the last event seen.
+    /// The cursor of the last event, from which to resume.
     pub fn last(&self) -> Option<&str> {
         self.last.as_deref()
     }
@@ -163,14 +163,14 @@ fn frame(sse: sse_stream::Sse) -> anyhow::Result<Frame> {
     Ok(frame)
 }
 
-/// A follower that asks and then reads nothing at all, with next to no room for what comes.
+/// A subscriber that reads nothing, with the smallest receive buffer.
 #[derive(Debug)]
-pub struct StalledFollower {
+pub struct StalledSubscriber {
     stream: TcpStream,
 }
 
-impl StalledFollower {
-    /// Asks for the stream with this query.
+impl StalledSubscriber {
+    /// Requests the stream with this query.
     pub async fn open(service: &Api, query: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
@@ -180,10 +180,10 @@ impl StalledFollower {
         let mut stream = socket.connect(address).await.expect("the service listens");
         let head = format!("GET /events/stream?{query} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("the service reads");
-        StalledFollower { stream }
+        StalledSubscriber { stream }
     }
 
-    /// Reads what is left, and gives back how much that was; the service must have ended the connection.
+    /// Reads the rest, and returns its length; the service must have ended the connection.
     ///
     /// # Errors
     /// The connection is still open.
