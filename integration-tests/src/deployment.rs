@@ -68,7 +68,7 @@ impl Deployment {
         format!("{prefix}-{}", Uuid::new_v4().simple())
     }
 
-    /// Waits until `/readyz` says 200.
+    /// Waits until `/readyz` answers 200.
     ///
     /// # Errors
     /// The last error, when `patience` is over.
@@ -144,9 +144,9 @@ impl Deployment {
         }
         let stored = self.listed(topic).await;
         eventually(PROMPTLY, async || {
-            let heard: HashSet<String> = subscriber.of_topic(topic).iter().map(Message::event_id).collect();
+            let received: HashSet<String> = subscriber.of_topic(topic).iter().map(Message::event_id).collect();
             let stored_ids = stored.iter().map(|event| text(event, "event_id"));
-            let missing: Vec<String> = stored_ids.filter(|id| !heard.contains(id)).collect();
+            let missing: Vec<String> = stored_ids.filter(|id| !received.contains(id)).collect();
             ensure!(
                 missing.is_empty(),
                 "{} of {} stored events have no message on the channel {:?}, such as {:?}",
@@ -159,9 +159,9 @@ impl Deployment {
         })
         .await;
         let last: Vec<String> = (0..LAST_EVENTS).map(last_event).collect();
-        let mut heard = subscriber.of_topic(topic);
-        heard.retain(|message| !last.contains(&message.event_id()));
-        heard
+        let mut messages = subscriber.of_topic(topic);
+        messages.retain(|message| !last.contains(&message.event_id()));
+        messages
     }
 }
 

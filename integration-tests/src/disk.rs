@@ -37,9 +37,9 @@ impl Disk {
             .spawn()
             .expect("util-linux is on every Linux");
         let stdout = holder.stdout.take().expect("it is piped");
-        let told = BufReader::new(stdout).lines().next_line().await;
+        let line = BufReader::new(stdout).lines().next_line().await;
         assert_eq!(
-            told.ok().flatten().as_deref(),
+            line.ok().flatten().as_deref(),
             Some("mounted"),
             "no disk can be mounted: may this user create namespaces (user.max_user_namespaces, \
              kernel.apparmor_restrict_unprivileged_userns)?"

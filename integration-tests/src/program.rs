@@ -67,13 +67,13 @@ impl Program {
     /// Waits until `condition` holds for its standard output, and returns the output.
     pub async fn prints(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         eventually(PATIENCE, async || {
-            let said = self.stdout();
+            let output = self.stdout();
             ensure!(
-                condition(&said),
-                "{what} is not in the output: {said}{}",
+                condition(&output),
+                "{what} is not in the output: {output}{}",
                 self.written("stderr")
             );
-            Ok(said)
+            Ok(output)
         })
         .await
     }

@@ -116,7 +116,7 @@ impl Control {
         self.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn lead_to(&self, upstream: (String, u16)) {
+    fn forward_to(&self, upstream: (String, u16)) {
         *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
     }
 
@@ -177,10 +177,10 @@ impl Proxy {
     }
 
     /// Forwards new connections to the server of this URL. Existing ones are not affected.
-    pub fn lead_to(&self, url: &str) {
+    pub fn forward_to(&self, url: &str) {
         let (protocol, upstream) = server_of(url);
         assert_eq!(protocol, self.control.protocol, "a server of another kind");
-        self.control.lead_to(upstream);
+        self.control.forward_to(upstream);
     }
 
     /// Changes the state of the network, for new connections and (except for [`Network::Refuse`]) for existing ones.
@@ -412,8 +412,8 @@ impl Requests {
                 self.remaining = body_length(&self.header[header_length - 4..]);
             } else {
                 let (body, rest) = bytes.split_at(bytes.len().min(self.remaining));
-                let room = self.kept_length().saturating_sub(self.kept.len());
-                self.kept.extend_from_slice(&body[..body.len().min(room)]);
+                let free = self.kept_length().saturating_sub(self.kept.len());
+                self.kept.extend_from_slice(&body[..body.len().min(free)]);
                 self.remaining -= body.len();
                 bytes = rest;
             }

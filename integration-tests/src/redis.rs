@@ -130,7 +130,7 @@ impl RedisServer {
     }
 
     /// Makes the server a replica of another one, and waits until it has all data.
-    pub async fn follow(&self, other: &RedisServer) {
+    pub async fn replicate(&self, other: &RedisServer) {
         self.command::<()>(&["REPLICAOF", "127.0.0.1", &other.port.to_string()])
             .await;
         eventually(SOON, async || {
@@ -142,7 +142,7 @@ impl RedisServer {
     }
 
     /// Makes the server a master again.
-    pub async fn lead(&self) {
+    pub async fn promote(&self) {
         self.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     }
 

@@ -244,17 +244,17 @@ impl Service {
         self.api = Api::at(&url);
     }
 
-    /// Waits until `/readyz` says 200.
+    /// Waits until `/readyz` answers 200.
     pub async fn ready(&self) {
         self.ready_within(SOON).await;
     }
 
-    /// Waits until `/readyz` says 200, for no longer than `deadline`.
+    /// Waits until `/readyz` answers 200, for no longer than `deadline`.
     pub async fn ready_within(&self, deadline: Duration) {
         eventually(deadline, async || self.expect_status("/readyz", 200).await).await;
     }
 
-    /// Waits until `/readyz` says 503, for no longer than `deadline`.
+    /// Waits until `/readyz` answers 503, for no longer than `deadline`.
     pub async fn unready_within(&self, deadline: Duration) {
         eventually(deadline, async || self.expect_status("/readyz", 503).await).await;
     }

@@ -28,7 +28,7 @@ pub(super) async fn an_array_an_envelope_and_ndjson_are_accepted(deployment: &De
     let topic = deployment.topic();
     let array = Value::from(events(&topic, 0..3));
     assert_counts(&deployment.publish(&array).await, 201, 3, 0);
-    let envelope = json!({"events": events(&topic, 3..6), "sent_by": "somebody"});
+    let envelope = json!({"events": events(&topic, 3..6), "sent_by": "a client"});
     assert_counts(&deployment.publish(&envelope).await, 201, 3, 0);
     let lines = format!("\n{}\n  \n", ndjson(&events(&topic, 6..9)).trim_end());
     assert_counts(&deployment.publish_bytes(NDJSON, lines).await, 201, 3, 0);
@@ -177,12 +177,12 @@ pub(super) async fn respond_async_is_answered_202_and_stored_soon(deployment: &D
         "{body}"
     );
     assert_eq!(body["results"][0]["status"], "rejected", "{body}");
-    let refused = deployment.publish_preferring("respond-async", &json!([{}])).await;
+    let rejected = deployment.publish_preferring("respond-async", &json!([{}])).await;
     assert_eq!(
-        refused.status,
+        rejected.status,
         422,
         "what is invalid is never accepted: {}",
-        refused.text()
+        rejected.text()
     );
     eventually(PROMPTLY, async || {
         let listed = deployment.listed(&topic).await.len();

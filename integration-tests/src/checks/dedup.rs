@@ -69,7 +69,7 @@ pub(super) async fn the_first_copy_wins_and_a_duplicate_changes_nothing(deployme
     let before = deployment.listed(&topic).await;
     let mut later = first.clone();
     later["timestamp"] = json!("2030-01-01T00:00:00Z");
-    later["source"] = json!("somebody-else");
+    later["source"] = json!("another-source");
     let answer = deployment.publish(&later).await;
     assert_counts(&answer, 200, 0, 1);
     assert_eq!(

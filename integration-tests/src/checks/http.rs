@@ -81,6 +81,6 @@ pub(super) async fn each_answer_has_a_request_id_and_echoes_a_valid_one(deployme
             "{path} is answered without x-request-id"
         );
     }
-    let refused = ask(deployment.post("/publish").header("x-request-id", "mine").body("{}")).await;
-    assert_eq!(refused.problem(415)["request_id"], "mine", "request_id of a problem");
+    let rejected = ask(deployment.post("/publish").header("x-request-id", "mine").body("{}")).await;
+    assert_eq!(rejected.problem(415)["request_id"], "mine", "request_id of a problem");
 }

@@ -12,7 +12,7 @@ const BODY_MAX: usize = 10 << 20;
 const PAYLOAD_MAX: usize = 256 << 10;
 
 pub(super) async fn a_request_has_at_most_10_000_events(deployment: &Deployment) {
-    let (topic, refused) = (deployment.topic(), deployment.topic());
+    let (topic, rejected) = (deployment.topic(), deployment.topic());
     let answer = deployment.publish(&Value::from(events(&topic, 0..EVENTS_MAX))).await;
     assert_eq!(
         answer.status,
@@ -28,7 +28,7 @@ pub(super) async fn a_request_has_at_most_10_000_events(deployment: &Deployment)
         "all of them are counted"
     );
 
-    let too_many = events(&refused, 0..EVENTS_MAX + 1);
+    let too_many = events(&rejected, 0..EVENTS_MAX + 1);
     let lines: String = too_many.iter().map(|event| format!("{event}\n")).collect();
     let array = Value::from(too_many);
     for answer in [
@@ -52,7 +52,7 @@ pub(super) async fn a_request_has_at_most_10_000_events(deployment: &Deployment)
         );
     }
     assert_eq!(
-        deployment.counts(&refused).await,
+        deployment.counts(&rejected).await,
         [0; 4],
         "nothing of a request with too many events is stored"
     );

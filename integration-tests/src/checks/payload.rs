@@ -67,7 +67,7 @@ pub(super) async fn a_payload_must_be_an_object(deployment: &Deployment) {
 
 pub(super) async fn an_unrepresentable_payload_is_rejected(deployment: &Deployment) {
     let topic = deployment.topic();
-    let refused = [
+    let rejected = [
         r#"{"a":"\u0000"}"#.to_owned(),
         r#"{"\u0000":1}"#.to_owned(),
         r#"{"a":["deep",{"b":"x\u0000y"}]}"#.to_owned(),
@@ -90,7 +90,7 @@ pub(super) async fn an_unrepresentable_payload_is_rejected(deployment: &Deployme
         format!(r#"{{"a":1{}}}"#, "0".repeat(400)),
         format!(r#"{{"a":0.{}}}"#, "1".repeat(999)),
     ];
-    for payload in &refused {
+    for payload in &rejected {
         let answer = publish_payload(deployment, &topic, "bad", payload).await;
         assert_validation_error(&answer, "payload_unrepresentable", &json!(["body", "payload"]), payload);
     }

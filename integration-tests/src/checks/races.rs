@@ -22,7 +22,7 @@ fn assert_each_stored_once(outcomes: &[Outcome], events: usize, copies: usize) {
         assert_eq!(
             stored.len(),
             1,
-            "{} of {copies} answers say that {event_id} was stored",
+            "{} of {copies} answers report {event_id} as stored",
             stored.len()
         );
         for outcome in &outcomes {

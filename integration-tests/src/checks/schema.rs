@@ -106,7 +106,7 @@ pub(super) async fn names_have_1_to_255_bytes(deployment: &Deployment) {
 
 pub(super) async fn names_exclude_control_characters_topics_white_space(deployment: &Deployment) {
     let topic = deployment.topic();
-    let refused = async |member: &str, bad: &str| {
+    let rejected = async |member: &str, bad: &str| {
         let mut event = event(&topic, "bad");
         event[member] = json!(bad);
         let answer = deployment.publish(&event).await;
@@ -120,11 +120,11 @@ pub(super) async fn names_exclude_control_characters_topics_white_space(deployme
     };
     for member in ["topic", "event_id", "source"] {
         for bad in ["a\u{0}b", "a\nb", "a\tb", "a\u{7f}", "a\u{85}"] {
-            refused(member, bad).await;
+            rejected(member, bad).await;
         }
     }
     for (number, blank) in [" ", "a b", "a ", "\u{a0}", "a\u{2003}b"].into_iter().enumerate() {
-        refused("topic", blank).await;
+        rejected("topic", blank).await;
         let mut elsewhere = event(&topic, &format!("{blank}{number}"));
         elsewhere["source"] = json!(format!("{blank}."));
         let answer = deployment.publish(&elsewhere).await;

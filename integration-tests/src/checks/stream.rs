@@ -110,7 +110,7 @@ pub(super) async fn a_topic_filter_excludes_other_topics(deployment: &Deployment
 }
 
 /// The answer to a subscriber that must be rejected. Its status is checked first, because an accepted stream would never end.
-async fn refused(request: RequestBuilder, asked: &str) -> Answer {
+async fn rejected(request: RequestBuilder, asked: &str) -> Answer {
     let again = request.try_clone().expect("a GET has no body");
     let begun = request.send().await.expect("the service answers");
     assert_eq!(
@@ -124,7 +124,7 @@ async fn refused(request: RequestBuilder, asked: &str) -> Answer {
 pub(super) async fn an_invalid_cursor_is_rejected_by_name(deployment: &Deployment) {
     for cursor in ["nonsense", "0", "%20", "evt-1"] {
         let asked = format!("after={cursor}");
-        let answer = refused(deployment.get(&format!("/events/stream?{asked}")), &asked).await;
+        let answer = rejected(deployment.get(&format!("/events/stream?{asked}")), &asked).await;
         let expected = [("cursor_invalid".to_owned(), json!(["query", "after"]))];
         assert_eq!(answer.validation_errors(), expected, "{asked}");
     }
@@ -132,7 +132,7 @@ pub(super) async fn an_invalid_cursor_is_rejected_by_name(deployment: &Deploymen
         let asked = format!("Last-Event-ID: {cursor}");
         let request = deployment.get("/events/stream?after=").header("last-event-id", cursor);
         let expected = [("cursor_invalid".to_owned(), json!(["header", "last-event-id"]))];
-        assert_eq!(refused(request, &asked).await.validation_errors(), expected, "{asked}");
+        assert_eq!(rejected(request, &asked).await.validation_errors(), expected, "{asked}");
     }
 }
 
@@ -186,8 +186,8 @@ pub(super) async fn a_stream_has_each_event_once_while_many_publish(deployment: 
     }));
     // The time of publishing is in it.
     let deadline = 3 * PROMPTLY;
-    let following = join(live.collect(EVENTS, deadline), other.collect(EVENTS, deadline));
-    let (_, (one, two)) = join(publishing, following).await;
+    let reading = join(live.collect(EVENTS, deadline), other.collect(EVENTS, deadline));
+    let (_, (one, two)) = join(publishing, reading).await;
     assert_whole_topic(deployment, &topic, &one).await;
     assert_eq!(frame_ids(&one), frame_ids(&two), "two subscribers see the same");
     // What came twice would have come by now.
@@ -204,7 +204,7 @@ pub(super) async fn reconnecting_sees_each_event_once(deployment: &Deployment) {
             publish_batch(deployment, batch.to_vec()).await;
         }
     };
-    let following = async {
+    let reading = async {
         let mut frames: Vec<Frame> = Vec::new();
         while frames.len() < EVENTS {
             let last = frames.last().map(|frame| frame.id.clone());
@@ -215,6 +215,6 @@ pub(super) async fn reconnecting_sees_each_event_once(deployment: &Deployment) {
         }
         frames
     };
-    let ((), frames) = join(publishing, following).await;
+    let ((), frames) = join(publishing, reading).await;
     assert_whole_topic(deployment, &topic, &frames).await;
 }

@@ -123,8 +123,8 @@ pub async fn runs_only_the_program_without_root() {
         json!(["CMD", "eventsieve", "healthcheck"])
     );
     let version = &image["Config"]["Labels"]["org.opencontainers.image.version"];
-    let said = docker(&["run", "--rm", "eventsieve", "--version"]).await;
-    assert_eq!(Some(&*said.replace("eventsieve ", "")), version.as_str());
+    let printed = docker(&["run", "--rm", "eventsieve", "--version"]).await;
+    assert_eq!(Some(&*printed.replace("eventsieve ", "")), version.as_str());
 }
 
 /// `docker run` with a named volume, twice: the second run has the events of the first.

@@ -26,8 +26,8 @@ pub async fn promtool_accepts_rules_and_their_tests() {
         ["test", "rules", "/etc/prometheus/alerts.test.yml"],
     ] {
         let run = ["run", "--rm", "-v", &folder, "--entrypoint", "promtool", IMAGE];
-        let said = docker(&[&run[..], &words].concat()).await;
-        assert!(said.contains("SUCCESS"), "{words:?}: {said}");
+        let printed = docker(&[&run[..], &words].concat()).await;
+        assert!(printed.contains("SUCCESS"), "{words:?}: {printed}");
     }
 }
 
@@ -73,8 +73,11 @@ async fn accepted_by_promtool(metrics: &[u8]) {
     input.write_all(metrics).await.expect("promtool reads");
     drop(input);
     let output = promtool.wait_with_output().await.expect("promtool ends");
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(output.status.success() && said.iter().all(String::is_empty), "{said:?}");
+    let texts = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(
+        output.status.success() && texts.iter().all(String::is_empty),
+        "{texts:?}"
+    );
 }
 
 /// The answer of Prometheus to a query, one line for each series.

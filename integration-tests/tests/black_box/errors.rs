@@ -41,7 +41,7 @@ async fn problem_documents_of_client_errors() {
             send(publish(JSON).header("content-encoding", "br").body("{}")).await,
         ),
         (
-            "gzip that is none",
+            "invalid gzip",
             send(publish(JSON).header("content-encoding", "gzip").body("{}")).await,
         ),
         (

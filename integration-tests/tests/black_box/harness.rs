@@ -316,7 +316,7 @@ async fn redis_replica_is_read_only_until_promoted() {
     );
     let target = RedisTarget::on(&one);
     publish_directly(&target, "evt-1").await;
-    other.follow(&one).await;
+    other.replicate(&one).await;
     let copy = target.by(&other.url());
     assert_eq!(copy.length().await, 1);
     let refused: redis::RedisResult<i64> = redis::cmd("DEL")
@@ -325,7 +325,7 @@ async fn redis_replica_is_read_only_until_promoted() {
         .await;
     assert_eq!(refused.expect_err("it is a replica").code(), Some("READONLY"));
     assert_eq!(other.errors("READONLY").await, 1);
-    other.lead().await;
+    other.promote().await;
     publish_directly(&copy, "evt-2").await;
     assert_eq!((target.length().await, copy.length().await), (1, 2));
 }
@@ -349,7 +349,7 @@ async fn proxy_serves_redis_and_changes_its_upstream() {
         .await
         .expect_err("no answer");
     proxy.set(Network::Pass);
-    proxy.lead_to(&other.url());
+    proxy.forward_to(&other.url());
     publish_directly(&behind, "evt-4").await;
     assert_eq!(behind.by(&other.url()).length().await, 1);
     assert_eq!(behind.by(&one.url()).length().await, 2);

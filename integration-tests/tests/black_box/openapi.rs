@@ -175,10 +175,7 @@ impl<'a> Documented<'a> {
     fn errors(&self, schema: &'a Value, value: &Value, path: &str) -> Vec<String> {
         let schema = self.resolved(schema);
         if let Some(branches) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
-            let of_each: Vec<_> = branches
-                .iter()
-                .map(|branch| self.errors(branch, value, place))
-                .collect();
+            let of_each: Vec<_> = branches.iter().map(|branch| self.errors(branch, value, path)).collect();
             let fits = of_each.iter().any(Vec::is_empty);
             return if fits { Vec::new() } else { of_each.concat() };
         }
@@ -187,7 +184,7 @@ impl<'a> Documented<'a> {
             ("string", Value::String(_)) | ("null", Value::Null) | ("number", Value::Number(_)) => Vec::new(),
             ("integer", Value::Number(number)) if !number.is_f64() => Vec::new(),
             ("array", Value::Array(items)) => {
-                let errors = items.iter().map(|item| self.errors(&schema["items"], item, place));
+                let errors = items.iter().map(|item| self.errors(&schema["items"], item, path));
                 errors.flatten().collect()
             }
             ("object", Value::Object(members)) => {
@@ -197,19 +194,19 @@ impl<'a> Documented<'a> {
                     .flatten()
                     .filter_map(Value::as_str);
                 let missing = required.filter(|name| !members.contains_key(*name));
-                let missing = missing.map(|name| format!("{place} has no {name}"));
+                let missing = missing.map(|name| format!("{path} has no {name}"));
                 let inner = members.iter().flat_map(|(name, member)| {
-                    let place = format!("{place}/{name}");
+                    let path = format!("{path}/{name}");
                     match (&schema["properties"][name], &schema["additionalProperties"]) {
                         (Value::Null, Value::Bool(true)) => Vec::new(),
-                        (Value::Null, Value::Null) => vec![format!("{place} is not documented")],
-                        (Value::Null, other) => self.errors(other, member, &place),
-                        (property, _) => self.errors(property, member, &place),
+                        (Value::Null, Value::Null) => vec![format!("{path} is not documented")],
+                        (Value::Null, other) => self.errors(other, member, &path),
+                        (property, _) => self.errors(property, member, &path),
                     }
                 });
                 missing.chain(inner).collect()
             }
-            _ => vec![format!("{place} is no {kind}: {value}")],
+            _ => vec![format!("{path} is no {kind}: {value}")],
         }
     }
 }

@@ -307,9 +307,9 @@ async fn read_only_redis_is_waited_for() {
     publish_batch(&service, events("orders", 0..100)).await;
     world.published(SOON).await;
     // The two swap roles while the outbox is empty.
-    other.follow(&one).await;
-    other.lead().await;
-    one.follow(&other).await;
+    other.replicate(&one).await;
+    other.promote().await;
+    one.replicate(&other).await;
     for part in 1..5 {
         publish_batch(&service, events("orders", part * 100..part * 100 + 100)).await;
     }
@@ -323,7 +323,7 @@ async fn read_only_redis_is_waited_for() {
     .await;
     health_becomes(&service, "degraded", "down").await;
     assert_eq!(target.length().await, 100);
-    one.lead().await;
+    one.promote().await;
     let replays = assert_complete(&world, &service, &target).await;
     assert_eq!(replays, 0, "a rejected transaction has no effect");
     health_becomes(&service, "healthy", "up").await;
@@ -345,11 +345,11 @@ async fn failover_reaches_new_master_within_5s() {
         .await;
     publish_batch(&service, events("orders", 0..100)).await;
     world.published(SOON).await;
-    other.follow(&one).await;
-    other.lead().await;
+    other.replicate(&one).await;
+    other.promote().await;
     // New connections reach the new master; existing ones still reach the old one, which is read-only.
-    proxy.lead_to(&other.url());
-    one.follow(&other).await;
+    proxy.forward_to(&other.url());
+    one.replicate(&other).await;
     let swapped = Instant::now();
     let promoted = target.by(&other.url());
     let mut number = 100;

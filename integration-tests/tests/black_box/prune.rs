@@ -129,9 +129,9 @@ async fn cursor_read_survives_it(world: World) {
     let rest: Vec<String> = (1500..2700).map(|number| format!("evt-{number}")).collect();
     assert_eq!(scan.event_ids()[1000], "evt-1100");
     assert_eq!(scan.event_ids()[1001..], rest);
-    let mut anew = Scan::default();
-    anew.until(&service, "", 1202, SOON).await;
-    assert_eq!(anew.event_ids()[..2], ["evt-100", "evt-1100"]);
+    let mut fresh = Scan::default();
+    fresh.until(&service, "", 1202, SOON).await;
+    assert_eq!(fresh.event_ids()[..2], ["evt-100", "evt-1100"]);
     world.check(1202).await;
 }
 

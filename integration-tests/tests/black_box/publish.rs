@@ -75,7 +75,7 @@ async fn each_form_of_body_is_accepted(world: World) {
     let service = world.serve().await;
     let array = Value::from(events("array", 0..3));
     assert_counts(&service.publish(&array).await, 201, 3, 0);
-    let envelope = json!({"events": events("envelope", 0..3), "sent_by": "somebody"});
+    let envelope = json!({"events": events("envelope", 0..3), "sent_by": "a client"});
     assert_counts(&service.publish(&envelope).await, 201, 3, 0);
     let lines = format!("\n{}\n  \n", ndjson(&events("lines", 0..3)).trim_end());
     assert_counts(&service.publish_bytes(NDJSON, lines).await, 201, 3, 0);

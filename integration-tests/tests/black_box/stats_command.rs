@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// The value in the line of the table that begins with `name`.
 #[track_caller]
-fn value<'a>(table: &'a str, name: &str) -> &'a str {
+fn row<'a>(table: &'a str, name: &str) -> &'a str {
     table
         .lines()
         .filter_map(|line| line.strip_prefix(name))
@@ -46,7 +46,7 @@ fn assert_counted(table: &str) {
         ("  orders", "1 230"),
         ("  logins", "4"),
     ] {
-        assert_eq!(value(table, name), value, "{name}:\n{table}");
+        assert_eq!(row(table, name), value, "{name}:\n{table}");
     }
     assert!(
         table.find("  orders") < table.find("  logins"),
@@ -64,7 +64,7 @@ async fn prints_values_of_the_service() {
     let capacity = service.json("/stats").await["queue"]["capacity"].clone();
     assert_eq!(capacity, 100_000);
     assert!(
-        value(&printed.stdout, "queue").ends_with("of 100 000"),
+        row(&printed.stdout, "queue").ends_with("of 100 000"),
         "{}",
         printed.stdout
     );

@@ -96,7 +96,7 @@ async fn continues_after_service_is_killed_or_stopped(world: World) {
     let port = free_port().to_string();
     let mut service = world.serve_with(world.settings().with("PORT", &port)).await;
     let url = service.url().to_owned();
-    let following = tail(&url, &["--after", "", "--limit", "4000"]);
+    let events_tail = tail(&url, &["--after", "", "--limit", "4000"]);
     let load = [
         "--events",
         "4000",
@@ -120,8 +120,8 @@ async fn continues_after_service_is_killed_or_stopped(world: World) {
     };
     join(world.load(&url, &load), killing).await;
     service.ready().await;
-    prints(&following, 4000).await;
-    let ended = following.ended().await;
+    prints(&events_tail, 4000).await;
+    let ended = events_tail.ended().await;
     ended.ended_with(0);
     let events = printed(&ended.stdout);
     assert_eq!(events.len(), 4000);
@@ -142,7 +142,7 @@ async fn redis_outage_leaves_no_gap(world: World) {
     world.published(SOON).await;
     // It begins at the last stable position, which transactions of other tests may hold back.
     Scan::default().until(&service, "", 10, SOON).await;
-    let following = tail_redis(&service, &target, &[]).await;
+    let events_tail = tail_redis(&service, &target, &[]).await;
     let load = [
         "--events",
         "4000",
@@ -163,11 +163,11 @@ async fn redis_outage_leaves_no_gap(world: World) {
     };
     join(world.load(service.url(), &load), killing).await;
     world.published(CATCH_UP).await;
-    prints(&following, 4000).await;
+    prints(&events_tail, 4000).await;
     // An event that is printed twice would come before this one, or instead of it.
     publish_batch(&service, vec![event("after", "last")]).await;
-    prints(&following, 4001).await;
-    let ended = following.stop(Signal::Term).await;
+    prints(&events_tail, 4001).await;
+    let ended = events_tail.stop(Signal::Term).await;
     ended.ended_with(0);
     let mut events = printed(&ended.stdout);
     assert_eq!(events.len(), 4001);
@@ -228,21 +228,21 @@ async fn respects_topic_after_and_limit(world: World) {
 
 async fn prints_each_event_as_one_line(world: World) {
     let service = world.serve().await;
-    let following = tail(service.url(), &["--after", ""]);
+    let events_tail = tail(service.url(), &["--after", ""]);
     let body = event_with_payload("orders", "evt-1", "{\n\"a\":\r\n9007199254740993, \"text\":\"\\n\"}");
     assert_eq!(service.publish_bytes("application/json", body).await.status, 201);
-    prints(&following, 1).await;
+    prints(&events_tail, 1).await;
     publish_batch(&service, events("orders", 2..4)).await;
-    let printed = prints(&following, 3).await;
+    let printed = prints(&events_tail, 3).await;
     assert_eq!(ids(&printed), ["evt-1", "evt-2", "evt-3"]);
     assert!(
-        following
+        events_tail
             .stdout()
             .lines()
             .next()
             .is_some_and(|line| line.contains("9007199254740993"))
     );
-    let ended = following.stop(Signal::Interrupt).await;
+    let ended = events_tail.stop(Signal::Interrupt).await;
     ended.ended_with(0);
     assert_eq!(ended.stdout.lines().count(), 3, "{}", ended.stdout);
     world.check(3).await;
@@ -252,12 +252,12 @@ async fn exits_with_0_on_signal(world: World) {
     let target = RedisTarget::shared();
     let service = world.serve_with(world.settings().with_redis(&target)).await;
     for signal in [Signal::Interrupt, Signal::Term] {
-        let following = tail(service.url(), &["--after", ""]);
+        let events_tail = tail(service.url(), &["--after", ""]);
         let of_redis = tail_redis(&service, &target, &[]).await;
         publish_batch(&service, vec![event("orders", &format!("evt-{signal:?}"))]).await;
-        prints(&following, 1).await;
+        prints(&events_tail, 1).await;
         prints(&of_redis, 1).await;
-        following.stop(signal).await.ended_with(0);
+        events_tail.stop(signal).await.ended_with(0);
         of_redis.stop(signal).await.ended_with(0);
     }
     // Also without a service.
@@ -276,17 +276,21 @@ async fn exits_with_0_on_signal(world: World) {
 async fn waits_for_a_missing_service(world: World) {
     let port = free_port();
     let url = format!("http://127.0.0.1:{port}");
-    let mut following = tail(&url, &["--after", "", "--limit", "3"]);
+    let mut events_tail = tail(&url, &["--after", "", "--limit", "3"]);
     eventually(SOON, async || {
-        ensure!(following.stderr().contains(&port.to_string()), "{}", following.stderr());
+        ensure!(
+            events_tail.stderr().contains(&port.to_string()),
+            "{}",
+            events_tail.stderr()
+        );
         Ok(())
     })
     .await;
-    following.runs();
-    assert_eq!(following.stdout(), "", "messages are not printed to standard output");
+    events_tail.runs();
+    assert_eq!(events_tail.stdout(), "", "messages are not printed to standard output");
     let service = world.serve_with(world.settings().with("PORT", &port.to_string())).await;
     publish_batch(&service, events("orders", 0..3)).await;
-    let ended = following.ended().await;
+    let ended = events_tail.ended().await;
     ended.ended_with(0);
     assert_eq!(ids(&printed(&ended.stdout)), ["evt-0", "evt-1", "evt-2"]);
     world.check(3).await;

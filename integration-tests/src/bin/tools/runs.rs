@@ -200,7 +200,7 @@ impl Servers {
         }
         ensure!(
             (sent.stored, sent.duplicates) == (distinct, side.events - distinct),
-            "the answers say that {} were stored and {} dropped",
+            "the answers count {} stored and {} duplicate events",
             sent.stored,
             sent.duplicates
         );
