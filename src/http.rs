@@ -32,7 +32,7 @@ use crate::config::HttpConfig;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::sink::SinkErrorKind;
-use crate::store::{ErrorClass, Stability, Store};
+use crate::store::{ErrorClass, EventReader, Stability};
 use crate::subscribers::Live;
 
 /// What handlers share. Cheap to clone, as is done several times for each request: with a count for each part, two cores passed
@@ -43,7 +43,7 @@ pub struct AppState(Arc<Shared>);
 
 /// See [`AppState`].
 pub struct Shared {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventReader>,
     ingest: Ingest,
     metrics: Arc<Metrics>,
     limits: HttpConfig,
@@ -57,7 +57,7 @@ pub struct Shared {
 /// What [`AppState::new`] is made of.
 pub struct Parts {
     /// Where events are read.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EventReader>,
     /// Where they are submitted.
     pub ingest: Ingest,
     /// The figures of this process.

@@ -13,6 +13,7 @@
 //! the followers of this process (the room `follow`).
 
 mod handoff;
+#[cfg(feature = "redis")]
 mod redis;
 
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::handoff::{Committed, HandoffQueue, OutboxLease};
-pub use self::redis::Redis;
+#[cfg(feature = "redis")]
+use self::redis::Redis;
 use crate::config::{ConfigError, RedisConfig};
 use crate::event::StoredEvent;
 
@@ -130,6 +132,18 @@ impl SinkError {
 ///
 /// # Errors
 /// [`ConfigError`] when its URL is not understood.
+#[cfg(feature = "redis")]
 pub fn open(config: RedisConfig) -> Result<Arc<dyn Sink>, ConfigError> {
     Ok(Arc::new(Redis::open(config)?))
+}
+
+/// Refuses: this build has no Redis.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "redis"))]
+pub fn open(_config: RedisConfig) -> Result<Arc<dyn Sink>, ConfigError> {
+    Err(ConfigError(vec![
+        "this eventsieve was built without Redis: build it with the feature `redis`, or unset REDIS_URL".to_owned(),
+    ]))
 }

@@ -1,6 +1,7 @@
 //! What the process tells of itself: logs, one line each on standard error, as text or JSON; and traces, to a collector.
 
 mod line;
+#[cfg_attr(not(feature = "otel"), path = "telemetry/no_traces.rs")]
 mod traces;
 
 use std::any::Any;

@@ -9,7 +9,7 @@ mod confinement;
 pub mod engine;
 mod faults;
 mod image;
-mod manual;
+pub mod manual;
 mod observability;
 mod plain;
 mod publisher;
@@ -70,7 +70,7 @@ pub fn scenarios() -> Vec<Scenario> {
             prometheus_finds_each_replica
         }
         manual {
-            every_command_of_the_readme_prints_what_it_shows
+            examples_of_containers_print_what_they_show
         }
         replicas {
             scaling_during_publishing_loses_nothing

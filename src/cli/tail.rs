@@ -4,7 +4,9 @@
 //! over HTTP, so that the channel may forget what it wants. Both print every event once ([`output`]), wait for whoever is away
 //! ([`outage`]), and end only with an [`End`].
 
+#[cfg(feature = "redis")]
 pub mod channel;
+#[cfg(feature = "redis")]
 pub mod merge;
 pub mod outage;
 pub mod output;
@@ -17,7 +19,9 @@ use anyhow::Context;
 use clap::builder::FalseyValueParser;
 use tokio::{fs::File, select};
 
-use self::{channel::Channel, output::Output};
+#[cfg(feature = "redis")]
+use self::channel::Channel;
+use self::output::Output;
 use crate::{
     cli::{UsageError, target::TargetArgs},
     client::{self, Client, ClientError},
@@ -86,7 +90,13 @@ impl Args {
     /// # Errors
     /// When `--redis` has no usable URL, when the service refuses what is asked for, and when standard output cannot be written.
     pub async fn run(self) -> anyhow::Result<()> {
+        #[cfg(feature = "redis")]
         let channel = if self.redis { Some(self.channel()?) } else { None };
+        #[cfg(not(feature = "redis"))]
+        if self.redis {
+            let reason = "this eventsieve was built without Redis: build it with the feature `redis`";
+            return Err(UsageError(reason.to_owned()).into());
+        }
         let mut signals = Signals::listen().context("the system refuses signal handlers")?;
         let wanted = Wanted {
             client: Client::new(self.target.target()?, client::CALL_TIMEOUT)?,
@@ -101,10 +111,11 @@ impl Args {
             .context("there is no standard output")?;
         let mut output = Output::new(File::from_std(out.into()), self.limit);
         let end = async {
-            match channel {
-                Some(channel) => merge::follow(wanted, channel.news(), &mut output).await,
-                None => stream::follow(wanted, &mut output).await,
+            #[cfg(feature = "redis")]
+            if let Some(channel) = channel {
+                return merge::follow(wanted, channel.news(), &mut output).await;
             }
+            stream::follow(wanted, &mut output).await
         };
         select! {
             _ = signals.next() => Ok(()),
@@ -112,6 +123,7 @@ impl Args {
         }
     }
 
+    #[cfg(feature = "redis")]
     fn channel(&self) -> Result<Channel, UsageError> {
         let found = self.channel.check().map_err(|error| UsageError(error.to_string()))?;
         let (url, name) = found.ok_or_else(|| UsageError("--redis needs --redis-url (or REDIS_URL)".to_owned()))?;

@@ -3,16 +3,17 @@
 pub mod answers;
 pub mod parameters;
 pub mod schemas;
+#[cfg_attr(not(feature = "swagger-ui"), path = "docs/no_swagger_ui.rs")]
+mod swagger_ui;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::Object;
 use utoipa::openapi::{RefOr, Type};
 use utoipa::{Modify, OpenApi};
-use utoipa_swagger_ui::Config;
 
 use self::answers::pages::{DocumentAnswers, EnterAnswers, FileAnswers, PageAnswers};
 use self::parameters::FileParameters;
@@ -20,14 +21,6 @@ use super::error::ApiError;
 use super::{dashboard, events, metrics, probe, publish, stats, stream};
 use crate::event;
 use crate::store::Counts;
-
-/// Nothing but its own files; the icons are in its style sheet.
-const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-);
-
-/// Where the page finds the document: beside its folder, under whatever prefix a proxy has put both.
-const DOCUMENT: &str = "../openapi.json";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -169,7 +162,7 @@ pub async fn enter() -> Redirect {
     responses(PageAnswers)
 )]
 pub async fn page() -> Result<Response, ApiError> {
-    file("index.html")
+    swagger_ui::file("index.html")
 }
 
 /// The files of Swagger UI
@@ -184,27 +177,8 @@ pub async fn asset(uri: Uri) -> Result<Response, ApiError> {
     match uri.path().strip_prefix("/docs/") {
         // Which the crate takes for the page.
         Some("/") | None => Err(ApiError::NotFound),
-        Some(name) => file(name),
+        Some(name) => swagger_ui::file(name),
     }
-}
-
-/// A file of Swagger UI.
-fn file(name: &str) -> Result<Response, ApiError> {
-    // The page would ask a validator of its makers for a badge.
-    let config = Config::from(DOCUMENT).validator_url("none").use_base_layout();
-    let file = utoipa_swagger_ui::serve(name, Arc::new(config)).map_err(|_| ApiError::Internal)?;
-    let file = file.ok_or(ApiError::NotFound)?;
-    let media_type = HeaderValue::from_str(&file.content_type).map_err(|_| ApiError::Internal)?;
-    let headers = HeaderMap::from_iter([
-        (header::CONTENT_TYPE, media_type),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (
-            HeaderName::from_static("referrer-policy"),
-            HeaderValue::from_static("no-referrer"),
-        ),
-    ]);
-    Ok((headers, file.bytes.into_owned()).into_response())
 }
 
 #[cfg(test)]

@@ -234,9 +234,9 @@ struct Lines {
 async fn lines(state: AppState, query: Query) -> Result<Response, ApiError> {
     let settled = state.store.stability().await?;
     let below = if query.after.is_some() {
-        settled.edge.batch() + 1
+        settled.last_stable.batch() + 1
     } else {
-        settled.horizon
+        settled.committed_below
     };
     let (left, at) = (query.limit, query.after);
     let mut lines = Lines {

@@ -47,7 +47,7 @@ pub async fn health(State(state): State<AppState>) -> Response {
     let health = *state.health.borrow();
     let unsettled = health
         .and_then(Result::ok)
-        .map_or(0.0, |settled| settled.unsettled_seconds);
+        .map_or(0.0, |stability| stability.visibility_lag_seconds);
     let trouble = state.trouble();
     let fanout_trouble = *state.fanout.trouble.borrow();
     let (code, status) = match trouble {

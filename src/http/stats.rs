@@ -16,7 +16,7 @@ use super::events::parameters::Parameters;
 use crate::event::Timestamp;
 use crate::metrics::OutcomeLabel;
 use crate::metrics::history::{SECONDS_MAX, Second};
-use crate::store::{Counts, Store, StoreError, StoreStats};
+use crate::store::{Counts, EventReader, StoreError, StoreStats};
 
 /// Shows the figures, or with `topic=` the counts of that topic alone
 #[utoipa::path(
@@ -109,8 +109,8 @@ fn figures(state: &AppState, stats: &StoreStats) -> Value {
             "duplicate_rate": if received == 0 { 0.0 } else { duplicate_dropped as f64 / received as f64 },
         },
         "queue": { "events": state.ingest.queued(), "capacity": state.ingest.capacity() },
-        "outbox": { "batches": stats.outbox_batches, "oldest_seconds": hundredths(stats.outbox_oldest_seconds), "parked": stats.parked },
-        "log": { "unsettled_seconds": stats.settled.unsettled_seconds },
+        "outbox": { "batches": stats.backlog.batches, "oldest_seconds": hundredths(stats.backlog.oldest_seconds), "parked": stats.backlog.dead_letters },
+        "log": { "unsettled_seconds": stats.stability.visibility_lag_seconds },
         "store": state.store.name(),
         "fanout": state.fanout.kind,
     });
@@ -130,14 +130,14 @@ type Reading = Shared<BoxFuture<'static, Result<Arc<StoreStats>, StoreError>>>;
 /// begun when they asked, and shares it with all others that wait.
 #[derive(Clone)]
 pub struct SharedStats {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventReader>,
     running: Arc<tokio::sync::Mutex<()>>,
     next: Arc<Mutex<Option<Reading>>>,
 }
 
 impl SharedStats {
     /// Nothing is read yet.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub fn new(store: Arc<dyn EventReader>) -> Self {
         Self {
             store,
             running: Arc::default(),

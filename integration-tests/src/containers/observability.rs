@@ -14,7 +14,7 @@ use crate::publish::events;
 
 const IMAGE: &str = "prom/prometheus:v2.53.3";
 
-/// `EventsieveFanoutDown` fires a minute after the next probe, scrape and evaluation.
+/// `EventsieveSinkDown` fires a minute after the next probe, scrape and evaluation.
 const FIRES: Duration = Duration::from_secs(180);
 
 /// Checks the syntax, the rules, and their tests in alerts.test.yml, by the image of the compose file.
@@ -91,7 +91,7 @@ async fn query(stack: &Stack, query: &str) -> Vec<String> {
 
 /// The target is up, the rules are evaluated, and an alert fires during an outage and resolves after it.
 pub async fn alert_fires_when_broker_is_gone() {
-    const FIRING: &str = "ALERTS{alertname=\"EventsieveFanoutDown\",alertstate=\"firing\"}";
+    const FIRING: &str = "ALERTS{alertname=\"EventsieveSinkDown\",alertstate=\"firing\"}";
 
     let stack = Stack::plain().await;
     stack.observe().await;

@@ -6,6 +6,7 @@ mod compatibility;
 mod completions;
 mod dashboard;
 mod demo;
+mod docs_examples;
 mod embedded;
 mod end_to_end;
 mod errors;

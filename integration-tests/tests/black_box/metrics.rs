@@ -288,10 +288,10 @@ async fn series_named_by_alerts_and_docs_exist() {
     let existing = names(shown.text(), &["eventsieve_", "process_"]);
     let alerts = names(&file("deploy/prometheus/alerts.yml"), &["eventsieve_", "process_"]);
     assert!(alerts.len() > 10, "{alerts:?}");
-    let readme = file("README.md");
-    let (_, section) = readme.split_once("## Operating by its signals").expect("a section");
-    let (section, _) = section.split_once("\n## ").expect("another section");
-    let documented = names(section, &["eventsieve_", "process_"]);
+    let pages = ["docs/guides/observability.md", "docs/reference/alerts.md"]
+        .map(file)
+        .concat();
+    let documented = names(&pages, &["eventsieve_", "process_"]);
     for name in alerts.iter().chain(&documented) {
         assert!(existing.contains(name), "there is no series {name}");
     }
@@ -313,11 +313,7 @@ fn each_alert_is_documented_and_tested() {
         .filter(|line| line.contains("alertname=\""))
         .flat_map(|line| names(line, &["Eventsieve"]))
         .collect();
-    let documented: BTreeSet<String> = file("README.md")
-        .lines()
-        .filter(|line| line.starts_with("| "))
-        .flat_map(|line| names(line, &["Eventsieve"]))
-        .collect();
+    let documented = names(&file("docs/reference/alerts.md"), &["Eventsieve"]);
     assert_eq!(tests, alerts);
     assert_eq!(documented, alerts);
 }

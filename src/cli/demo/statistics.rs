@@ -1,7 +1,7 @@
 //! The check of the figures.
 
-use crate::cli::publish::plan::Plan;
-use crate::cli::publish::span::Span;
+use crate::cli::load::plan::Plan;
+use crate::cli::load::span::Span;
 use crate::cli::stats::table::grouped;
 use crate::client::stats::Stats;
 

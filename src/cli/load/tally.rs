@@ -310,7 +310,7 @@ mod tests {
     use std::{num::NonZeroU64, time::Duration};
 
     use super::*;
-    use crate::{cli::publish::batch::Identities, client::PublishAnswer};
+    use crate::{cli::load::batch::Identities, client::PublishAnswer};
 
     /// A request of ten events: the first copies `firsts`, duplicates of `copies`, and for the rest duplicates of its own.
     fn batch(firsts: Range<u64>, copies: &[u64]) -> Batch {
