@@ -62,6 +62,26 @@ async fn measures_each_side_and_compares_it_with_its_aim() {
 }
 
 #[tokio::test]
+async fn measures_the_cost_of_commits_and_of_publishing() {
+    let _alone = alone().await;
+    for (command, sides, ratios) in [("commit-cost", 8, 4), ("sink-cost", 5, 3)] {
+        let (printed, json) = bench(command, "0.002").await;
+        for side in json["sides"].as_array().expect("sides") {
+            let name = side["name"].as_str().expect("a name");
+            assert!(printed.contains(name), "{name} is not in the table");
+        }
+        assert_eq!(json["sides"].as_array().map(Vec::len), Some(sides));
+        let found: Vec<f64> = json["ratios"]
+            .as_array()
+            .expect("ratios")
+            .iter()
+            .filter_map(|ratio| ratio["value"].as_f64())
+            .collect();
+        assert!(found.len() == ratios && found.iter().all(|ratio| *ratio > 0.0), "{json}");
+    }
+}
+
+#[tokio::test]
 async fn measures_a_growing_store_at_each_size() {
     let _alone = alone().await;
     let (printed, json) = bench("growth", "0.01").await;

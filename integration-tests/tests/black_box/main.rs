@@ -1,5 +1,9 @@
-//! The black-box tests of the service and its commands, a module for each subject. `cargo test -p integration-tests --test black_box
-//! faults::` runs one of them. They run side by side; tests that would disturb each other are in `tests/alone`.
+//! The black-box tests of the service and its commands, one module for each subject. They run side by side; tests that need the
+//! machine for themselves are in `tests/alone`. One module is run by
+//!
+//! ```text
+//! deploy/test-services.sh cargo test --workspace --test black_box faults::
+//! ```
 
 mod commands;
 mod compatibility;

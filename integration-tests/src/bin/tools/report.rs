@@ -10,7 +10,7 @@ use crate::runs::{Run, Servers};
 use crate::settings::{is_wanted, scaled};
 use crate::sides::Side;
 
-/// The runs of each side, one for each round.
+/// The runs of each side, one for each round. A side has the number of events before `SCALE`.
 #[derive(Default)]
 pub struct Results(Vec<(Side, Vec<Run>)>);
 
@@ -83,10 +83,7 @@ impl Results {
         let mut wanted = Vec::new();
         for side in sides {
             if is_wanted(&side.name())? {
-                wanted.push(Side {
-                    events: scaled(side.events)?,
-                    ..*side
-                });
+                wanted.push(*side);
             }
         }
         let mut results = Self::default();
@@ -96,7 +93,11 @@ impl Results {
                 let turn = if round % 2 == 0 { turn } else { wanted.len() - 1 - turn };
                 let side = wanted[turn];
                 let name = side.name();
-                let run = servers.run(side).await.with_context(|| name.clone())?;
+                let scaled = Side {
+                    events: scaled(side.events)?,
+                    ..side
+                };
+                let run = servers.run(scaled).await.with_context(|| name.clone())?;
                 eprintln!(
                     "round {}: {name}, {} connections: {:.0}/s",
                     round + 1,
@@ -116,15 +117,8 @@ impl Results {
         }
     }
 
-    /// The runs of a side, whatever the number of its events.
     fn runs(&self, side: Side) -> &[Run] {
-        let is_same = |known: Side| {
-            side == Side {
-                events: side.events,
-                ..known
-            }
-        };
-        let found = self.0.iter().find(|(known, _)| is_same(*known));
+        let found = self.0.iter().find(|(known, _)| *known == side);
         found.map_or(&[], |(_, runs)| runs)
     }
 

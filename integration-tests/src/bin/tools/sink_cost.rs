@@ -17,9 +17,10 @@ const CHANNEL_AND_STREAM: Side = Side {
     sink: Sink::ChannelAndStream,
     ..CHANNEL
 };
-/// A tenth of the events: each of them is sent 500 times.
+/// A tenth of the events, because each of them is sent 500 times. The number of connections distinguishes it in the table.
 const UNSUBSCRIBED: Side = Side {
     events: CHANNEL.events / 10,
+    connections: 4,
     ..NOTHING
 };
 const SUBSCRIBED: Side = Side {
