@@ -33,7 +33,7 @@ use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::sink::SinkErrorKind;
 use crate::store::{ErrorClass, EventReader, Stability};
-use crate::subscribers::Live;
+use crate::subscribers::Subscribers;
 
 /// What handlers share. Cheap to clone, as is done several times for each request: with a count for each part, two cores passed
 /// ten counters to and fro. This, a layer less, no zeroed buffers and ids without a system call together took 27.4 µs of the
@@ -50,7 +50,7 @@ pub struct Shared {
     phase: watch::Receiver<Phase>,
     health: watch::Receiver<Health>,
     stats: SharedStats,
-    live: Live,
+    live: Subscribers,
     fanout: FanoutState,
 }
 
@@ -69,7 +69,7 @@ pub struct Parts {
     /// What the last probe of the store found.
     pub health: watch::Receiver<Health>,
     /// Where followers are.
-    pub live: Live,
+    pub live: Subscribers,
     /// How the fan-out is.
     pub fanout: FanoutState,
 }

@@ -13,7 +13,7 @@ use super::AppState;
 use super::docs::answers::ListAnswers;
 use super::docs::parameters::ListParameters;
 use super::error::ApiError;
-use crate::event::{Breach, Cursor, Form, StoredEvent, ValidationErrorKind};
+use crate::event::{Cursor, Form, StoredEvent, ValidationError, ValidationErrorKind};
 use crate::store::{Filter, List, Order, Page, Scan, StoreError};
 
 /// The most events of a page.
@@ -105,7 +105,8 @@ impl Query {
         let order = parameters.word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)]);
         let after = parameters.after();
         if after.is_some() {
-            let not_allowed = || Breach::new(ValidationErrorKind::NotAllowed, "Not allowed together with 'after'");
+            let not_allowed =
+                || ValidationError::new(ValidationErrorKind::NotAllowed, "Not allowed together with 'after'");
             if offset.is_some() {
                 parameters.refuse("offset", not_allowed());
             }

@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 pub use self::socket::Client;
 use self::socket::Socket;
 use crate::config::HttpConfig;
-use crate::metrics::{Held, Metrics};
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head. With 64 KiB,
 /// batches of 1000 and 5000 events are no faster, and the service has 130 MB instead of 95 in an overload from 500 connections.
@@ -101,7 +101,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let open = Held::of(&self.metrics.http_connections);
+                    let open = GaugeGuard::new(&self.metrics.http_connections);
                     let metrics = self.metrics.clone();
                     let connection = serve(stream, self.config.clone(), app.clone(), metrics, stop.clone());
                     connections.spawn(async move {
@@ -224,7 +224,7 @@ impl<S> HeadTimeout<S> {
         // An error of the system is of a client that is gone.
         let is_ours = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
         if matches!(&written, Poll::Ready(Err(error)) if is_ours(error)) {
-            self.metrics.http_readers_cut.inc();
+            self.metrics.http_slow_readers.inc();
             tracing::debug!(client = ?self.client, "a reader that does not read is cut");
         }
         written

@@ -6,7 +6,7 @@ use axum::http::Method;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use crate::metrics::{Held, Metrics};
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// What stands for a path without a route, and for an unusual method.
 const OTHER: &str = "other";
@@ -17,7 +17,7 @@ pub struct Measured<'m> {
     route: Option<MatchedPath>,
     method: &'static str,
     begun: Instant,
-    _under_way: Held,
+    _under_way: GaugeGuard,
 }
 
 impl<'m> Measured<'m> {
@@ -28,7 +28,7 @@ impl<'m> Measured<'m> {
             route: request.extensions().get().cloned(),
             method: usual(request.method()),
             begun: Instant::now(),
-            _under_way: Held::of(&metrics.http_in_flight),
+            _under_way: GaugeGuard::new(&metrics.http_in_flight),
         }
     }
 

@@ -19,8 +19,8 @@ const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; versi
     responses(MetricsAnswers)
 )]
 pub async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
-    let shown = state.metrics.show(|| state.set_levels());
-    let text = shown.map_err(|error| {
+    let rendered = state.metrics.render(|| state.set_levels());
+    let text = rendered.map_err(|error| {
         tracing::error!(%error, "the metrics cannot be written");
         ApiError::Internal
     })?;

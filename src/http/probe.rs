@@ -98,7 +98,7 @@ impl AppState {
             Some(Ok(_)) => None,
             Some(Err(class)) => Some(class),
         };
-        let flushed = self.ingest.trouble().filter(|class| {
+        let flushed = self.ingest.last_error().filter(|class| {
             let is_of_the_store = matches!(
                 class,
                 ErrorClass::Resources | ErrorClass::ReadOnly | ErrorClass::Configuration

@@ -104,7 +104,7 @@ async fn take(
         rejected.inc_by(parsed.rejected.len() as u64);
     }
     if !is_valid && (preferences.handling == Handling::Strict || parsed.events.is_empty()) {
-        return Err(ApiError::Invalid(parsed.into_faults()));
+        return Err(ApiError::Invalid(parsed.into_errors()));
     }
     // The text is accounted with the body; what comes on top of it is the events' own size.
     let own_size = parsed.events.len() * size_of::<Event>();

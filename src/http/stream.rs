@@ -57,8 +57,8 @@ pub async fn follow(
     let after = parameters.after();
     parameters.finish().map_err(ApiError::Invalid)?;
     let after = last_event_id(&headers)?.or(after);
-    let place = state.live.enter().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
-    let subscriber = place.follow(after, topic).await?;
+    let permit = state.live.permit().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
+    let subscriber = permit.subscribe(after, topic).await?;
     let ending = Ending::of(id);
     let frames = stream::unfold((subscriber, client, ending), next);
     let body = stream::iter([OPENING])

@@ -17,7 +17,7 @@ use utoipa::openapi::{Array, Content, OneOf, Ref, RefOr, Type};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::schemas::{Accepted, Faults, Flushed, Lines, Page, Problem, StreamEvent};
-use crate::event::{Breach, Loc, StoredEvent, ValidationError, ValidationErrorKind};
+use crate::event::{Loc, StoredEvent, ValidationError, ValidationErrorKind};
 use crate::http::error::ApiError;
 use crate::http::publish::Processed;
 use crate::http::request_id::{RequestId, X_REQUEST_ID};
@@ -120,7 +120,7 @@ fn failure(status: StatusCode, reasons: &[(&'static str, ApiError)]) -> Response
 }
 
 fn invalid(kind: ValidationErrorKind, msg: &'static str, loc: &[Loc]) -> (&'static str, ApiError) {
-    let faults: Vec<ValidationError> = vec![Breach::new(kind, msg).at(loc.to_vec())];
+    let faults: Vec<ValidationError> = vec![ValidationError::new(kind, msg).at(loc.to_vec())];
     (kind.as_str(), ApiError::Invalid(faults))
 }
 

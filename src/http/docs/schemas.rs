@@ -9,13 +9,13 @@ use utoipa::openapi::{Array, KnownFormat, OneOf, Ref, RefOr, SchemaFormat, Type}
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::event::{
-    Breach, Cursor, Event, EventId, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload,
-    Source, StoredEvent, Timestamp, Topic, ValidationError,
+    Cursor, Event, EventId, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source,
+    StoredEvent, Timestamp, Topic, ValidationError,
 };
 
 /// A regular expression (ECMA-262) for what `parse` takes, found by asking it about each character. Those beyond the basic
 /// plane are all taken: a test holds that.
-fn pattern<T>(parse: impl Fn(String) -> Result<T, Breach>) -> String {
+fn pattern<T>(parse: impl Fn(String) -> Result<T, ValidationError>) -> String {
     let mut refused = String::new();
     let mut from = None;
     for code in 0..=0xffff_u32 {
@@ -36,7 +36,7 @@ fn pattern<T>(parse: impl Fn(String) -> Result<T, Breach>) -> String {
 }
 
 /// The schema of a name, of which `parse` takes what may be.
-fn name<T>(about: &str, example: &str, parse: impl Fn(String) -> Result<T, Breach>) -> RefOr<Schema> {
+fn name<T>(about: &str, example: &str, parse: impl Fn(String) -> Result<T, ValidationError>) -> RefOr<Schema> {
     let about = format!("{about} 1 to {NAME_BYTES_MAX} bytes of UTF-8.");
     text(&about)
         .min_length(Some(1))

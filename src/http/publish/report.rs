@@ -10,7 +10,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::event::{
-    Breach, Cursor, Event, EventId, Parsed, Rejected, Shape, Timestamp, Topic, VALIDATION_ERRORS_MAX, ValidationError,
+    Cursor, Event, EventId, Parsed, Rejected, Shape, Timestamp, Topic, VALIDATION_ERRORS_MAX, ValidationError,
     ValidationErrorKind,
 };
 use crate::http::observe::Tally;
@@ -19,7 +19,7 @@ use crate::ingest::{EventOutcome, Handling};
 
 /// The fault of an event that the store would not take, for a reason found only there.
 fn store_refused(parsed: &Parsed, index: usize) -> ValidationError {
-    Breach::new(ValidationErrorKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
+    ValidationError::new(ValidationErrorKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
 }
 
 /// What the answer will tell: kept from before the events go to the writer.
@@ -157,7 +157,7 @@ impl Report {
         let rejected = self
             .rejected
             .into_iter()
-            .map(|rejected| (rejected.index, rejected.faults));
+            .map(|rejected| (rejected.index, rejected.errors));
         let mut faults: Vec<(usize, Vec<ValidationError>)> = rejected.chain(refused).collect();
         faults.sort_by_key(|(index, _)| *index);
         faults
@@ -193,7 +193,7 @@ impl Report {
         let rejected = self.rejected.iter().map(|rejected| EventResult::Rejected {
             index: rejected.index,
             status: "rejected",
-            errors: Cow::Borrowed(&rejected.faults),
+            errors: Cow::Borrowed(&rejected.errors),
         });
         let mut results: Vec<EventResult<'a>> = rejected.collect();
         for (place, (&verdict, &index)) in verdicts.iter().zip(&parsed.indices).enumerate() {
