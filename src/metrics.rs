@@ -42,6 +42,15 @@ macro_rules! series {
             rendering: Mutex<()>,
         }
 
+        impl Metrics {
+            /// Every series with the type of its field, for the reference.
+            #[cfg(test)]
+            pub(crate) fn descriptions(&self) -> Vec<(prometheus::core::Desc, &'static str)> {
+                use prometheus::core::Collector;
+                vec![$((self.$field.desc()[0].clone(), stringify!($kind))),+]
+            }
+        }
+
         impl Default for Metrics {
             fn default() -> Self {
                 let registry = Registry::new();
