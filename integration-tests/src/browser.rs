@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::eventually::{SOON, eventually};
@@ -31,6 +32,11 @@ const FLAGS: [&str; 7] = [
     "--no-first-run",
 ];
 
+/// How many browsers run at once: each needs about a whole processor core to start and to draw its page in time.
+const BROWSERS_MAX: usize = 2;
+
+static BROWSERS: Semaphore = Semaphore::const_new(BROWSERS_MAX);
+
 /// A browser with one page. Its processes are killed when this is dropped.
 #[derive(Debug)]
 pub struct Browser {
@@ -40,6 +46,7 @@ pub struct Browser {
     // Kept open, because the driver ends when its output cannot be written.
     _output: Lines<BufReader<ChildStdout>>,
     _profile: TempDir,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Browser {
@@ -48,6 +55,7 @@ impl Browser {
     /// # Panics
     /// There is no browser on this machine, or it does not start.
     pub async fn open(width: u32, height: u32) -> Self {
+        let permit = BROWSERS.acquire().await.expect("the semaphore is never closed");
         let profile = tempfile::tempdir().expect("a temporary folder");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -72,6 +80,7 @@ impl Browser {
             driver,
             _output: output,
             _profile: profile,
+            _permit: permit,
         };
         browser.begin(width, height).await;
         browser
