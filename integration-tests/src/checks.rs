@@ -17,7 +17,7 @@ mod answers;
 mod batches;
 mod channel;
 mod counters;
-mod cursor_reads;
+mod cursors;
 mod dedup;
 mod health;
 mod http;
@@ -175,7 +175,7 @@ pub static CHECKS: &[Check] = table! {
         a_bare_array_links_to_the_next_page
         ndjson_has_no_limit_unless_one_is_given
     }
-    cursor_reads {
+    cursors {
         a_cursor_read_sees_each_event_once_in_log_order
         a_cursor_read_while_many_publish_misses_nothing
         a_cursor_read_from_next_of_a_list_misses_nothing

@@ -77,7 +77,10 @@ async fn measures_the_cost_of_commits_and_of_publishing() {
             .iter()
             .filter_map(|ratio| ratio["value"].as_f64())
             .collect();
-        assert!(found.len() == ratios && found.iter().all(|ratio| *ratio > 0.0), "{json}");
+        assert!(
+            found.len() == ratios && found.iter().all(|ratio| *ratio > 0.0),
+            "{json}"
+        );
     }
 }
 

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::postgres::Statement::{self, GroupCommit, GroupCommitRow, OneStatement};
+use crate::postgres::Statement::{self, GroupCommit, GroupCommitRow, Plain};
 use crate::report::{self, Ratio, Results};
 use crate::runs::Servers;
 use crate::sides::{Side, What};
@@ -21,7 +21,7 @@ const PAIRS: [[Side; 2]; 4] = [
 const fn pair(statement: Statement, size: usize, events: usize) -> [Side; 2] {
     [
         Side::new(What::Batch(statement, size), 4, events),
-        Side::new(What::Batch(OneStatement, size), 4, events),
+        Side::new(What::Batch(Plain, size), 4, events),
     ]
 }
 

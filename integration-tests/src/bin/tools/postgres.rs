@@ -16,7 +16,7 @@ pub enum Statement {
     /// Its form for a batch of a single row.
     GroupCommitRow,
     /// One common table expression, which stores and counts the rows, and reads no first copies.
-    OneStatement,
+    Plain,
 }
 
 impl Statement {
@@ -24,7 +24,7 @@ impl Statement {
     pub fn name(self) -> &'static str {
         match self {
             Statement::GroupCommit | Statement::GroupCommitRow => "group commit",
-            Statement::OneStatement => "plain statement",
+            Statement::Plain => "plain statement",
         }
     }
 
@@ -35,7 +35,7 @@ impl Statement {
                 "select * from append_v2($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
             }
             Statement::GroupCommitRow => GROUP_COMMIT_ROW,
-            Statement::OneStatement => ONE_STATEMENT,
+            Statement::Plain => PLAIN,
         }
     }
 }
@@ -46,7 +46,7 @@ const GROUP_COMMIT_ROW: &str = "
         ($6::text[])[1], ($7::text[])[1], ($9::int[])[1])
     where $8::int[] is not null and $10::text[] is not null and $11::bigint[] is not null and $12::bigint[] is not null";
 
-const ONE_STATEMENT: &str = "
+const PLAIN: &str = "
 with flush as (
     insert into batches (batch, flush_id, received_at)
     select xid_offset + pg_current_xact_id()::text::bigint, $1, now() from log
