@@ -134,6 +134,7 @@
 //! - What is published by the repair path carries no `traceparent`: the store does not keep it.
 //! - A newer schema is accepted with a warning: migrations only add, so that an older replica can be rolled back to.
 
+pub(crate) mod api;
 pub mod cli;
 pub mod client;
 pub mod config;

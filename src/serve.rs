@@ -15,7 +15,7 @@ use uuid::Uuid;
 use self::probe::Probe;
 use crate::config::{Config, LifeConfig, SinkConfig};
 use crate::http::listener::Listener;
-use crate::http::{self, AppState, FanoutState, Health, Parts, Phase};
+use crate::http::{self, AppState, Health, Parts, Phase, SinkState};
 use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
@@ -104,7 +104,7 @@ impl Service {
             phase: seen_phase,
             health: seen_health,
             live,
-            fanout,
+            sink: fanout,
         };
         Ok(Self {
             parts,
@@ -174,7 +174,7 @@ impl Service {
 struct Outlet {
     handoff: Arc<HandoffQueue>,
     relay: Option<Relay>,
-    state: FanoutState,
+    state: SinkState,
 }
 
 impl Outlet {
@@ -206,9 +206,9 @@ impl Outlet {
         Ok(Self {
             handoff,
             relay,
-            state: FanoutState {
+            state: SinkState {
                 kind,
-                trouble: seen_trouble,
+                error: seen_trouble,
             },
         })
     }

@@ -129,7 +129,7 @@ impl Gather {
         self.faults += breaches.len();
         let place = |(member, breach): (Option<Member>, Breach)| {
             let mut loc = self.parsed.loc(index);
-            loc.extend(member.map(|member| Loc::Name(member.name())));
+            loc.extend(member.map(|member| Loc::name(member.name())));
             breach.at(loc)
         };
         let faults = breaches.into_iter().map(place).collect();
@@ -155,9 +155,9 @@ impl Gather {
 
 /// A fault of the body as such.
 fn whole(shape: Shape, breach: Breach) -> Vec<ValidationError> {
-    let mut loc = vec![Loc::Name("body")];
+    let mut loc = vec![Loc::name("body")];
     if shape == Shape::Envelope && breach.kind != ValidationErrorKind::JsonInvalid {
-        loc.push(Loc::Name("events"));
+        loc.push(Loc::name("events"));
     }
     vec![breach.at(loc)]
 }

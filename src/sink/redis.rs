@@ -21,8 +21,9 @@ use deadpool_redis::{Connection, Manager, Pool};
 use tokio::sync::Mutex;
 
 use super::{Sink, SinkError, SinkErrorKind, Undeliverable};
+use crate::api::events::{self, Form};
 use crate::config::{ConfigError, RedisConfig};
-use crate::event::{Form, StoredEvent};
+use crate::event::StoredEvent;
 
 /// How long opening a connection may take, at most: less than an answer where that may take long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -129,7 +130,7 @@ impl Redis {
             .iter()
             .map(|(_, event)| {
                 let mut json = Vec::with_capacity(event.event.payload.as_str().len() + 256);
-                event.write_json(&mut json, Form::AsSent);
+                events::StoredEvent::of(event, Form::AsSent).write_json(&mut json);
                 json
             })
             .collect();
