@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test schemathesis test lint fmt doc deny advisories check bench bench-growth flush-cost fanout-cost screenshot clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test bare-test lint fmt doc deny advisories check bench bench-growth flush-cost fanout-cost screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,23 +29,40 @@ tester: ## check the running containers from outside; ARGS=--list shows what is 
 
 # In containers with names and ports of their own, which end with it. ARGS: a part of a test's name, in quotes.
 compose-test: ## build the images, and test the deployment: faults between hosts, replicas, the images themselves
+	integration-tests/setup build containers
 	docker compose --profile test build
 	cargo build --workspace --all-targets --locked
 	target/debug/compose-test $(ARGS)
 
-# Before the build, so that what cannot be installed is told of at once.
-schemathesis: ## compare the service's answers with its OpenAPI document, by requests made from it; needs Python and PyPI
-	integration-tests/schemathesis/install
+schemathesis: ## compare the service's answers with its OpenAPI document, by requests made from it
+	integration-tests/setup schemathesis
 	cargo build --workspace --all-targets --locked
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/schemathesis $(ARGS)
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.
 test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
+	integration-tests/setup test
 	cargo build --workspace --all-targets --locked
 	deploy/test-services.sh cargo test --workspace --locked
 
+# Nothing else is typed in the container: the targets install what they need. Docker's limits on namespaces are lifted, because
+# some tests mount a disk in a namespace of their own.
+BARE_IMAGE = rust:1.95-slim-trixie
+define BARE_TEST
+(apt-get update && apt-get install --yes --no-install-recommends make) >/dev/null
+mkdir /eventsieve && cd /eventsieve && tar --extract --no-same-owner
+time make demo ARGS=--exit
+time make test
+time make test
+endef
+export BARE_TEST
+bare-test: ## run `make demo` and `make test` in a container that has only Debian, Rust, a C compiler and make
+	git ls-files -z | tar --create --null --files-from=- | docker run --rm --interactive --init --shm-size 1g \
+	  --security-opt seccomp=unconfined --security-opt apparmor=unconfined --network host $(BARE_IMAGE) bash -euc "$$BARE_TEST"
+
 lint: ## check the formatting, and let clippy read all code
+	integration-tests/setup build lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
@@ -58,16 +75,21 @@ doc: ## build the documentation; a broken link fails
 
 # The licences, versions and sources of all libraries: .deny.toml. It looks at those of other systems, too, which a build
 # does not fetch.
-deny: ## check the libraries; needs cargo-deny
+deny: ## check the licences, versions and sources of the libraries
+	integration-tests/setup deny
 	cargo fetch --locked
 	cargo deny --locked --offline check bans licenses sources
 
-# Fetches the list of known faults, so it is no part of `check`, whose result would change without a change here.
-advisories: ## check the libraries against the list of known faults
+# Not part of `check`: it fetches the list of known vulnerabilities, so its result can change while this repository does not.
+advisories: ## check the libraries against the list of known vulnerabilities
+	integration-tests/setup deny
 	cargo deny --locked check advisories
 
-# In the order given: make stops at the first that fails, and the summary of the tests comes last.
+CONTAINERS = $(if $(filter 1,$(WITHOUT_CONTAINERS)),,containers)
+
+# In this order: make stops at the first that fails, and cargo's summary of the tests comes last.
 check: ## all that CI runs: lint, deny, doc, compose-test, schemathesis, test; WITHOUT_CONTAINERS=1 leaves out compose-test
+	integration-tests/setup lint deny schemathesis test $(CONTAINERS)
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory doc
@@ -78,22 +100,27 @@ endif
 	$(MAKE) --no-print-directory test
 
 # On a machine that does nothing else. ROUNDS, SCALE and SIDES: integration-tests/src/bin/bench/main.rs.
-bench: ## measure the service against the database it stands on, and an overload; a release build, some ten minutes
-	cargo build --release --locked --workspace
-	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/bench contest
+bench: ## measure the service against the database it stands on, and an overload; some ten minutes
+	integration-tests/setup build services
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/bench contest
 
 bench-growth: ## measure it again after 1, 5 and 20 million events; some twenty minutes, and 40 GB of disk
-	cargo build --release --locked --workspace
-	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/bench growth
+	integration-tests/setup build services
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/bench growth
 
-flush-cost: ## measure what one flush costs, in a release build
-	deploy/test-services.sh cargo run --release --locked -p integration-tests --bin flush-cost
+flush-cost: ## measure what one group commit costs
+	integration-tests/setup build services
+	deploy/test-services.sh cargo run --profile dist --locked -p integration-tests --bin flush-cost
 
-fanout-cost: ## measure what the fan-out to Redis costs, in a release build
-	cargo build --release --locked --workspace
-	EVENTSIEVE_BIN=target/release/eventsieve deploy/test-services.sh target/release/fanout-cost
+fanout-cost: ## measure what publishing to Redis costs
+	integration-tests/setup build services
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/fanout-cost
 
 screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
+	integration-tests/setup test
 	cargo build --workspace --all-targets --locked
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/screenshot .github/dashboard.png
 

@@ -9,33 +9,33 @@
 #   REDIS_URL                a Redis
 #   EVENTSIEVE_TEST_PG_BIN   the folder of PostgreSQL's programs, for tests that start (and kill) a server of their own;
 #                            unset if there is none on this machine
-#   EVENTSIEVE_TEST_PG_USER  the user such a server must run as (setpriv --reuid), for PostgreSQL refuses to run as root;
-#                            empty when we are not root, and no change of user is needed
-#   TMPDIR                   a folder that every user may enter and write to, and that ends with us
+#   EVENTSIEVE_TEST_PG_USER  the user that such a server must run as (setpriv --reuid), because PostgreSQL does not run as root;
+#                            empty unless this script runs as root
+#   TMPDIR                   a folder that every user may enter and write to; it is removed at the end
 #
-# DATABASE_URL and REDIS_URL are taken as they are if they are set, each on its own. For one that is not, the server
-# installed on this machine is started on a free port of 127.0.0.1, with its data in a temporary folder. If none is
-# installed, we are root and there is apt-get, Debian's package is installed; otherwise one line says what is missing.
+# DATABASE_URL and REDIS_URL are taken as they are if they are set, each on its own. For one that is not set, the server
+# installed on this machine is started on a free port of 127.0.0.1, with its data in a temporary folder; a missing one is
+# installed by integration-tests/setup.
 #
-# The exit status is the command's. Nothing stays behind, neither a process nor a folder, also after INT, TERM or HUP: the
-# servers end, the command's process group, and every PostgreSQL whose data lie in TMPDIR. The command's standard input is
-# never a terminal, for it runs in the background, so that a signal reaches us at once and not when it has finished.
+# The exit status is the command's. No process and no folder stays behind, also after INT, TERM or HUP: at the end the servers,
+# the command's process group and every PostgreSQL with its data in TMPDIR are stopped. The command's standard input is never a
+# terminal, because the command runs in the background, so that this script handles a signal at once.
 
-# Half of the functions are called by traps alone, which shellcheck does not see.
+# Some functions are called by traps only, which shellcheck does not see.
 # shellcheck disable=SC2317
 
 set -euo pipefail
 
 # Each server may need this long to start, on a slow and busy machine.
 START_SECONDS=60
-# How long the command may take to end by itself after a signal, and a PostgreSQL to stop.
+# How long the command may take to end after a signal, and a PostgreSQL to stop.
 STOP_SECONDS=10
-# A random port is seldom taken; so many in a row mean that something else is wrong.
+# A random port is seldom taken; this many in a row mean that something else is wrong.
 PORT_ATTEMPTS=20
 
 folder=""
 command_pid=""
-# What start_on_free_port answers with.
+# Set by start_on_free_port.
 server_port=""
 
 main() {
@@ -54,7 +54,7 @@ main() {
     mkdir -m 1777 "$folder/tmp"
     export TMPDIR="$folder/tmp"
 
-    install_missing
+    "$(dirname "${BASH_SOURCE[0]}")/../integration-tests/setup" services
     EVENTSIEVE_TEST_PG_BIN=$(postgres_bin)
     EVENTSIEVE_TEST_PG_USER=$(postgres_user)
     if [ -z "${DATABASE_URL:-}" ]; then start_postgres; fi
@@ -71,8 +71,8 @@ main() {
     exit "$status"
 }
 
-# Starts a command in the background, in a process group of its own ($! leads it): Ctrl-C in a terminal then reaches only
-# this script, which ends things in their order, and the whole group can be ended at once.
+# Starts a command in the background, in a process group of its own, whose leader is $!. Ctrl-C in a terminal then reaches only
+# this script, which stops everything in order, and the whole group can be ended at once.
 in_own_group() {
     set -m
     "$@" &
@@ -93,7 +93,7 @@ postgres_bin() {
     fi
 }
 
-# Prints the user that PostgreSQL shall run as when we are root, and nothing otherwise.
+# Prints the user that PostgreSQL runs as if this script runs as root, and nothing otherwise.
 postgres_user() {
     if [ "$(id -u)" -ne 0 ]; then
         return
@@ -106,9 +106,9 @@ postgres_user() {
 
 # Becomes the given command, as the user that PostgreSQL runs as.
 exec_postgres() {
-    # A program that cannot enter the folder it is started in complains or fails.
+    # A program that cannot enter its working directory warns or fails.
     cd "$folder"
-    # Messages in English, for start_on_free_port reads them.
+    # English messages, which start_on_free_port reads.
     export LC_ALL=C
     local user=$EVENTSIEVE_TEST_PG_USER
     if [ -z "$user" ]; then
@@ -120,19 +120,19 @@ exec_postgres() {
 
 start_postgres() {
     local data="$folder/postgres" log="$folder/postgres.log" password
-    # Others on this machine can reach the port, and a superuser can run programs: hence a password.
+    # A password, because other users of this machine can reach the port, and a superuser can run programs.
     password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     mkdir -m 700 "$data"
     (umask 077 && echo "$password" >"$folder/password")
     if [ -n "$EVENTSIEVE_TEST_PG_USER" ]; then chown "$EVENTSIEVE_TEST_PG_USER" "$data" "$folder/password"; fi
 
-    # --no-sync: the empty cluster need not survive a power cut; what tests write to it is synced (fsync below).
+    # --no-sync: the empty cluster need not survive a power cut; what the tests write is synced (fsync below).
     (exec_postgres "$EVENTSIEVE_TEST_PG_BIN/initdb" --pgdata="$data" --username=postgres --pwfile="$folder/password" \
         --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync) >"$log" 2>&1 || start_failed PostgreSQL "$log"
     rm "$folder/password"
 
-    # fsync is on, as it is in production: durability is among what is tested. 300 connections, because many tests run at
-    # once and each has a service, or several. Prepared transactions hold back the settled edge, which is tested too.
+    # fsync as in production, because durability is tested. 300 connections, because many tests run at once, each with one or
+    # more services. Prepared transactions, because tests hold back the last stable position with them.
     start_on_free_port PostgreSQL "$log" "database system is ready to accept connections" \
         exec_postgres "$EVENTSIEVE_TEST_PG_BIN/postgres" -D "$data" -c listen_addresses=127.0.0.1 \
         -c unix_socket_directories= -c fsync=on -c max_connections=300 -c max_prepared_transactions=10 -p
@@ -143,7 +143,7 @@ start_postgres() {
 
 start_redis() {
     mkdir "$folder/redis"
-    # Nothing is written to disk: what Redis forgets, the tests of the outbox restore.
+    # Nothing is written to disk: no test restarts this Redis.
     start_on_free_port Redis "$folder/redis.log" "Ready to accept connections" \
         redis-server --bind 127.0.0.1 --dir "$folder/redis" --save "" --appendonly no --port
     REDIS_URL="redis://127.0.0.1:$server_port/0"
@@ -151,9 +151,8 @@ start_redis() {
 
 # --- Starting a server
 
-# start_on_free_port NAME LOG READY COMMAND…: starts COMMAND with a port number appended, in the background, and waits
-# until it logs READY. Binding is the only sure test of a port, so a taken one is met here, and another is tried. Ports
-# are picked below those that the kernel gives to outgoing connections.
+# start_on_free_port NAME LOG READY COMMAND…: starts COMMAND with a port number appended, in the background, and waits until it
+# logs READY. If the port is taken, it tries another one. The ports are below those that the kernel uses for outgoing connections.
 start_on_free_port() {
     local name=$1 log=$2 ready=$3 attempt server_pid deadline
     shift 3
@@ -182,68 +181,9 @@ start_failed() {
     exit 1
 }
 
-# --- Installing what is missing
-
-# Prints Debian's names of the packages without which we cannot go on.
-missing_packages() {
-    if [ -z "${DATABASE_URL:-}" ] && [ -z "$(postgres_bin)" ]; then echo postgresql; fi
-    if [ -z "${REDIS_URL:-}" ] && ! command -v redis-server >/dev/null; then echo redis-server; fi
-}
-
-install_missing() {
-    local packages
-    packages=$(missing_packages)
-    if [ -z "$packages" ]; then return; fi
-    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        echo "test-services: please install ${packages//$'\n'/ and } (or set DATABASE_URL and REDIS_URL)" >&2
-        exit 1
-    fi
-    # Two runs at once must not install together; the lock is on this file, and so leaves no other.
-    exec 9<"${BASH_SOURCE[0]}"
-    flock 9
-    mapfile -t packages < <(missing_packages)
-    if [ -n "${packages[*]}" ]; then
-        echo "test-services: installing ${packages[*]}" >&2
-        (install_packages "${packages[@]}") >"$folder/apt.log" 2>&1 9<&- || {
-            echo "test-services: cannot install ${packages[*]}; the end of apt-get's log:" >&2
-            tail -n 20 "$folder/apt.log" >&2
-            exit 1
-        }
-    fi
-    exec 9<&-
-}
-
-# Installs packages, but neither starts their services nor makes Debian's default PostgreSQL cluster: we want only the
-# programs. Runs in a subshell, at the end of which the two files that see to that are gone. A machine that has a
-# policy of its own keeps it.
-install_packages() {
-    local policy=/usr/sbin/policy-rc.d
-    local no_cluster=/etc/postgresql-common/createcluster.d/eventsieve-test-services.conf
-    # The paths are wanted as they are now: when the trap runs, the local variables are gone.
-    # shellcheck disable=SC2064
-    if [ -e "$policy" ]; then
-        trap "rm -f '$no_cluster'" EXIT
-    else
-        trap "rm -f '$no_cluster' '$policy'" EXIT
-        # 101: the action is forbidden.
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-    fi
-    mkdir -p "$(dirname "$no_cluster")"
-    echo "create_main_cluster = false" >"$no_cluster"
-
-    export DEBIAN_FRONTEND=noninteractive
-    # Another apt-get may be at work, such as a new machine's own.
-    local wait_for_lock=(-o DPkg::Lock::Timeout=300)
-    apt-get "${wait_for_lock[@]}" -q update </dev/null
-    apt-get "${wait_for_lock[@]}" -q -y --no-install-recommends install "$@" </dev/null || return
-    # Nor shall it start with the machine.
-    if [ -d /run/systemd/system ] && [[ " $* " == *" redis-server "* ]]; then systemctl --quiet disable redis-server; fi
-}
-
 # --- The end
 
-# Hands a signal on to the command; the EXIT trap does the rest.
+# Passes a signal on to the command; the EXIT trap does the rest.
 interrupted() {
     if [ -n "$command_pid" ]; then kill -s "$1" -- "-$command_pid" 2>/dev/null || true; fi
     exit "$2"
@@ -254,31 +194,30 @@ clean_up() {
     set +e
     local pid
     if [ -n "$command_pid" ]; then
-        # Gone already, unless we were interrupted.
+        # It has ended already, except after a signal.
         wait_until_gone "$command_pid"
     fi
-    # Before the group is killed: a PostgreSQL that gets no chance to end leaves shared memory behind.
+    # Before the process groups are killed, because a killed PostgreSQL leaves shared memory behind.
     stop_postgres_servers
-    # The shell's own list has every server that was started. What the command left behind is in its group, which may live
-    # on without the command.
+    # `jobs` lists every server that was started. The command's process group may outlive the command.
     for pid in $(jobs -p) $command_pid; do kill -KILL -- "-$pid" 2>/dev/null; done
     wait 2>/dev/null
     if [ -n "$folder" ]; then rm -rf "$folder"; fi
 }
 
-# Stops every PostgreSQL whose data lie in our folder: ours, and those that tests have started.
+# Stops every PostgreSQL with its data in $folder: the one started here, and those that tests have started.
 stop_postgres_servers() {
     local pid_files file pid pids=()
     mapfile -t pid_files < <(find "$folder" -name postmaster.pid 2>/dev/null)
     for file in "${pid_files[@]}"; do
         pid=$(head -n 1 "$file" 2>/dev/null)
-        # QUIT is PostgreSQL's immediate shutdown.
+        # QUIT is the immediate shutdown of PostgreSQL.
         if [[ $pid =~ ^[0-9]+$ ]] && kill -QUIT "$pid" 2>/dev/null; then pids+=("$pid"); fi
     done
     for pid in "${pids[@]}"; do wait_until_gone "$pid"; done
 }
 
-# Waits until a process has ended, and ends it when it takes too long.
+# Waits until a process has ended, and kills it if it takes too long.
 wait_until_gone() {
     local deadline=$((SECONDS + STOP_SECONDS))
     while kill -0 "$1" 2>/dev/null; do

@@ -6,12 +6,12 @@
 pub mod completions;
 pub mod demo;
 pub mod healthcheck;
+pub mod load;
 pub mod man;
 pub mod migrate;
 pub mod openapi;
 pub mod outbox;
 pub mod prune;
-pub mod publish;
 pub mod serve;
 pub mod stats;
 pub mod tail;
@@ -40,7 +40,7 @@ pub struct Cli {
 enum Command {
     Serve(Box<serve::Args>),
     Demo(demo::Args),
-    Publish(publish::Args),
+    Load(load::Args),
     Tail(tail::Args),
     Stats(stats::Args),
     Verify(verify::Args),
@@ -83,7 +83,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => args.run().await,
             Command::Demo(args) => args.run().await,
-            Command::Publish(args) => args.run().await,
+            Command::Load(args) => args.run().await,
             Command::Tail(args) => args.run().await,
             Command::Stats(args) => args.run().await,
             Command::Verify(args) => args.run().await,

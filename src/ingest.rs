@@ -27,7 +27,7 @@ use crate::config::IngestConfig;
 use crate::event::{Event, Trace};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::sink::HandoffQueue;
-use crate::store::{ErrorClass, LogPosition, Outcome, Store};
+use crate::store::{ErrorClass, EventWriter, LogPosition, Outcome};
 
 /// The handle by which events are submitted. Cheap to clone.
 #[derive(Clone)]
@@ -109,7 +109,7 @@ impl Ingest {
     #[must_use]
     pub fn new(
         settings: IngestConfig,
-        store: &Arc<dyn Store>,
+        store: Arc<dyn EventWriter>,
         metrics: Arc<Metrics>,
         handoff: Arc<HandoffQueue>,
     ) -> (Self, Vec<Writer>) {

@@ -52,6 +52,7 @@ pub async fn serve(config: Config) -> Result<()> {
 
 /// A service whose port is open. Who connects is answered once it runs.
 pub struct Service {
+    store: Arc<dyn Store>,
     parts: Parts,
     writers: Vec<Writer>,
     relay: Option<Relay>,
@@ -78,7 +79,7 @@ impl Service {
             relay,
             state: fanout,
         } = Outlet::new(&config.fanout, &store, &metrics)?;
-        let (ingest, writers) = Ingest::new(config.ingest, &store, metrics.clone(), handoff.clone());
+        let (ingest, writers) = Ingest::new(config.ingest, store.clone(), metrics.clone(), handoff.clone());
         let publishing = ingest.clone();
         let live = Live::new(subscribers::Settings {
             store: store.clone(),
@@ -97,7 +98,7 @@ impl Service {
         let address = listener.address()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), url = listener.url()?, "listening");
         let parts = Parts {
-            store,
+            store: store.clone(),
             ingest,
             metrics,
             limits: config.http,
@@ -107,6 +108,7 @@ impl Service {
             sink: fanout,
         };
         Ok(Self {
+            store,
             parts,
             writers,
             relay,
@@ -138,7 +140,7 @@ impl Service {
     /// the grace period was over before everything had ended.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let mut running = Running {
-            store: self.parts.store.clone(),
+            store: self.store,
             ingest: self.parts.ingest.clone(),
             metrics: self.parts.metrics.clone(),
             live: self.parts.live.clone(),
@@ -308,10 +310,10 @@ async fn open(store: &dyn Store, migrates: bool, has_relay: bool) -> Result<()> 
     }
     if !has_relay
         && let Ok(stats) = store.stats().await
-        && stats.outbox_batches > 0
+        && stats.backlog.batches > 0
     {
         tracing::warn!(
-            outbox.batches = stats.outbox_batches,
+            outbox.batches = stats.backlog.batches,
             "batches of an earlier time wait for a Redis, and REDIS_URL is not set"
         );
     }

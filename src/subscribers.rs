@@ -28,7 +28,7 @@ use crate::event::{Cursor, Topic};
 use crate::metrics::Metrics;
 use crate::sink::HandoffQueue;
 use crate::store::backoff::Backoff;
-use crate::store::{Filter, Page, Scan, Store, StoreError};
+use crate::store::{EventReader, Filter, Page, Scan, StoreError};
 
 /// How long after a commit of this process the watcher looks: by then more have come, and most are settled.
 const GATHER: Duration = Duration::from_millis(10);
@@ -55,7 +55,7 @@ const CATCH_UP_BYTES: usize = 64 << 10;
 pub struct Live(Arc<Shared>);
 
 struct Shared {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventReader>,
     handoff: Arc<HandoffQueue>,
     tail: std::sync::Mutex<Ring>,
     /// Says that the tail has changed, to whoever waits.
@@ -73,7 +73,7 @@ struct Shared {
 /// What a live end is made of.
 pub struct Settings {
     /// Where events are read.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EventReader>,
     /// Where commits are announced.
     pub handoff: Arc<HandoffQueue>,
     /// The most followers at once.
@@ -208,7 +208,7 @@ impl Shared {
         let end = self.tail().end();
         let Some(after) = end else {
             // The tail begins at what is settled now; who wants more than that reads it from the store.
-            let edge = self.store.stability().await?.edge;
+            let edge = self.store.stability().await?.last_stable;
             self.tail().begin(edge);
             self.changed.send_replace(());
             return Ok(true);
@@ -261,7 +261,7 @@ impl LogPosition {
     pub async fn follow(self, after: Option<Cursor>, topic: Option<Topic>) -> Result<Subscriber, StoreError> {
         let at = match after {
             Some(after) => after,
-            None => self.live.0.store.stability().await?.edge,
+            None => self.live.0.store.stability().await?.last_stable,
         };
         Ok(Subscriber {
             changed: self.live.0.changed.subscribe(),
@@ -358,7 +358,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Event, EventId, Payload, Source, Timestamp};
-    use crate::store::{Batch, GroupCommit};
+    use crate::store::{Batch, GroupCommit, Store};
 
     /// A live end of an embedded store that has these events, and whether it takes publishing for busy.
     async fn live(folder: &std::path::Path, events: usize) -> (Live, Arc<AtomicBool>) {

@@ -10,7 +10,7 @@ mod confinement;
 pub mod engine;
 mod faults;
 mod image;
-mod manual;
+pub mod manual;
 mod observability;
 mod plain;
 mod replicas;
@@ -70,7 +70,7 @@ pub fn scenarios() -> Vec<Scenario> {
             prometheus_finds_every_replica
         }
         manual {
-            every_command_of_the_readme_prints_what_it_shows
+            examples_of_containers_print_what_they_show
         }
         replicas {
             replicas_come_and_go_while_events_flow

@@ -147,7 +147,7 @@ impl World {
 
     /// Publishes made-up events to a service by the load generator, with these arguments, and asserts that its sums are right.
     pub async fn load(&self, service_url: &str, arguments: &[&str]) -> Finished {
-        let arguments = [&["publish", "--url", service_url], arguments].concat();
+        let arguments = [&["load", "--url", service_url], arguments].concat();
         let publisher = self.run(&arguments).await;
         publisher.ended_with(0);
         publisher

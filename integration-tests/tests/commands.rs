@@ -14,7 +14,7 @@ use serde_json::Value;
 const COMMANDS: [&str; 8] = [
     "serve",
     "demo",
-    "publish",
+    "load",
     "stats",
     "verify",
     "migrate",
@@ -145,8 +145,8 @@ async fn wrong_usage_ends_with_64_and_help_with_0() {
     for arguments in [
         &["serve", "--no-such-flag"][..],
         &["no-such-command"],
-        &["publish", "--duplicate-rate", "2"],
-        &["publish", "--events", "many"],
+        &["load", "--duplicate-rate", "2"],
+        &["load", "--events", "many"],
         &["healthcheck", "--url", "no url"],
     ] {
         let ended = world.run(arguments).await;
@@ -209,7 +209,7 @@ async fn serve_is_what_runs_without_a_command_and_its_url_may_come_from_a_file(w
 async fn publish_sends_what_it_was_told_and_its_table_adds_up(world: World) {
     let service = world.serve().await;
     let publish = async |arguments: &[&str]| {
-        let arguments = [&["publish", "--url", service.url()], arguments].concat();
+        let arguments = [&["load", "--url", service.url()], arguments].concat();
         world.run(&arguments).await
     };
     let singles = publish(&["--events", "200", "--duplicate-rate", "0.25", "--batch-size", "1"]).await;
@@ -253,14 +253,14 @@ async fn publish_sends_the_lines_of_a_file(world: World) {
     fs::write(&file, lines).expect("a file in a folder of our own");
     let name = file.to_str().expect("UTF-8");
     let ended = world
-        .run(&["publish", "--url", service.url(), "--file", name, "--batch-size", "50"])
+        .run(&["load", "--url", service.url(), "--file", name, "--batch-size", "50"])
         .await;
     ended.ended_with(0);
     assert_eq!(ended.figure("sent"), 130);
     let totals = world.check(120).await;
     assert_eq!(totals.received, 130);
     let missing = world
-        .run(&["publish", "--url", service.url(), "--file", "no-such-file"])
+        .run(&["load", "--url", service.url(), "--file", "no-such-file"])
         .await;
     assert_told(&missing, 1, "no-such-file");
 }
@@ -268,7 +268,7 @@ async fn publish_sends_the_lines_of_a_file(world: World) {
 async fn publish_waits_for_the_service_to_come_up(world: World) {
     let port = free_port().to_string();
     let url = format!("http://127.0.0.1:{port}");
-    let arguments = ["publish", "--url", &url, "--events", "100", "--duplicate-rate", "0.1"];
+    let arguments = ["load", "--url", &url, "--events", "100", "--duplicate-rate", "0.1"];
     let starting = async {
         // The schema being made elsewhere takes the publisher's first tries with certainty.
         world.run(&["migrate"]).await.ended_with(0);

@@ -269,7 +269,7 @@ async fn what_several_replicas_are_sent_at_once_is_published_once(world: World) 
     let same = ["--events", "5000", "--seed", "7", "--duplicate-rate", "0.2"];
     // The publisher counts what its own events became, and here somebody else is as often the first.
     let sent = async |service: &Service| {
-        let arguments = [&["publish", "--url", service.url()], &same[..]].concat();
+        let arguments = [&["load", "--url", service.url()], &same[..]].concat();
         world.run(&arguments).await
     };
     join(sent(replicas.one()), sent(replicas.other())).await;

@@ -14,7 +14,7 @@ const UNIQUE: i64 = 14_000;
 
 async fn publish_main_job(world: &World, service: &Service) -> Finished {
     let arguments = [
-        "publish",
+        "load",
         "--events",
         "20000",
         "--duplicate-rate",
@@ -79,7 +79,7 @@ async fn the_service_killed_ten_times_on_the_way_loses_nothing_and_counts_nothin
     let port = free_port().to_string();
     let mut service = world.serve_with(world.settings().with("PORT", &port)).await;
     let url = service.url().to_owned();
-    let arguments = ["publish", "--events", "20000", "--duplicate-rate", "0.3", "--url", &url];
+    let arguments = ["load", "--events", "20000", "--duplicate-rate", "0.3", "--url", &url];
     let killing = async {
         for kill in 1..=KILLS {
             received(&world, kill * 1500).await;

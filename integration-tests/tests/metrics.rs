@@ -279,7 +279,7 @@ fn file(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_series_that_an_alert_or_the_readme_names_is_there() {
+async fn every_series_named_in_alerts_and_docs_exists() {
     let world = World::embedded();
     let service = world.serve().await;
     service.publish(&event("orders", "1")).await;
@@ -287,18 +287,18 @@ async fn every_series_that_an_alert_or_the_readme_names_is_there() {
     let there = names(shown.text(), &["eventsieve_", "process_"]);
     let alerts = names(&file("deploy/prometheus/alerts.yml"), &["eventsieve_", "process_"]);
     assert!(alerts.len() > 10, "{alerts:?}");
-    let readme = file("README.md");
-    let (_, section) = readme.split_once("## Operating by its signals").expect("a section");
-    let (section, _) = section.split_once("\n## ").expect("another section");
-    let told = names(section, &["eventsieve_", "process_"]);
-    for name in alerts.iter().chain(&told) {
+    let pages = ["docs/guides/observability.md", "docs/reference/alerts.md"]
+        .map(file)
+        .concat();
+    let documented = names(&pages, &["eventsieve_", "process_"]);
+    for name in alerts.iter().chain(&documented) {
         assert!(there.contains(name), "there is no series {name}");
     }
     world.check(1).await;
 }
 
 #[test]
-fn every_alert_is_explained_in_the_readme_and_tested_both_ways() {
+fn every_alert_is_documented_and_tested_both_ways() {
     let rules = file("deploy/prometheus/alerts.yml");
     let alerts: BTreeSet<String> = rules
         .lines()
@@ -312,13 +312,9 @@ fn every_alert_is_explained_in_the_readme_and_tested_both_ways() {
         .filter(|line| line.contains("alertname=\""))
         .flat_map(|line| names(line, &["Eventsieve"]))
         .collect();
-    let told: BTreeSet<String> = file("README.md")
-        .lines()
-        .filter(|line| line.starts_with("| "))
-        .flat_map(|line| names(line, &["Eventsieve"]))
-        .collect();
+    let documented = names(&file("docs/reference/alerts.md"), &["Eventsieve"]);
     assert_eq!(tests, alerts);
-    assert_eq!(told, alerts);
+    assert_eq!(documented, alerts);
 }
 
 on_both_stores! {

@@ -56,7 +56,7 @@ async fn pruning_while_a_publisher_runs_removes_what_is_old_and_nothing_else(wor
     publish(&service, "old", 0..6000).await;
     age(&world, "topic = 'old'").await;
     let arguments = [
-        "publish",
+        "load",
         "--events",
         "6000",
         "--duplicate-rate",

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
-use crate::cli::publish::batch::{Generator, Source};
-use crate::cli::publish::plan::Plan;
-use crate::cli::publish::run::{Run, paced};
+use crate::cli::load::batch::{Generator, Source};
+use crate::cli::load::plan::Plan;
+use crate::cli::load::run::{Run, paced};
 use crate::cli::stats::table::{grouped, table};
 use crate::cli::{UsageError, target};
 use crate::client::{self, Client, target::Target};

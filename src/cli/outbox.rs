@@ -9,7 +9,7 @@ use crate::cli::UsageError;
 use crate::config::{RedisOptions, StoreOptions};
 use crate::event::Cursor;
 use crate::sink::{self, Sink, SinkErrorKind};
-use crate::store::{self, DeadLetter, Refused, Store};
+use crate::store::{self, DeadLetter, NewDeadLetter, Outbox, Store};
 
 /// How many parked events are read at a time.
 const PAGE: u32 = 100;
@@ -62,7 +62,7 @@ impl Args {
 }
 
 /// Sends every parked event again, and answers with how many are refused again.
-async fn retry(store: &dyn Store, fanout: &dyn Sink) -> Result<u64> {
+async fn retry(store: &dyn Outbox, fanout: &dyn Sink) -> Result<u64> {
     let (mut sent, mut refused) = (0, 0);
     let mut after = Cursor::BEGINNING;
     loop {
@@ -82,7 +82,7 @@ async fn retry(store: &dyn Store, fanout: &dyn Sink) -> Result<u64> {
                     sent += 1;
                 }
                 Some(reason) => {
-                    store.dead_letter(&[Refused { cursor, reason }]).await?;
+                    store.dead_letter(&[NewDeadLetter { cursor, reason }]).await?;
                     refused += 1;
                 }
             }
@@ -95,13 +95,13 @@ async fn retry(store: &dyn Store, fanout: &dyn Sink) -> Result<u64> {
 /// Prints what waits, and one line for each parked event.
 async fn show(store: &dyn Store) -> Result<()> {
     let stats = store.stats().await?;
-    let age = match stats.outbox_batches {
+    let age = match stats.backlog.batches {
         0 => String::new(),
-        _ => format!(", the oldest {:.1} s old", stats.outbox_oldest_seconds),
+        _ => format!(", the oldest {:.1} s old", stats.backlog.oldest_seconds),
     };
     print(&format!(
         "unpublished    {} batches{age}\nparked         {} events\n",
-        stats.outbox_batches, stats.parked
+        stats.backlog.batches, stats.backlog.dead_letters
     ))?;
     let mut after = Cursor::BEGINNING;
     loop {
@@ -121,7 +121,7 @@ fn line(parked: &DeadLetter) -> String {
         event.cursor,
         event.event.topic,
         event.event.event_id,
-        parked.parked_at,
+        parked.dead_lettered_at,
         parked.reason.replace(char::is_control, " ")
     )
 }

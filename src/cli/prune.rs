@@ -9,7 +9,7 @@ use crate::cli::UsageError;
 use crate::config::StoreOptions;
 use crate::event::{Cursor, Timestamp};
 use crate::store::backoff::Backoff;
-use crate::store::{self, ErrorClass, Prune, Pruned, Store, StoreError};
+use crate::store::{self, ErrorClass, Maintenance, Prune, Pruned, StoreError};
 
 /// How many events a step looks at: few enough that a flush that waits for it does not notice.
 const STEP_EVENTS: u32 = 1000;
@@ -71,7 +71,7 @@ fn earlier(now: Timestamp, ago: Duration) -> Option<Timestamp> {
 }
 
 /// Takes one step after the other: how many events went, and how many were kept for the fan-out.
-async fn prune(store: &dyn Store, before: Timestamp, dry_run: bool) -> Result<(u64, u64)> {
+async fn prune(store: &dyn Maintenance, before: Timestamp, dry_run: bool) -> Result<(u64, u64)> {
     let mut step = Prune {
         before,
         after: Cursor::BEGINNING,
@@ -96,7 +96,7 @@ async fn prune(store: &dyn Store, before: Timestamp, dry_run: bool) -> Result<(u
 }
 
 /// Takes a step, again and again while locks of the service are in its way.
-async fn patiently(store: &dyn Store, step: &Prune) -> Result<Pruned, StoreError> {
+async fn patiently(store: &dyn Maintenance, step: &Prune) -> Result<Pruned, StoreError> {
     let (mut backoff, deadline) = (Backoff::default(), Instant::now() + STEP_PATIENCE);
     loop {
         match store.prune(step).await {

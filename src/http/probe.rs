@@ -57,7 +57,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Probe>,
 )]
 pub(super) async fn health(State(state): State<AppState>) -> Response {
     let stability = state.health.borrow().and_then(Result::ok);
-    let unsettled_seconds = stability.map_or(0.0, |stability| stability.unsettled_seconds);
+    let unsettled_seconds = stability.map_or(0.0, |stability| stability.visibility_lag_seconds);
     let store_error = state.store_error();
     let sink_error = *state.sink.error.borrow();
     let (code, status) = match store_error {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use crate::store::{Store, StoreError, StoreStats};
+use crate::store::{EventReader, StoreError, StoreStats};
 
 type Reading = Shared<BoxFuture<'static, Result<Arc<StoreStats>, StoreError>>>;
 
@@ -13,14 +13,14 @@ type Reading = Shared<BoxFuture<'static, Result<Arc<StoreStats>, StoreError>>>;
 /// had not begun at the time of the call, and shares it with all other callers that wait.
 #[derive(Clone)]
 pub(super) struct SharedStats {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventReader>,
     running: Arc<tokio::sync::Mutex<()>>,
     next: Arc<Mutex<Option<Reading>>>,
 }
 
 impl SharedStats {
     /// Nothing is read yet.
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    pub(super) fn new(store: Arc<dyn EventReader>) -> Self {
         Self {
             store,
             running: Arc::default(),

@@ -11,7 +11,7 @@ use crate::config::HttpConfig;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::sink::SinkErrorKind;
-use crate::store::{ErrorClass, Stability, Store};
+use crate::store::{ErrorClass, EventReader, Stability};
 use crate::subscribers::Live;
 
 /// The state of the service, shared by all handlers. Cheap to clone, because it is cloned several times for each request: with a
@@ -23,7 +23,7 @@ pub struct AppState(Arc<Shared>);
 
 /// The parts of [`AppState`].
 pub struct Shared {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn EventReader>,
     pub(super) ingest: Ingest,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: HttpConfig,
@@ -37,7 +37,7 @@ pub struct Shared {
 /// The arguments of [`AppState::new`].
 pub struct Parts {
     /// The store, for reading.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EventReader>,
     /// The queue of events to store.
     pub ingest: Ingest,
     /// The metrics of this process.

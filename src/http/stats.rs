@@ -111,12 +111,12 @@ fn all(state: &AppState, stats: &StoreStats) -> Stats {
             capacity: state.ingest.capacity() as u64,
         },
         outbox: Outbox {
-            batches: unsigned(stats.outbox_batches),
-            oldest_seconds: hundredths(stats.outbox_oldest_seconds),
-            parked: unsigned(stats.parked),
+            batches: unsigned(stats.backlog.batches),
+            oldest_seconds: hundredths(stats.backlog.oldest_seconds),
+            parked: unsigned(stats.backlog.dead_letters),
         },
         log: Log {
-            unsettled_seconds: stats.settled.unsettled_seconds,
+            unsettled_seconds: stats.stability.visibility_lag_seconds,
         },
         store: state.store.name().into(),
         fanout: state.sink.kind.into(),

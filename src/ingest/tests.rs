@@ -32,8 +32,8 @@ fn bench(writers: u32, script: impl IntoIterator<Item = Behave>) -> Bench {
         queue_events_max: 100,
         queue_bytes_max: 1 << 20,
     };
-    let store: Arc<dyn Store> = Arc::new(FakeStore(fake.clone()));
-    let (ingest, made) = Ingest::new(settings, &store, Arc::default(), Arc::new(HandoffQueue::new(None)));
+    let store = Arc::new(FakeStore(fake.clone()));
+    let (ingest, made) = Ingest::new(settings, store, Arc::default(), Arc::new(HandoffQueue::new(None)));
     let mut writers = tokio::task::JoinSet::new();
     for writer in made {
         writers.spawn(writer.run());

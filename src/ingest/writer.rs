@@ -20,7 +20,7 @@ use crate::event::{StoredEvent, Trace};
 use crate::sink::Committed;
 use crate::store::backoff::Backoff;
 use crate::store::{
-    Appended, Appender, Batch, ErrorClass, GroupCommit, Lease, LogPosition, Outcome, Store, StoreError,
+    Appended, Appender, Batch, ErrorClass, EventWriter, GroupCommit, Lease, LogPosition, Outcome, StoreError,
 };
 
 /// How long one attempt to commit may take before its outcome counts as unknown and it is sent again elsewhere.
@@ -35,7 +35,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// One of the writers of an ingest.
 pub struct Writer {
     writer_id: u32,
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventWriter>,
     shared: Arc<Shared>,
     appender: Option<Box<dyn Appender>>,
     /// When the connection was last known to work.
@@ -66,7 +66,7 @@ struct Flushed {
 }
 
 impl Writer {
-    pub(super) fn new(writer_id: u32, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(writer_id: u32, store: Arc<dyn EventWriter>, shared: Arc<Shared>) -> Self {
         Self {
             writer_id,
             store,

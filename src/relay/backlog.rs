@@ -18,7 +18,7 @@ pub async fn watch_backlog(store: Arc<dyn Outbox>, metrics: Arc<Metrics>, stop: 
             Ok(owed) => {
                 metrics.outbox_batches.set(owed.batches);
                 metrics.outbox_age.set(owed.oldest_seconds);
-                metrics.outbox_dead_letters.set(owed.parked);
+                metrics.outbox_dead_letters.set(owed.dead_letters);
             }
             Err(error) => tracing::debug!(
                 error.class = error.class.as_str(),

@@ -6,7 +6,7 @@ use super::{Relay, Stopped};
 use crate::event::{StoredEvent, Trace};
 use crate::metrics::PublishPath;
 use crate::sink::{Committed, SinkError, SinkErrorKind};
-use crate::store::Refused;
+use crate::store::NewDeadLetter;
 use crate::telemetry::Step;
 
 /// How many bytes of payload are read back, and go into one pipeline, at a time.
@@ -65,10 +65,10 @@ impl Relay {
         let begun = Instant::now();
         let answer = self.fanout.publish(events).await;
         self.metrics.sink_duration.observe(begun.elapsed().as_secs_f64());
-        let refused: Vec<Refused> = match answer {
+        let refused: Vec<NewDeadLetter> = match answer {
             Ok(refusals) => refusals
                 .into_iter()
-                .map(|refusal| Refused {
+                .map(|refusal| NewDeadLetter {
                     cursor: events[refusal.index].cursor,
                     reason: refusal.reason,
                 })
@@ -84,7 +84,7 @@ impl Relay {
         if !refused.is_empty() {
             self.store.dead_letter(&refused).await?;
             self.metrics.sink_dead_letters.inc_by(refused.len() as u64);
-            for Refused { cursor, reason } in &refused {
+            for NewDeadLetter { cursor, reason } in &refused {
                 tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
             }
         }
@@ -93,7 +93,7 @@ impl Relay {
 
     /// Publishes each event alone, where nobody knows what an error was about. If some go well it was about the others; if none
     /// does it is about the fan-out.
-    async fn one_by_one(&self, events: &[StoredEvent], error: &SinkError) -> Result<Vec<Refused>, SinkError> {
+    async fn one_by_one(&self, events: &[StoredEvent], error: &SinkError) -> Result<Vec<NewDeadLetter>, SinkError> {
         let mut refused = Vec::new();
         for event in events {
             if self.stop.is_cancelled() {
@@ -104,7 +104,7 @@ impl Relay {
                 Err(error) if error.kind == SinkErrorKind::Odd => Some(error.to_string()),
                 Err(error) => return Err(error),
             };
-            refused.extend(reason.map(|reason| Refused {
+            refused.extend(reason.map(|reason| NewDeadLetter {
                 cursor: event.cursor,
                 reason,
             }));

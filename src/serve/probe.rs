@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 use crate::http::Health;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::Maintenance;
 
 /// How often the store is probed: a store that is gone is noticed within this and the probe's own time limit.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks the store how it is, and tells all who want to know.
 pub(super) struct Probe {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Maintenance>,
     pub(super) ingest: Ingest,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: watch::Sender<Health>,
@@ -31,7 +31,7 @@ impl Probe {
             let found = self.store.probe().await;
             let is_well = found.is_ok();
             match &found {
-                Ok(settled) => self.metrics.log_visibility_lag.set(settled.unsettled_seconds),
+                Ok(stability) => self.metrics.log_visibility_lag.set(stability.visibility_lag_seconds),
                 Err(error) => {
                     self.metrics.count_store_error(error.class.as_str());
                     self.ingest.suspect_connections();

@@ -290,7 +290,7 @@ async fn settle(store: &Arc<dyn Store>) {
         .first()
         .map_or(Cursor::BEGINNING, |event| event.cursor);
     eventually("all that is committed is settled", async || {
-        store.stability().await.unwrap().edge >= newest
+        store.stability().await.unwrap().last_stable >= newest
     })
     .await;
 }

@@ -1,33 +1,36 @@
-//! The outbox: what is stored and owed to a fan-out. The ledger row of a flush is also its row here, so an event and the debt
-//! to publish it are committed together.
+//! The outbox: what is stored and not yet published. The row of a group commit in the commit ledger is also its row in the
+//! outbox, so events and the duty to publish them are committed together.
 //!
-//! A batch is unpublished until somebody marks it. Whoever publishes it holds a lease on it, which bears the token of its
-//! owner and ends by the store's clock: while it lasts others leave the batch alone, and after it anybody may claim it.
-//! Nothing here keeps a transaction open between two calls.
+//! A batch is unpublished until it is marked. Its publisher holds a lease on it, which carries the owner's token and expires
+//! by the store's clock: until then no other process claims the batch, afterwards any process may. No call leaves a
+//! transaction open.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Lease, StoreError};
+use super::error::StoreError;
 use crate::event::{Cursor, StoredEvent, Timestamp};
 
-/// The part of a store that knows what was published. The relay and the command `outbox` call it.
+/// A claim on a batch of the outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// The token of the process that publishes the batch.
+    pub owner: Uuid,
+    /// How long the lease lasts, from the commit.
+    pub length: Duration,
+}
+
+/// The part of a store that records what is published. The relay and the command `outbox` call it.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Claims batches that are unpublished and under no lease that lasts, the oldest first, at most `limit`, and answers with
-    /// their numbers in that order. Two callers at once never claim the same batch, and neither waits for the other.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
+    /// Claims at most `limit` batches that are unpublished and not leased, the oldest first, and returns their numbers in that
+    /// order. Two concurrent callers never claim the same batch, and neither waits for the other.
     async fn claim_unpublished(&self, lease: Lease, limit: u32) -> Result<Vec<i64>, StoreError>;
 
-    /// Reads the events of some batches in log order, settled or not: those behind the place `after` (`None`: from the first),
+    /// Reads the events of some batches in log order, stable or not: those behind the place `after` (`None`: from the first),
     /// as many as `bytes_max` allows, and at least one.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
     async fn events_of(
         &self,
         batches: &[i64],
@@ -35,50 +38,31 @@ pub trait Outbox: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<EventsPage, StoreError>;
 
-    /// Marks batches as published, where the lease is still the owner's; answers with how many that were. A batch that
-    /// somebody else has claimed meanwhile is theirs to mark. It need not survive a crash: the batch is then published again.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
+    /// Marks as published those of the batches that `owner` still leases, and returns their number. A batch that another
+    /// process has claimed meanwhile is left to that process. The mark may be lost in a crash: the batch is then published
+    /// again.
     async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError>;
 
-    /// Gives back the owner's leases on these batches (`None`: on all that it holds) that are not published: anybody may claim
-    /// them at once. Answers with how many that were.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
+    /// Gives up the owner's leases on those of these batches (`None`: on all batches) that are not published, so that any
+    /// process may claim them at once. Returns their number.
     async fn release(&self, owner: Uuid, batches: Option<&[i64]>) -> Result<u64, StoreError>;
 
-    /// Parks events that the fan-out refuses for themselves: they are kept and listed, and their batch can be marked. One that
-    /// is parked already gets the new reason; one that was pruned meanwhile is left out.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
-    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError>;
+    /// Dead-letters events that the sink rejects: they are kept and listed, and their batch can be marked as published. An
+    /// event that is a dead letter already gets the new reason; an event that was pruned meanwhile is skipped.
+    async fn dead_letter(&self, events: &[NewDeadLetter]) -> Result<(), StoreError>;
 
-    /// Lists parked events in log order, those behind `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
+    /// Lists dead letters in log order, those behind `after`, at most `limit`.
     async fn dead_letters(&self, after: Cursor, limit: u32) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Parks these events no longer: the fan-out has taken them. Answers with how many were parked.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
+    /// Removes dead letters whose events the sink has taken after all. Returns how many there were.
     async fn remove_dead_letters(&self, events: &[Cursor]) -> Result<u64, StoreError>;
 
-    /// How much is owed to the fan-out, by all who share the store. It costs no more than what is owed.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
+    /// How much all processes that share the store have left to publish. The cost grows only with the backlog.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
-    /// Removes ledger rows that were published longer ago than `age`: looks at the `limit` rows behind the batch `after`, and
-    /// ends at the first that was received more recently than that. Events are not touched, and unpublished rows stay.
-    ///
-    /// # Errors
-    /// As [`StoreError::class`] says.
+    /// Removes rows of the commit ledger that were published longer ago than `age`: examines the `limit` rows behind the batch
+    /// `after`, and ends at the first row that was received more recently than that. Events are not touched, and unpublished
+    /// rows stay.
     async fn prune_commit_ledger(
         &self,
         after: i64,
@@ -90,12 +74,12 @@ pub trait Outbox: Send + Sync + 'static {
 /// What is stored and not published.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backlog {
-    /// Batches that are not published, parked events aside.
+    /// Batches that are not published, dead letters aside.
     pub batches: i64,
     /// The age of the oldest of them in seconds.
     pub oldest_seconds: f64,
-    /// Events that are parked.
-    pub parked: i64,
+    /// Events that the sink rejected.
+    pub dead_letters: i64,
 }
 
 /// Some events of some batches.
@@ -103,35 +87,35 @@ pub struct Backlog {
 pub struct EventsPage {
     /// In log order.
     pub events: Vec<StoredEvent>,
-    /// Whether these are all that there are behind the place asked for.
+    /// Whether no event of the batches is left behind these.
     pub is_last: bool,
 }
 
-/// An event that the fan-out refuses for itself.
+/// An event that the sink rejects, to be dead-lettered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// Its place.
+pub struct NewDeadLetter {
+    /// The place of the event in the log.
     pub cursor: Cursor,
-    /// What the fan-out said, for a person.
+    /// The sink's error, for people to read.
     pub reason: String,
 }
 
-/// A parked event.
+/// A dead letter: an event that the sink has rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The event.
     pub event: StoredEvent,
-    /// Since when, by the store's clock.
-    pub parked_at: Timestamp,
-    /// What the fan-out said.
+    /// When it was dead-lettered first, by the store's clock.
+    pub dead_lettered_at: Timestamp,
+    /// The sink's latest error.
     pub reason: String,
 }
 
-/// What a step of pruning the ledger did.
+/// What one step of pruning the commit ledger did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommitLedgerPruned {
     /// Rows removed.
     pub removed: u64,
-    /// Where the next step begins; `None` when this one has reached what is too young, or the end.
+    /// Where the next step begins; `None` when this step reached a row that is too young, or the end.
     pub next: Option<i64>,
 }

@@ -28,8 +28,8 @@ use self::connect::{Readers, Role, bounded, connect};
 use crate::config::DatabaseUrl;
 use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Scan, Stability, Store, StoreError, StoreStats,
-    Verification,
+    Appender, Counts, ErrorClass, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan,
+    Stability, StoreError, StoreStats, Verification,
 };
 
 /// The migrations in `migrations/postgres`, by version. Compiled in by hand: sqlx's own macro for it brings a third of sqlx with it.
@@ -129,12 +129,14 @@ impl Postgres {
     }
 }
 
-#[async_trait]
-impl Store for Postgres {
+impl Named for Postgres {
     fn name(&self) -> &'static str {
         "postgres"
     }
+}
 
+#[async_trait]
+impl EventWriter for Postgres {
     fn writers_max(&self) -> u32 {
         u32::MAX
     }
@@ -143,45 +145,13 @@ impl Store for Postgres {
         BATCH_EVENTS
     }
 
-    async fn claim(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn migrate(&self) -> Result<i64, StoreError> {
-        let mut pg = connect(self.options()?, Role::Admin).await?;
-        check_encoding(&mut pg).await?;
-        // `run` is not usable in a boxed future (its bound on the connection is not general enough); this is its inside.
-        MIGRATIONS
-            .run_direct(None, &mut pg, false)
-            .await
-            .or_else(newer_is_fine)?;
-        close(pg).await;
-        Ok(newest_migration())
-    }
-
-    async fn check_schema(&self) -> Result<(), StoreError> {
-        let mut pg = connect(self.options()?, Role::Admin).await?;
-        check_encoding(&mut pg).await?;
-        let applied: Vec<i64> = match sqlx::query_scalar(APPLIED).fetch_all(&mut pg).await {
-            Ok(versions) => versions,
-            Err(error) if error::sqlstate(&error) == "42P01" => Vec::new(),
-            Err(error) => return Err(error::during("reading the schema's version")(error)),
-        };
-        close(pg).await;
-        if MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)) {
-            return Ok(());
-        }
-        let message = format!(
-            "the database's schema is older than this program's (version {}): run `eventsieve migrate`, or start without --no-migrate",
-            newest_migration()
-        );
-        Err(StoreError::new(ErrorClass::Configuration, message))
-    }
-
     async fn appender(&self, writer_id: u32) -> Result<Box<dyn Appender>, StoreError> {
         Ok(Box::new(append::PgAppender::open(self.options()?, writer_id).await?))
     }
+}
 
+#[async_trait]
+impl EventReader for Postgres {
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
         self.readers
             .run(read::LIST_TIMEOUT, |mut pg| async move {
@@ -227,6 +197,53 @@ impl Store for Postgres {
             .await
     }
 
+    async fn clock(&self) -> Result<Timestamp, StoreError> {
+        self.readers
+            .run(STATS_TIMEOUT, |mut pg| async move {
+                let read = sqlx::query_scalar::<_, DateTime<Utc>>(CLOCK).fetch_one(&mut pg).await;
+                Ok((pg, append::timestamp(read.map_err(error::during("reading the clock"))?)))
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Maintenance for Postgres {
+    async fn claim(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn migrate(&self) -> Result<i64, StoreError> {
+        let mut pg = connect(self.options()?, Role::Admin).await?;
+        check_encoding(&mut pg).await?;
+        // `run` is not usable in a boxed future (its bound on the connection is not general enough); this is its inside.
+        MIGRATIONS
+            .run_direct(None, &mut pg, false)
+            .await
+            .or_else(newer_is_fine)?;
+        close(pg).await;
+        Ok(newest_migration())
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        let mut pg = connect(self.options()?, Role::Admin).await?;
+        check_encoding(&mut pg).await?;
+        let applied: Vec<i64> = match sqlx::query_scalar(APPLIED).fetch_all(&mut pg).await {
+            Ok(versions) => versions,
+            Err(error) if error::sqlstate(&error) == "42P01" => Vec::new(),
+            Err(error) => return Err(error::during("reading the schema's version")(error)),
+        };
+        close(pg).await;
+        if MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)) {
+            return Ok(());
+        }
+        let message = format!(
+            "the database's schema is older than this program's (version {}): run `eventsieve migrate`, or start without --no-migrate",
+            newest_migration()
+        );
+        Err(StoreError::new(ErrorClass::Configuration, message))
+    }
+
     async fn probe(&self) -> Result<Stability, StoreError> {
         let mut slot = self.probe.lock().await;
         let mut pg = match slot.take() {
@@ -242,15 +259,6 @@ impl Store for Postgres {
         }
         *slot = Some(pg);
         statistics::settled_from(&row)
-    }
-
-    async fn clock(&self) -> Result<Timestamp, StoreError> {
-        self.readers
-            .run(STATS_TIMEOUT, |mut pg| async move {
-                let read = sqlx::query_scalar::<_, DateTime<Utc>>(CLOCK).fetch_one(&mut pg).await;
-                Ok((pg, append::timestamp(read.map_err(error::during("reading the clock"))?)))
-            })
-            .await
     }
 
     async fn prune(&self, step: &Prune) -> Result<Pruned, StoreError> {

@@ -26,8 +26,8 @@ use self::connect::{Link, Readers, Role, StoreFile, blocking, closed};
 use self::error::during;
 use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, List, Page, Prune, Pruned, Scan, Stability, Store, StoreError, StoreStats,
-    Verification,
+    Appender, Counts, ErrorClass, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan,
+    Stability, StoreError, StoreStats, Verification,
 };
 
 /// The first version whose write-ahead log loses nothing: before it, a checkpoint that met a reset of the log could.
@@ -89,33 +89,20 @@ impl Sqlite {
     }
 }
 
-#[async_trait]
-impl Store for Sqlite {
+impl Named for Sqlite {
     fn name(&self) -> &'static str {
         "sqlite"
     }
+}
 
+#[async_trait]
+impl EventWriter for Sqlite {
     fn writers_max(&self) -> u32 {
         1
     }
 
     fn batch_events(&self) -> usize {
         BATCH_EVENTS
-    }
-
-    async fn claim(&self) -> Result<(), StoreError> {
-        let file = self.file.clone();
-        let claim = blocking(move || connect::claim(&file)).await?;
-        *self.claim.lock().expect("nothing panics while it holds the claim") = Some(claim);
-        Ok(())
-    }
-
-    async fn migrate(&self) -> Result<i64, StoreError> {
-        self.alone(Role::Migrator, |mut link| schema::migrate(&mut link)).await
-    }
-
-    async fn check_schema(&self) -> Result<(), StoreError> {
-        self.alone(Role::Reader, |link| schema::check(&link.connection)).await
     }
 
     async fn appender(&self, _lane: u32) -> Result<Box<dyn Appender>, StoreError> {
@@ -129,7 +116,10 @@ impl Store for Sqlite {
         .await
         .map_err(StoreError::before_sending)
     }
+}
 
+#[async_trait]
+impl EventReader for Sqlite {
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
         let list = list.clone();
         self.readers
@@ -163,6 +153,31 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn clock(&self) -> Result<Timestamp, StoreError> {
+        if self.readers.is_closed() {
+            return Err(closed());
+        }
+        Ok(append::now())
+    }
+}
+
+#[async_trait]
+impl Maintenance for Sqlite {
+    async fn claim(&self) -> Result<(), StoreError> {
+        let file = self.file.clone();
+        let claim = blocking(move || connect::claim(&file)).await?;
+        *self.claim.lock().expect("nothing panics while it holds the claim") = Some(claim);
+        Ok(())
+    }
+
+    async fn migrate(&self) -> Result<i64, StoreError> {
+        self.alone(Role::Migrator, |mut link| schema::migrate(&mut link)).await
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        self.alone(Role::Reader, |link| schema::check(&link.connection)).await
+    }
+
     async fn probe(&self) -> Result<Stability, StoreError> {
         // A connection of its own: a slow read can never make the service look dead. Opening it looks at the file anew. A
         // disk that hangs holds its thread, so there is never more than one.
@@ -178,13 +193,6 @@ impl Store for Sqlite {
             Ok(probed) => probed.map_err(StoreError::before_sending),
             Err(_) => Err(hanging()),
         }
-    }
-
-    async fn clock(&self) -> Result<Timestamp, StoreError> {
-        if self.readers.is_closed() {
-            return Err(closed());
-        }
-        Ok(append::now())
     }
 
     async fn prune(&self, step: &Prune) -> Result<Pruned, StoreError> {

@@ -156,7 +156,7 @@ async fn count(mut stream: TcpStream, events: usize) -> Result<()> {
 async fn publish(world: &World, url: &str, events: u32) -> f64 {
     let published = Settings::new(world.database_url())
         .arguments(&[
-            "publish",
+            "load",
             "--url",
             url,
             "--batch-size",

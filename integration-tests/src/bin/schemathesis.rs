@@ -14,7 +14,7 @@ use integration_tests::world::World;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// Where `integration-tests/schemathesis/install` puts the program.
+/// Where `integration-tests/setup schemathesis` installs the program.
 const PROGRAM: &str = "target/schemathesis/bin/schemathesis";
 
 /// A run takes half a minute on two slow cores. One that takes so long meets a service that does not answer.

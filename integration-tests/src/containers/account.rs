@@ -65,9 +65,9 @@ impl<'a> Publisher<'a> {
                 "-e",
                 &format!("TOTAL_EVENTS={events}"),
                 "-e",
-                &format!("EVENTSIEVE_PUBLISH_RATE={RATE}"),
+                &format!("EVENTSIEVE_LOAD_RATE={RATE}"),
                 "-e",
-                "EVENTSIEVE_PUBLISH_WAIT=2m",
+                "EVENTSIEVE_LOAD_WAIT=2m",
                 "publisher",
             ])
             .await;

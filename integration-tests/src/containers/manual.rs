@@ -1,25 +1,26 @@
-//! The README's section on containers, as a newcomer follows it.
+//! The guide to containers, as a new user follows it.
 
 use super::engine::{clean_command, finish, remove, run_name};
 use super::stack::root;
+use crate::markdown::{Example, examples, page};
 use crate::postgres::free_port;
-use crate::readme::{Example, blocks, examples, readme, section};
 use crate::service::Finished;
 
-/// Its commands, in their order and in one project of their own, print what it shows. A number with a fraction, a seed and a speed
-/// are other ones each time.
-pub async fn every_command_of_the_readme_prints_what_it_shows() {
-    let (project, port, other_port) = (format!("{}readme", run_name()), free_port(), free_port());
+/// The page whose examples are run here.
+pub const PAGE: &str = "docs/guides/compose.md";
+
+/// The commands of the guide, in their order and in one project of their own, print what it shows. A number with a fraction, a
+/// seed and a rate differ from run to run.
+pub async fn examples_of_containers_print_what_they_show() {
+    let (project, port, other_port) = (format!("{}guide", run_name()), free_port(), free_port());
     let ours = [
         ("127.0.0.1:8080", format!("127.0.0.1:{port}")),
         ("127.0.0.1:8081", format!("127.0.0.1:{other_port}")),
         ("eventsieve-alone", format!("{project}-alone")),
         ("eventsieve-data", format!("{project}-data")),
     ];
-    let readme = readme();
-    let text = section(&readme, "## Run it in containers", "## Use it");
-    let examples: Vec<Example> = blocks(text, "console").into_iter().flat_map(examples).collect();
-    assert!(examples.len() > 10, "the README has examples");
+    let examples = examples(&page(PAGE));
+    assert!(examples.len() > 10, "{PAGE} has examples");
     let mut exports = String::new();
     for Example { command, output } in examples {
         if command.starts_with("export ") {
@@ -43,12 +44,13 @@ pub async fn every_command_of_the_readme_prints_what_it_shows() {
     remove(&project).await;
 }
 
-/// The words of a text without what is another one each time.
+/// The words of a text without those that differ from run to run.
 fn steady(text: &str) -> Vec<String> {
-    // What a publisher says on its way depends on how long that is.
-    let is_on_its_way = |line: &&str| line.contains(" of 20000 events, ") || line.contains("waiting for ");
-    let text: Vec<&str> = text.lines().filter(|line| !is_on_its_way(line)).collect();
-    // Some versions of Compose clear each line of a log before they print it; and who follows one that has just ended is not told.
+    // The number of progress lines depends on how long the publisher takes.
+    let is_progress = |line: &&str| line.contains(" of 20000 events, ") || line.contains("waiting for ");
+    let text: Vec<&str> = text.lines().filter(|line| !is_progress(line)).collect();
+    // Some versions of Compose clear each line of a log before they print it, and do not print the exit of a container that has
+    // just ended.
     let text = text
         .join("\n")
         .replace("\u{1b}[2K", "")

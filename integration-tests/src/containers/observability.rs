@@ -14,7 +14,7 @@ use crate::publish::events;
 
 const IMAGE: &str = "prom/prometheus:v2.53.3";
 
-/// `EventsieveFanoutDown` fires after a minute; what comes before is the next probe, scrape and evaluation.
+/// `EventsieveSinkDown` fires after a minute; what comes before is the next probe, scrape and evaluation.
 const FIRES: Duration = Duration::from_secs(180);
 
 /// As the image of the compose file has it: the syntax, the rules, and what alerts.test.yml says of each.
@@ -88,7 +88,7 @@ async fn query(stack: &Stack, query: &str) -> Vec<String> {
 
 /// The target is up, the rules are judged, and one that should fire does, and ends when its reason does.
 pub async fn prometheus_asks_the_service_and_an_alert_fires_when_the_broker_is_gone() {
-    const FIRING: &str = "ALERTS{alertname=\"EventsieveFanoutDown\",alertstate=\"firing\"}";
+    const FIRING: &str = "ALERTS{alertname=\"EventsieveSinkDown\",alertstate=\"firing\"}";
 
     let stack = Stack::plain().await;
     stack.observe().await;

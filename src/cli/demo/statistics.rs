@@ -1,8 +1,8 @@
 //! The check of the figures.
 
 use crate::api::stats::Stats;
-use crate::cli::publish::plan::Plan;
-use crate::cli::publish::span::Span;
+use crate::cli::load::plan::Plan;
+use crate::cli::load::span::Span;
 use crate::cli::stats::table::grouped;
 
 /// The check in words: `received 20 000 = unique 14 000 + duplicates 6 000: ok`.

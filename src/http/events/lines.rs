@@ -33,9 +33,9 @@ struct Lines {
 pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Response, ApiError> {
     let stability = state.store.stability().await?;
     let below = if request.after.is_some() {
-        stability.edge.batch() + 1
+        stability.last_stable.batch() + 1
     } else {
-        stability.horizon
+        stability.committed_below
     };
     let (left, at) = (request.limit, request.after);
     let mut lines = Lines {

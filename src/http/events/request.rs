@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, header};
 use crate::api::events::LIMIT_MAX;
 use crate::event::{Breach, Cursor, ValidationError, ValidationErrorKind};
 use crate::http::query::Query;
-use crate::store::{Filter, List, Order, Page, Scan, Store, StoreError};
+use crate::store::{EventReader, Filter, List, Order, Page, Scan, StoreError};
 
 /// The media type of a stream of lines.
 pub(super) const NDJSON: &str = "application/x-ndjson";
@@ -77,7 +77,7 @@ impl ReadRequest {
     }
 
     /// Reads the first page, of at most `limit` events.
-    pub(super) async fn first_page(&self, store: &dyn Store, limit: u32) -> Result<Page, StoreError> {
+    pub(super) async fn first_page(&self, store: &dyn EventReader, limit: u32) -> Result<Page, StoreError> {
         match self.after {
             Some(after) => {
                 let scan = Scan {

@@ -7,11 +7,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::*;
-use crate::event::{Cursor, Timestamp, Topic};
-use crate::store::{
-    Appended, Appender, Backlog, CommitLedgerPruned, Counts, DeadLetter, EventsPage, GroupCommit, Lease, List, Outbox,
-    Page, Prune, Pruned, Refused, Scan, Stability, StoreError, StoreStats, Verification,
-};
+use crate::event::{Cursor, Timestamp};
+use crate::store::{Appended, Appender, GroupCommit, Named, StoreError};
 
 /// What the next attempt does.
 #[derive(Debug, Clone, Copy)]
@@ -134,22 +131,22 @@ impl Fake {
     }
 }
 
-/// The fake as a store: only its appenders are used here.
+/// The fake as a store that opens appenders.
 pub(super) struct FakeStore(pub(super) Arc<Fake>);
 
-#[async_trait]
-impl Store for FakeStore {
+impl Named for FakeStore {
     fn name(&self) -> &'static str {
         "fake"
     }
+}
+
+#[async_trait]
+impl EventWriter for FakeStore {
     fn writers_max(&self) -> u32 {
         u32::MAX
     }
     fn batch_events(&self) -> usize {
         50
-    }
-    async fn claim(&self) -> Result<(), StoreError> {
-        unreachable!("ingest only appends")
     }
     async fn appender(&self, _: u32) -> Result<Box<dyn Appender>, StoreError> {
         if *self.0.outage.lock().unwrap() == Some(ErrorClass::NotSent) {
@@ -157,76 +154,5 @@ impl Store for FakeStore {
         }
         let cuts = *self.0.cuts.lock().unwrap();
         Ok(Box::new(FakeAppender(self.0.clone(), cuts)))
-    }
-    async fn migrate(&self) -> Result<i64, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn check_schema(&self) -> Result<(), StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn list(&self, _: &List) -> Result<Page, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn scan(&self, _: &Scan) -> Result<Page, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn topic_counts(&self, _: &Topic) -> Result<Counts, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn stability(&self) -> Result<Stability, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn probe(&self) -> Result<Stability, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn clock(&self) -> Result<Timestamp, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn prune(&self, _: &Prune) -> Result<Pruned, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn verify(&self) -> Result<Verification, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn version(&self) -> Result<String, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn close(&self) {}
-}
-
-#[async_trait]
-impl Outbox for FakeStore {
-    async fn claim_unpublished(&self, _: Lease, _: u32) -> Result<Vec<i64>, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn events_of(&self, _: &[i64], _: Option<Cursor>, _: usize) -> Result<EventsPage, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn mark_published(&self, _: Uuid, _: &[i64]) -> Result<u64, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn release(&self, _: Uuid, _: Option<&[i64]>) -> Result<u64, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn dead_letter(&self, _: &[Refused]) -> Result<(), StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn dead_letters(&self, _: Cursor, _: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn remove_dead_letters(&self, _: &[Cursor]) -> Result<u64, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        unreachable!("ingest only appends")
-    }
-    async fn prune_commit_ledger(&self, _: i64, _: Duration, _: u32) -> Result<CommitLedgerPruned, StoreError> {
-        unreachable!("ingest only appends")
     }
 }

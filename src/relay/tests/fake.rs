@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::sink::Undeliverable;
-use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, Refused};
+use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter};
 
 /// The outbox of a store in memory. A portion has at most [`PORTION`] events.
 #[derive(Default)]
@@ -102,7 +102,7 @@ impl Outbox for FakeStore {
         Ok(0)
     }
 
-    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, refused: &[NewDeadLetter]) -> Result<(), StoreError> {
         self.check()?;
         self.parked
             .lock()
@@ -124,7 +124,7 @@ impl Outbox for FakeStore {
         Ok(Backlog {
             batches: i64::try_from(self.unpublished().len()).unwrap(),
             oldest_seconds: 0.0,
-            parked: 0,
+            dead_letters: 0,
         })
     }
 

@@ -420,8 +420,8 @@ pub(super) async fn a_rehearsal_changes_nothing(bed: &dyn Bed) {
     assert_eq!(listed(&store).await, events);
     let after = store.stats().await.unwrap();
     assert_eq!(
-        (after.counts, after.topics, after.outbox_batches),
-        (stats.counts, stats.topics, stats.outbox_batches)
+        (after.counts, after.topics, after.backlog.batches),
+        (stats.counts, stats.topics, stats.backlog.batches)
     );
     assert_eq!(kinds(&writer.send(&sent).await), ["duplicate", "stored", "conflict"]);
 }

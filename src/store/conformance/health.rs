@@ -22,12 +22,12 @@ pub(super) async fn a_probe_tells_what_is_settled(bed: &dyn Bed) {
         store.probe().await.unwrap(),
         store.stability().await.unwrap(),
     );
-    assert!(empty.edge <= before.edge);
-    assert!(before.edge <= probe.edge && probe.edge <= after.edge);
-    assert!(before.horizon <= probe.horizon && probe.horizon <= after.horizon);
-    assert!(probe.edge >= Cursor::new(appended.batch, 0));
-    assert!(probe.unsettled_seconds == 0.0);
-    assert!(store.stats().await.unwrap().settled.edge >= after.edge);
+    assert!(empty.last_stable <= before.last_stable);
+    assert!(before.last_stable <= probe.last_stable && probe.last_stable <= after.last_stable);
+    assert!(before.committed_below <= probe.committed_below && probe.committed_below <= after.committed_below);
+    assert!(probe.last_stable >= Cursor::new(appended.batch, 0));
+    assert!(probe.visibility_lag_seconds == 0.0);
+    assert!(store.stats().await.unwrap().stability.last_stable >= after.last_stable);
 }
 
 pub(super) async fn a_store_that_takes_no_writes_says_so(bed: &dyn Bed) {
@@ -60,12 +60,12 @@ pub(super) async fn all_that_is_committed_lies_below_the_horizon(bed: &dyn Bed) 
         let appended = writer.send(&[event("t", &round.to_string(), "{}")]).await;
         let after = other.stability().await.unwrap();
         assert!(
-            before.edge < Cursor::new(appended.batch, 0),
+            before.last_stable < Cursor::new(appended.batch, 0),
             "what is not committed is not settled"
         );
-        assert!(appended.batch < after.horizon);
-        assert!(after.edge.batch() < after.horizon);
-        assert!(before.edge <= after.edge && before.horizon <= after.horizon);
+        assert!(appended.batch < after.committed_below);
+        assert!(after.last_stable.batch() < after.committed_below);
+        assert!(before.last_stable <= after.last_stable && before.committed_below <= after.committed_below);
     }
 }
 

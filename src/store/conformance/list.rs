@@ -136,7 +136,7 @@ pub(super) async fn a_long_list_is_read_page_by_page(bed: &dyn Bed) {
     let all = listed(&store).await;
     for filter in [Filter::default(), filters()[60].clone()] {
         for order in [Order::Ascending, Order::Descending] {
-            let below = store.stability().await.unwrap().horizon;
+            let below = store.stability().await.unwrap().committed_below;
             writer
                 .send(&events("t", &format!("later {order:?} {}", filter.topic.is_some()), 2))
                 .await;
@@ -250,9 +250,9 @@ pub(super) async fn the_next_of_a_newest_first_list_is_the_settled_edge(bed: &dy
 
 /// The edge moves while this is asked: other tests write on the same server.
 async fn is_the_edge(store: &Arc<dyn Store>, list: &List) -> Vec<StoredEvent> {
-    let before = store.stability().await.unwrap().edge;
+    let before = store.stability().await.unwrap().last_stable;
     let page = store.list(list).await.unwrap();
-    let after = store.stability().await.unwrap().edge;
+    let after = store.stability().await.unwrap().last_stable;
     assert!(
         before <= page.next && page.next <= after,
         "{before} {} {after} {list:?}",

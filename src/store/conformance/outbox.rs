@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{ATTEMPT, Bed, Writer, event, events, eventually, listed, migrated};
 use crate::event::{Cursor, Event, StoredEvent};
-use crate::store::{Backlog, EventsPage, Lease, Refused, Store};
+use crate::store::{Backlog, EventsPage, Lease, NewDeadLetter, Store};
 
 pub(super) async fn a_batch_with_a_lease_is_owed_to_the_fan_out(bed: &dyn Bed) {
     let store = migrated(bed).await;
@@ -18,11 +18,11 @@ pub(super) async fn a_batch_with_a_lease_is_owed_to_the_fan_out(bed: &dyn Bed) {
         .send_leased(&[event("t", "1", "{}"), event("t", "2", "{}")])
         .await;
     let stats = store.stats().await.unwrap();
-    assert_eq!(stats.outbox_batches, 2);
+    assert_eq!(stats.backlog.batches, 2);
     assert!(
-        (0.0..600.0).contains(&stats.outbox_oldest_seconds),
+        (0.0..600.0).contains(&stats.backlog.oldest_seconds),
         "{}",
-        stats.outbox_oldest_seconds
+        stats.backlog.oldest_seconds
     );
     let verification = store.verify().await.unwrap();
     assert_eq!((verification.outbox_batches, verification.drifts), (2, vec![]));
@@ -32,7 +32,7 @@ pub(super) async fn a_batch_without_a_lease_is_born_published(bed: &dyn Bed) {
     let store = migrated(bed).await;
     Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
     let stats = store.stats().await.unwrap();
-    assert_eq!((stats.outbox_batches, stats.outbox_oldest_seconds), (0, 0.0));
+    assert_eq!((stats.backlog.batches, stats.backlog.oldest_seconds), (0, 0.0));
     assert_eq!(store.verify().await.unwrap().outbox_batches, 0);
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn a_batch_that_stored_nothing_is_born_published(bed: &dyn Bed)
         .send_leased(&[event("t", "1", "{}"), event("t", "2", r#"{"v":1}"#)])
         .await;
     writer.send_leased(&[]).await;
-    assert_eq!(store.stats().await.unwrap().outbox_batches, 0);
+    assert_eq!(store.stats().await.unwrap().backlog.batches, 0);
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
@@ -100,14 +100,14 @@ async fn outbox_batches(store: &Arc<dyn Store>) -> i64 {
     let verification = store.verify().await.unwrap();
     assert_eq!(
         (verification.outbox_batches, verification.drifts),
-        (stats.outbox_batches, vec![])
+        (stats.backlog.batches, vec![])
     );
     let unpublished = store.backlog().await.unwrap();
     assert_eq!(
-        (unpublished.batches, unpublished.parked),
-        (stats.outbox_batches, stats.parked)
+        (unpublished.batches, unpublished.dead_letters),
+        (stats.backlog.batches, stats.backlog.dead_letters)
     );
-    stats.outbox_batches
+    stats.backlog.batches
 }
 
 pub(super) async fn the_oldest_are_claimed_first_and_no_more_than_asked_for(bed: &dyn Bed) {
@@ -406,8 +406,8 @@ pub(super) async fn a_batch_of_many_events_is_read_in_portions(bed: &dyn Bed) {
     }
 }
 
-fn refused(cursor: Cursor, reason: &str) -> Refused {
-    Refused {
+fn refused(cursor: Cursor, reason: &str) -> NewDeadLetter {
+    NewDeadLetter {
         cursor,
         reason: reason.to_owned(),
     }
@@ -420,7 +420,7 @@ pub(super) async fn what_is_owed_is_counted_with_its_age_and_what_is_parked(bed:
         Backlog {
             batches: 0,
             oldest_seconds: 0.0,
-            parked: 0
+            dead_letters: 0
         }
     );
     let batches = unpublished(&store, 3).await;
@@ -430,7 +430,7 @@ pub(super) async fn what_is_owed_is_counted_with_its_age_and_what_is_parked(bed:
         .await
         .unwrap();
     let unpublished = store.backlog().await.unwrap();
-    assert_eq!((unpublished.batches, unpublished.parked), (3, 1));
+    assert_eq!((unpublished.batches, unpublished.dead_letters), (3, 1));
     assert!(
         (7200.0..7800.0).contains(&unpublished.oldest_seconds),
         "{unpublished:?}"
@@ -479,9 +479,9 @@ pub(super) async fn parked_events_are_listed_in_log_order(bed: &dyn Bed) {
     assert!(
         parked
             .iter()
-            .all(|parked| before <= parked.parked_at && parked.parked_at <= after)
+            .all(|parked| before <= parked.dead_lettered_at && parked.dead_lettered_at <= after)
     );
-    assert_eq!(store.stats().await.unwrap().parked, 3);
+    assert_eq!(store.stats().await.unwrap().backlog.dead_letters, 3);
     assert_eq!(store.dead_letters(Cursor::BEGINNING, 2).await.unwrap(), parked[..2]);
     assert_eq!(store.dead_letters(all[1].cursor, 2).await.unwrap(), parked[1..]);
     assert_eq!(store.dead_letters(all[4].cursor, 2).await.unwrap(), []);
@@ -495,13 +495,13 @@ pub(super) async fn an_event_that_is_parked_again_has_the_new_reason_and_the_old
     store.dead_letter(&[refused(cursor, "one")]).await.unwrap();
     let mut first = store.dead_letters(Cursor::BEGINNING, 1).await.unwrap();
     eventually("the clock goes on", async || {
-        store.clock().await.unwrap() > first[0].parked_at
+        store.clock().await.unwrap() > first[0].dead_lettered_at
     })
     .await;
     other.dead_letter(&[refused(cursor, "two")]).await.unwrap();
     first[0].reason = "two".to_owned();
     assert_eq!(store.dead_letters(Cursor::BEGINNING, 10).await.unwrap(), first);
-    assert_eq!(store.stats().await.unwrap().parked, 1);
+    assert_eq!(store.stats().await.unwrap().backlog.dead_letters, 1);
 }
 
 pub(super) async fn what_the_fan_out_has_taken_is_parked_no_longer(bed: &dyn Bed) {
@@ -524,7 +524,7 @@ pub(super) async fn what_the_fan_out_has_taken_is_parked_no_longer(bed: &dyn Bed
         left.iter().map(|parked| parked.event.cursor).collect::<Vec<_>>(),
         all[2..3]
     );
-    assert_eq!(store.stats().await.unwrap().parked, 1);
+    assert_eq!(store.stats().await.unwrap().backlog.dead_letters, 1);
 }
 
 /// The step from the beginning of the ledger, with rows of an hour.

@@ -9,7 +9,7 @@ use super::outbox::{age, long, unpublished};
 use super::postgres::{Server, on_postgres};
 use super::{Bed, Writer, event, events, eventually, listed, migrated, settle, walked};
 use crate::event::Cursor;
-use crate::store::Refused;
+use crate::store::NewDeadLetter;
 
 /// What the relay's connection is doing.
 async fn relay_states(pg: &mut PgConnection) -> Vec<(String, bool)> {
@@ -72,7 +72,7 @@ fn no_call_of_the_outbox_leaves_a_transaction_open() {
         let batches = unpublished(&store, 3).await;
         let cursor = listed(&store).await[0].cursor;
         let lease = long();
-        let refused = Refused {
+        let refused = NewDeadLetter {
             cursor,
             reason: "no".to_owned(),
         };
@@ -138,7 +138,7 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
             unpublished(&store, 1).await;
             let cursor = listed(&store).await[0].cursor;
             let reason = "no".to_owned();
-            store.dead_letter(&[Refused { cursor, reason }]).await.unwrap();
+            store.dead_letter(&[NewDeadLetter { cursor, reason }]).await.unwrap();
             let lease = long();
             store.claim_unpublished(lease, 1).await.unwrap();
             store.remove_dead_letters(&[cursor]).await.unwrap();
@@ -218,7 +218,7 @@ fn an_event_that_is_pruned_meanwhile_is_not_parked() {
             .unwrap();
         let refused: Vec<_> = all
             .iter()
-            .map(|stored| Refused {
+            .map(|stored| NewDeadLetter {
                 cursor: stored.cursor,
                 reason: "no".to_owned(),
             })
@@ -236,7 +236,7 @@ fn an_event_that_is_pruned_meanwhile_is_not_parked() {
         parked.unwrap();
         let parked = store.dead_letters(Cursor::BEGINNING, 10).await.unwrap();
         assert_eq!(parked.len(), 1);
-        assert_eq!(store.stats().await.unwrap().parked, 1);
+        assert_eq!(store.stats().await.unwrap().backlog.dead_letters, 1);
     });
 }
 

@@ -142,8 +142,8 @@ fn an_open_transaction_of_a_stranger_holds_events_back_and_none_is_skipped() {
         assert_eq!(seen, listed(&store).await[..3]);
         assert!(next < Cursor::new(newer.batch, 0));
         let settled = store.stability().await.unwrap();
-        assert!(settled.unsettled_seconds > 0.0);
-        assert!(settled.edge < Cursor::new(newer.batch, 0) && newer.batch < settled.horizon);
+        assert!(settled.visibility_lag_seconds > 0.0);
+        assert!(settled.last_stable < Cursor::new(newer.batch, 0) && newer.batch < settled.committed_below);
         for (order, limit) in [
             (Order::Ascending, 100),
             (Order::Ascending, 4),
@@ -168,7 +168,7 @@ fn an_open_transaction_of_a_stranger_holds_events_back_and_none_is_skipped() {
 
         stranger.execute("rollback").await.unwrap();
         settle(&store).await;
-        assert!(store.stability().await.unwrap().unsettled_seconds == 0.0);
+        assert!(store.stability().await.unwrap().visibility_lag_seconds == 0.0);
         assert_eq!(walked(&store, next, 2).await.0, listed(&store).await[3..]);
     });
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Bed, DEADLINE, Writer, event, events, kinds, listed, migrated, settle, walked};
 use crate::event::{Cursor, StoredEvent, Timestamp};
-use crate::store::{Counts, ErrorClass, Prune, Pruned, Refused, Store};
+use crate::store::{Counts, ErrorClass, NewDeadLetter, Prune, Pruned, Store};
 
 /// A step over everything that is there now.
 async fn of_all(store: &Arc<dyn Store>) -> Prune {
@@ -117,7 +117,10 @@ pub(super) async fn what_is_parked_is_kept(bed: &dyn Bed) {
     Writer::of(&store).await.send(&events("t", "", 5)).await;
     let parked = listed(&store).await[3].cursor;
     let reason = "too large".to_owned();
-    store.dead_letter(&[Refused { cursor: parked, reason }]).await.unwrap();
+    store
+        .dead_letter(&[NewDeadLetter { cursor: parked, reason }])
+        .await
+        .unwrap();
     let all = of_all(&store).await;
     let dry = Prune {
         dry_run: true,

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::outbox::{long, unpublished};
 use super::{Bed, Options, Writer, event, events, kinds, listed, migrated, run};
 use crate::config::DatabaseUrl;
-use crate::store::{self, ErrorClass, List, Refused, Store};
+use crate::store::{self, ErrorClass, List, NewDeadLetter, Store};
 
 /// A file in a folder of its own.
 pub(super) struct Folder {
@@ -315,7 +315,7 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
         unpublished(&store, 1).await;
         let cursor = listed(&store).await[0].cursor;
         let (lease, reason) = (long(), "no".to_owned());
-        store.dead_letter(&[Refused { cursor, reason }]).await.unwrap();
+        store.dead_letter(&[NewDeadLetter { cursor, reason }]).await.unwrap();
         store.claim_unpublished(lease, 1).await.unwrap();
         store.remove_dead_letters(&[cursor]).await.unwrap();
         store.release(lease.owner, None).await.unwrap();

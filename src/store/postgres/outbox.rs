@@ -16,7 +16,7 @@ use super::error::{decoding, during};
 use super::read::{LIST_TIMEOUT, before_cut, columns, cut, is_cut, stored_event, stored_events};
 use super::statistics::backlog;
 use crate::event::Cursor;
-use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, Outbox, Refused, StoreError};
+use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, NewDeadLetter, Outbox, StoreError};
 
 /// $1 owner, $2 length of the lease, $3 how many. Who claims at the same time passes over what is locked here, and the lock
 /// ends with the statement. Rows are found again by their ctid: no plan can make a scan of it.
@@ -238,7 +238,7 @@ impl Outbox for Postgres {
         count(&self.relay("releasing batches", query).await?)
     }
 
-    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, refused: &[NewDeadLetter]) -> Result<(), StoreError> {
         // Of two reasons for one place the last counts; and sorted, two calls at once never deadlock.
         let reasons: BTreeMap<_, _> = refused
             .iter()
@@ -258,7 +258,7 @@ impl Outbox for Postgres {
         let parked = |row: &PgRow| {
             Ok(DeadLetter {
                 event: stored_event(row)?,
-                parked_at: timestamp(row.try_get("parked_at")?),
+                dead_lettered_at: timestamp(row.try_get("parked_at")?),
                 reason: row.try_get("reason")?,
             })
         };

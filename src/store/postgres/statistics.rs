@@ -96,16 +96,13 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
         .map_err(during("reading counters"))?;
     let read = || {
         let (totals, topics) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
-        let backlog = owed_of(totals)?;
         let topic = |row: &PgRow| Ok((row.try_get("topic")?, row.try_get("unique_processed")?));
         Ok(StoreStats {
             counts: counts(totals)?,
             topic_count: totals.try_get("topics")?,
             topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
-            outbox_batches: backlog.batches,
-            outbox_oldest_seconds: backlog.oldest_seconds,
-            parked: backlog.parked,
-            settled: settled_of(totals)?,
+            backlog: owed_of(totals)?,
+            stability: settled_of(totals)?,
         })
     };
     read().map_err(decoding)
@@ -121,7 +118,7 @@ fn owed_of(row: &PgRow) -> sqlx::Result<Backlog> {
     Ok(Backlog {
         batches: row.try_get("outbox_batches")?,
         oldest_seconds: row.try_get("outbox_age")?,
-        parked: row.try_get("parked")?,
+        dead_letters: row.try_get("parked")?,
     })
 }
 
@@ -147,9 +144,9 @@ pub(super) fn settled_from(row: &PgRow) -> Result<Stability, StoreError> {
 
 fn settled_of(row: &PgRow) -> Result<Stability, sqlx::Error> {
     Ok(Stability {
-        edge: edge_cursor(row.try_get("edge")?),
-        horizon: row.try_get("horizon")?,
-        unsettled_seconds: row.try_get("unsettled_seconds")?,
+        last_stable: edge_cursor(row.try_get("edge")?),
+        committed_below: row.try_get("horizon")?,
+        visibility_lag_seconds: row.try_get("unsettled_seconds")?,
     })
 }
 

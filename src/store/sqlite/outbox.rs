@@ -13,7 +13,7 @@ use super::read::{LIST_TIMEOUT, Taken, backlog, columns, stored_event};
 use super::{Sqlite, schema};
 use crate::event::Cursor;
 use crate::store::{
-    Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, Outbox, Refused, StoreError,
+    Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter, Outbox, StoreError,
 };
 
 /// Nobody else writes meanwhile, so two that claim at once take turns of some microseconds each.
@@ -222,11 +222,11 @@ impl Outbox for Sqlite {
         .await
     }
 
-    async fn dead_letter(&self, refused: &[Refused]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, refused: &[NewDeadLetter]) -> Result<(), StoreError> {
         let refused = refused.to_vec();
         self.relay("parking events", Commit::Durable, move |connection| {
             let (now, mut statement) = (now().micros(), connection.prepare_cached(PARK)?);
-            for Refused { cursor, reason } in &refused {
+            for NewDeadLetter { cursor, reason } in &refused {
                 statement.execute(params![cursor.batch(), cursor.position(), now, reason])?;
             }
             Ok(())
@@ -238,7 +238,7 @@ impl Outbox for Sqlite {
         let parked = |row: &Row<'_>| {
             Ok(DeadLetter {
                 event: stored_event(row)?,
-                parked_at: timestamp(row.get("parked_at")?)?,
+                dead_lettered_at: timestamp(row.get("parked_at")?)?,
                 reason: row.get("reason")?,
             })
         };

@@ -143,7 +143,7 @@ pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreEr
             events.push(stored_event(row)?);
             Ok(true)
         })?;
-        Ok((events, stability(connection)?.edge))
+        Ok((events, stability(connection)?.last_stable))
     };
     let (events, edge) = read().map_err(during("listing events"))?;
     // What came after a long list began is not in it, and a walk from its `next` must not pass it over.
@@ -196,7 +196,7 @@ pub(super) fn scan(connection: &Connection, walk: &Scan) -> Result<Page, StoreEr
             last = cursor(row)?;
             Ok(taken.events.len() < walk.limit as usize)
         })?;
-        Ok((taken, scanned, last, stability(connection)?.edge))
+        Ok((taken, scanned, last, stability(connection)?.last_stable))
     };
     let (taken, scanned, last, edge) = read().map_err(during("walking over events"))?;
     let Taken { events, is_cut, .. } = taken;
@@ -262,15 +262,12 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
             .prepare_cached(TOPICS)?
             .query_map([TOPICS_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        let backlog = backlog(connection)?;
         Ok(StoreStats {
             counts,
             topic_count,
             topics,
-            outbox_batches: backlog.batches,
-            outbox_oldest_seconds: backlog.oldest_seconds,
-            parked: backlog.parked,
-            settled: stability(connection)?,
+            backlog: backlog(connection)?,
+            stability: stability(connection)?,
         })
     };
     read().map_err(during("reading counters"))
@@ -278,14 +275,14 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
 
 /// What is not published.
 pub(super) fn backlog(connection: &Connection) -> rusqlite::Result<Backlog> {
-    let (batches, oldest, parked): (i64, Option<i64>, i64) = connection
+    let (batches, oldest, dead_letters): (i64, Option<i64>, i64) = connection
         .prepare_cached(OUTBOX)?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(0));
     Ok(Backlog {
         batches,
         oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),
-        parked,
+        dead_letters,
     })
 }
 
@@ -303,9 +300,9 @@ pub(super) fn topic_counts(connection: &Connection, topic: &Topic) -> Result<Cou
 pub(super) fn stability(connection: &Connection) -> rusqlite::Result<Stability> {
     let last: i64 = connection.prepare_cached(LAST_BATCH)?.query_row([], |row| row.get(0))?;
     Ok(Stability {
-        edge: Cursor::new(last, i32::MAX),
-        horizon: last + 1,
-        unsettled_seconds: 0.0,
+        last_stable: Cursor::new(last, i32::MAX),
+        committed_below: last + 1,
+        visibility_lag_seconds: 0.0,
     })
 }
 

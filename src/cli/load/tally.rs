@@ -310,7 +310,7 @@ mod tests {
     use std::{num::NonZeroU64, time::Duration};
 
     use super::*;
-    use crate::{api::publish::example, cli::publish::batch::Identities};
+    use crate::{api::publish::example, cli::load::batch::Identities};
 
     /// A request of ten events: the first copies `firsts`, duplicates of `copies`, and for the rest duplicates of its own.
     fn batch(firsts: Range<u64>, copies: &[u64]) -> Batch {

@@ -1,4 +1,4 @@
-//! `eventsieve publish`: the load generator, and a loader for files.
+//! `eventsieve load`: the load generator, and a loader for files.
 //!
 //! A plan or a file becomes requests ([`batch`]); each is sent until it is answered ([`send`]), several at a time; the answers are added up and held against
 //! the plan ([`tally`]); [`run`] is all of that. The service may be killed and started again at any moment meanwhile.
@@ -41,7 +41,7 @@ use crate::{
 /// answer may still be on its way.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  eventsieve publish --events 100000 --batch-size 500\n  eventsieve publish --file events.ndjson"
+    after_help = "Examples:\n  eventsieve load --events 100000 --batch-size 500\n  eventsieve load --file events.ndjson"
 )]
 pub struct Args {
     /// Base URL of the service
@@ -60,19 +60,19 @@ pub struct Args {
     #[arg(long, env = "CONCURRENCY", value_name = "COUNT", default_value_t = 8, value_parser = value_parser!(u16).range(1..=4096))]
     concurrency: u16,
     /// How many topics to spread the events over
-    #[arg(long, env = "EVENTSIEVE_PUBLISH_TOPICS", value_name = "COUNT", default_value_t = NonZeroU64::new(4).expect("4 is not 0"))]
+    #[arg(long, env = "EVENTSIEVE_LOAD_TOPICS", value_name = "COUNT", default_value_t = NonZeroU64::new(4).expect("4 is not 0"))]
     topics: NonZeroU64,
     /// How many events to publish a second, at most; without it, as many as the service takes
-    #[arg(long, env = "EVENTSIEVE_PUBLISH_RATE", value_name = "COUNT")]
+    #[arg(long, env = "EVENTSIEVE_LOAD_RATE", value_name = "COUNT")]
     rate: Option<NonZeroU64>,
     /// Number that all events follow from: the same seed sends the same events again; without it, other events are sent each time
-    #[arg(long, env = "EVENTSIEVE_PUBLISH_SEED", value_name = "NUMBER")]
+    #[arg(long, env = "EVENTSIEVE_LOAD_SEED", value_name = "NUMBER")]
     seed: Option<u64>,
     /// Publish the lines of this NDJSON file instead of made-up events; - reads standard input
-    #[arg(long, env = "EVENTSIEVE_PUBLISH_FILE", value_name = "NAME")]
+    #[arg(long, env = "EVENTSIEVE_LOAD_FILE", value_name = "NAME")]
     file: Option<String>,
     /// How long to try to get one request answered (such as 90s or 5m) before giving up; without it, for ever
-    #[arg(long, env = "EVENTSIEVE_PUBLISH_WAIT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "EVENTSIEVE_LOAD_WAIT", value_name = "TIME", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
 }
 

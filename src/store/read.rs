@@ -1,0 +1,142 @@
+//! The read side of a store: lists, scans, counters, and how far the log is stable.
+
+use async_trait::async_trait;
+
+use super::error::StoreError;
+use super::name::Named;
+use super::outbox::Backlog;
+use crate::event::{Cursor, EventId, Source, StoredEvent, Timestamp, Topic};
+
+/// Which events to read. Members that are `None` do not filter.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this topic.
+    pub topic: Option<Topic>,
+    /// From this source.
+    pub source: Option<Source>,
+    /// With this id.
+    pub event_id: Option<EventId>,
+    /// With a `timestamp` at this time or later.
+    pub since: Option<Timestamp>,
+    /// With a `timestamp` before this time.
+    pub until: Option<Timestamp>,
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Log order.
+    #[default]
+    Ascending,
+    /// The newest first.
+    Descending,
+}
+
+/// A request for a list.
+#[derive(Debug, Clone, Default)]
+pub struct List {
+    /// Which events.
+    pub filter: Filter,
+    /// In which order.
+    pub order: Order,
+    /// How many events to skip first.
+    pub offset: u64,
+    /// How many events at most; at least 1.
+    pub limit: u32,
+    /// Only events behind this place, in the order of the list: this is how a long list is read page by page.
+    pub behind: Option<Cursor>,
+    /// Only batches below this number: [`Stability::committed_below`] of the time when a long list began.
+    pub below: Option<i64>,
+}
+
+/// A request for one page of a cursor read.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// Which events.
+    pub filter: Filter,
+    /// Only events after this place.
+    pub after: Cursor,
+    /// How many events at most; at least 1.
+    pub limit: u32,
+    /// The page ends before its payloads exceed this many bytes, but has at least one event.
+    pub bytes_max: usize,
+}
+
+/// Some events, and where to continue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The events, in the requested order.
+    pub events: Vec<StoredEvent>,
+    /// Where a cursor read continues: never beyond the last stable position.
+    pub next: Cursor,
+    /// Whether the page reaches the end of what there was to read.
+    pub is_last: bool,
+}
+
+/// How far the log is stable: below its last stable position nothing is inserted any more.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stability {
+    /// The last place that a cursor read may show.
+    pub last_stable: Cursor,
+    /// Every batch that was committed at the time of the query has a lower number.
+    pub committed_below: i64,
+    /// The age in seconds of the oldest committed batch that is not yet stable; 0 when there is none.
+    pub visibility_lag_seconds: f64,
+}
+
+/// Exact counters of the store, or of one topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events received.
+    pub received: i64,
+    /// Of these, stored.
+    pub unique_processed: i64,
+    /// Of these, dropped as duplicates: `received - unique_processed`.
+    pub duplicate_dropped: i64,
+    /// Of the duplicates, those with another payload.
+    pub conflicts: i64,
+    /// Of the stored, those that `prune` has removed.
+    pub pruned: i64,
+}
+
+/// The counters, the topics and the outbox, from one snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreStats {
+    /// The counters of all topics together.
+    pub counts: Counts,
+    /// The number of topics.
+    pub topic_count: i64,
+    /// Unique events of the largest topics, at most [`TOPICS_MAX`], the largest first.
+    pub topics: Vec<(String, i64)>,
+    /// What is not published yet.
+    pub backlog: Backlog,
+    /// How far the log is stable.
+    pub stability: Stability,
+}
+
+/// The most topics in [`StoreStats::topics`].
+pub const TOPICS_MAX: i64 = 1000;
+
+/// The part of a store that reads the log.
+#[async_trait]
+pub trait EventReader: Named {
+    /// Lists what is committed. A list that exceeds the query time limit fails as
+    /// [`Contention`](super::ErrorClass::Contention).
+    async fn list(&self, list: &List) -> Result<Page, StoreError>;
+
+    /// Reads on from a cursor, up to the last stable position. A page may be short, even empty, before the end when a filter
+    /// matches rarely.
+    async fn scan(&self, scan: &Scan) -> Result<Page, StoreError>;
+
+    /// The counters and more, in one snapshot.
+    async fn stats(&self) -> Result<StoreStats, StoreError>;
+
+    /// The counters of one topic; zeros for an unknown topic.
+    async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError>;
+
+    /// How far the log is stable.
+    async fn stability(&self) -> Result<Stability, StoreError>;
+
+    /// The store's clock, which sets `received_at`.
+    async fn clock(&self) -> Result<Timestamp, StoreError>;
+}
