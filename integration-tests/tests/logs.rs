@@ -109,7 +109,7 @@ async fn the_end_of_a_stream_is_told_of_with_what_it_has_sent() {
         let lines = lines(&service);
         lines
             .into_iter()
-            .find(|line| line["message"] == "a stream has ended")
+            .find(|line| line["message"] == "event stream ended")
             .context("it goes on")
     })
     .await;

@@ -141,10 +141,10 @@ async fn plain(
         }
         if length > whole.capacity() {
             // Up to the declared length, but in steps: a client that has sent little must not reserve much.
-            let room = declared.map_or(2 * length, |declared| declared.min(4 * length));
-            let room = room.min(max).max(length);
-            grow(reservation, room - reservation.bytes())?;
-            whole.reserve_exact(room - whole.len());
+            let capacity = declared.map_or(2 * length, |declared| declared.min(4 * length));
+            let capacity = capacity.min(max).max(length);
+            grow(reservation, capacity - reservation.bytes())?;
+            whole.reserve_exact(capacity - whole.len());
         }
         whole.extend_from_slice(&std::mem::take(&mut first));
         whole.extend_from_slice(&data);
@@ -182,9 +182,9 @@ async fn decoded(
     loop {
         if whole.len() == whole.capacity() {
             // One chunk above the limit, to see whether there is more. It is not reserved for a request within the limit.
-            let room = (2 * whole.len()).clamp(CHUNK, max + CHUNK);
-            grow(reservation, room.min(max).saturating_sub(reservation.bytes()))?;
-            whole.reserve_exact(room - whole.len());
+            let capacity = (2 * whole.len()).clamp(CHUNK, max + CHUNK);
+            grow(reservation, capacity.min(max).saturating_sub(reservation.bytes()))?;
+            whole.reserve_exact(capacity - whole.len());
         }
         let mut chunk = AsyncReadExt::take(&mut decoder, CHUNK as u64);
         let read = chunk

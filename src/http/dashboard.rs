@@ -67,7 +67,7 @@ const FILES: [File; 11] = [
     file!("icon.svg", ICON),
     file!("theme.js", SCRIPT),
     file!("app.js", SCRIPT),
-    file!("ask.js", SCRIPT),
+    file!("request.js", SCRIPT),
     file!("chart.js", SCRIPT),
     file!("statistics.js", SCRIPT),
     file!("live.js", SCRIPT),

@@ -42,11 +42,11 @@ const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
     params(PublishParameters),
     request_body(content(
         (PublishRequest = "application/json", examples(
-            ("event" = (summary = "One event", value = json!(examples::event()))),
-            ("array" = (summary = "An array", value = json!([examples::event()]))),
-            ("envelope" = (summary = "An envelope", value = json!({ "events": [examples::event()] })))
+            ("event" = (summary = "One event", value = json!(examples::single()))),
+            ("array" = (summary = "An array", value = json!(examples::array()))),
+            ("envelope" = (summary = "An envelope", value = json!(examples::envelope())))
         )),
-        (Lines = "application/x-ndjson", example = json!(format!("{}\n", examples::event())))
+        (Lines = "application/x-ndjson", example = json!(examples::lines()))
     )),
     responses(PublishAnswers)
 )]

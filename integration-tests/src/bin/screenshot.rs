@@ -55,7 +55,7 @@ async fn main() -> Result<()> {
     }
     let picture = BASE64_STANDARD.decode(browser.screenshot().await)?;
     ensure!(
-        browser.text("#trouble-text").await.is_empty(),
+        browser.text("#alert-text").await.is_empty(),
         "something was wrong with the service"
     );
     fs::write(&file, &picture).with_context(|| format!("cannot write {file}"))?;

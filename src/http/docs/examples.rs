@@ -1,21 +1,41 @@
 //! Examples that several requests and answers share.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::api::events::{Event, JsonText, StoredEvent};
+use crate::api::events::{Event, JsonText, PublishRequest, StoredEvent};
 use crate::event::{Cursor, Timestamp};
 
 const TIMESTAMP: &str = "2025-10-24T10:30:00Z";
 
 /// An event to publish.
-pub(in crate::http) fn event() -> Value {
-    json!(Event {
+fn event() -> Event<'static> {
+    Event {
         topic: "order.created".into(),
         event_id: "evt-1".into(),
         timestamp: TIMESTAMP.into(),
         source: "shop".into(),
         payload: payload(),
-    })
+    }
+}
+
+/// A request with one event.
+pub(in crate::http) fn single() -> PublishRequest<'static> {
+    PublishRequest::Event(event())
+}
+
+/// A request with an array of events.
+pub(in crate::http) fn array() -> PublishRequest<'static> {
+    PublishRequest::Array(vec![event()])
+}
+
+/// A request with an envelope of events.
+pub(in crate::http) fn envelope() -> PublishRequest<'static> {
+    PublishRequest::Envelope { events: vec![event()] }
+}
+
+/// A request with one event per line.
+pub(in crate::http) fn lines() -> String {
+    format!("{}\n", json!(event()))
 }
 
 /// An event as readers get it.

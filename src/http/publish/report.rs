@@ -97,7 +97,7 @@ impl Report {
             status: AcceptedStatus::Accepted,
             message: format!("Received {received} event(s) for processing"),
             received,
-            details: is_lenient.then(|| RejectedCount {
+            details: is_lenient.then_some(RejectedCount {
                 rejected: self.rejected.len() as u64,
             }),
             results: is_lenient.then(|| self.rejected.iter().map(rejected).collect()),
