@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test schemathesis test bare-test lint fmt doc deny advisories check bench bench-growth flush-cost fanout-cost screenshot clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test bare-test lint fmt doc reference deny advisories check bench bench-growth flush-cost fanout-cost screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ fmt: ## format all code
 # Private items too: the crate documentation is the map of the code, and its links lead to them.
 doc: ## build the documentation; a broken link fails
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+reference: ## write docs/reference from the code
+	UPDATE_DOCS=1 cargo test -p eventsieve --lib --locked reference::
 
 # The licences, versions and sources of all libraries: .deny.toml. It looks at those of other systems, too, which a build
 # does not fetch.

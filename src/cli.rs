@@ -178,54 +178,6 @@ mod tests {
         }
     }
 
-    /// One row for each setting, by command: what `--help` says is what the README says.
-    fn settings() -> String {
-        let mut tables = String::new();
-        let mut shown = std::collections::HashSet::new();
-        for command in Cli::command()
-            .get_subcommands()
-            .filter(|command| !command.is_hide_set())
-        {
-            let mut rows = String::new();
-            for flag in command.get_opts().filter(|flag| flag.get_env().is_some()) {
-                let variable = flag.get_env().unwrap().to_string_lossy();
-                let long = flag.get_long().unwrap();
-                let defaults = flag.get_default_values().iter();
-                let default: Vec<_> = defaults.map(|value| format!("`{}`", value.to_string_lossy())).collect();
-                let help = flag.get_help().unwrap().to_string();
-                let help = help.replace('|', "\\|");
-                let row = format!("| `{variable}` | `--{long}` | {} | {help} |\n", default.join(" "));
-                // What many commands have alike is shown once.
-                if shown.insert(row.clone()) {
-                    rows.push_str(&row);
-                }
-            }
-            if !rows.is_empty() {
-                let name = command.get_name();
-                tables.push_str(&format!(
-                    "\n### `{name}`\n\n| variable | flag | default | meaning |\n|---|---|---|---|\n{rows}"
-                ));
-            }
-        }
-        tables.push_str("\n### Without a flag\n\n| variable | meaning |\n|---|---|\n");
-        for (variable, meaning) in crate::config::VARIABLES {
-            tables.push_str(&format!("| `{variable}` | {meaning} |\n"));
-        }
-        tables
-    }
-
-    #[test]
-    fn the_readme_shows_every_setting_as_the_help_does() {
-        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-        let (begin, end) = ("<!-- settings: begin -->", "<!-- settings: end -->");
-        let shown = readme.split(begin).nth(1).unwrap().split(end).next().unwrap();
-        let expected = settings();
-        assert!(
-            shown.trim() == expected.trim(),
-            "between {begin} and {end} the README should say:\n{expected}"
-        );
-    }
-
     #[test]
     fn the_long_help_of_every_command_has_an_example() {
         for mut command in Cli::command().get_subcommands().cloned() {

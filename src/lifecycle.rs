@@ -1,4 +1,4 @@
-//! Signals, the stop tokens, and tracked tasks: a task that dies ends the process; nothing limps on.
+//! Signals, stop tokens and tracked tasks. A task that ends unexpectedly ends the process.
 
 use std::future::Future;
 use std::io;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The tasks that a service cannot do without. Each is spawned under a name.
+/// The tasks that a service needs. Each is spawned under a name.
 #[derive(Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -33,7 +33,6 @@ impl Default for Tasks {
 
 impl Tasks {
     /// Cancelled when the tasks are to end.
-    #[must_use]
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
     }
@@ -44,13 +43,13 @@ impl Tasks {
         self.tracker.spawn(async move {
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             if panicked || !stop.is_cancelled() {
-                // One death is enough to end the process; a second one finds the channel full.
+                // The first death ends the process; the channel has no room for a second.
                 died.try_send(name).ok();
             }
         });
     }
 
-    /// Waits for the first death, and answers with the task's name.
+    /// Waits for the first task that died, and returns its name.
     pub async fn death(&mut self) -> &'static str {
         match self.deaths.recv().await {
             Some(name) => name,
@@ -73,10 +72,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on the signals end nothing by themselves.
-    ///
-    /// # Errors
-    /// The system refuses the handlers.
+    /// Installs the handlers: from here on a signal no longer ends the process by itself.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -84,7 +80,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them, and answers with its name.
+    /// Waits for the next signal, and returns its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -107,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_when_told_to_has_not_died() {
+    async fn a_task_that_ends_at_the_stop_has_not_died() {
         let mut tasks = Tasks::default();
         let stop = tasks.stop().clone();
         tasks.spawn("obedient", async move { stop.cancelled().await });

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use eventsieve::cli::{self, Cli};
 use tokio::runtime::Runtime;
 
-/// What is left behind when a command has ended is a blocking read (of standard input, for example), which nothing can cancel.
+/// How long the exit waits for blocking reads (of standard input, for example), which cannot be cancelled.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {

@@ -1,12 +1,14 @@
-//! What this process counts, in memory: one documented field for each series, and `GET /metrics` shows them all. Recorded for
-//! each request or each flush, never for each event.
+//! Metrics: what this process counts, in memory. Each series is one documented field, and `GET /metrics` renders them all. They
+//! are recorded for each request or each group commit, never for each event.
 //!
-//! The doc comment of a field is the help text of its series. Whoever owns a fact records it; what has no moment at which it
-//! changes (how full the queue is, what the system says of the process) is set when somebody looks: [`Metrics::show`].
+//! The doc comment of a field is the help text of its series. A module records the facts that it owns; values without a moment
+//! of change (the length of the queue, the memory of the process) are read for each [`Metrics::render`].
 
-pub mod history;
+mod guard;
+pub(crate) mod history;
 mod label;
 mod process;
+mod recent;
 mod series;
 
 use std::sync::{Mutex, MutexGuard};
@@ -16,22 +18,37 @@ use prometheus::{
     Counter, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use self::history::{Clock, History, Second};
-pub use self::label::{CommitOutcome, OutcomeLabel, PublishPath};
+pub(crate) use self::guard::GaugeGuard;
+use self::history::{Clock, Second};
+pub(crate) use self::label::{CommitOutcome, OutcomeLabel, PublishPath};
+pub(crate) use self::recent::Commit;
+use self::recent::Recent;
 use self::series::{SECONDS, SIZES, counter, counters, gauges, histogram, histograms, number, seconds, time};
+
+/// Over how many seconds `events_per_second` is the mean.
+const RATE_SECONDS: u64 = 10;
 
 /// Makes a struct of series: each field with its help text, its type, and the function that registers it.
 macro_rules! series {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $make:ident($name:literal $(, $form:expr)*);)+) => {
-        /// The figures of this process since it started.
+        /// The metrics of this process since it started.
         #[derive(Debug)]
         pub struct Metrics {
             $($(#[doc = $help])+ pub $field: $kind,)+
             registry: Registry,
             clock: Clock,
             recent: Mutex<Recent>,
-            /// Whoever looks holds it: of two at once the second waits.
-            looking: Mutex<()>,
+            /// Held while values are read: of two renderings the second waits.
+            rendering: Mutex<()>,
+        }
+
+        impl Metrics {
+            /// Every series with the type of its field, for the reference.
+            #[cfg(test)]
+            pub(crate) fn descriptions(&self) -> Vec<(prometheus::core::Desc, &'static str)> {
+                use prometheus::core::Collector;
+                vec![$((self.$field.desc()[0].clone(), stringify!($kind))),+]
+            }
         }
 
         impl Default for Metrics {
@@ -42,7 +59,7 @@ macro_rules! series {
                     registry,
                     clock: Clock::start(),
                     recent: Mutex::default(),
-                    looking: Mutex::default(),
+                    rendering: Mutex::default(),
                 };
                 metrics.begin();
                 metrics
@@ -52,155 +69,111 @@ macro_rules! series {
 }
 
 series! {
-    /// The version of this program, as a label of a 1.
+    /// The version of the program, as a label; the value is always 1.
     build_info: IntGaugeVec = gauges("eventsieve_build_info", &["version"]);
 
-    /// Requests answered, by the pattern of their route ("other": no such path), method ("other": an unusual one) and status.
+    /// HTTP requests answered, by route pattern ("other" for unknown paths), method ("other" for unusual methods) and status code.
     http_requests: IntCounterVec = counters("eventsieve_http_requests_total", &["route", "method", "status"]);
-    /// Time from the head of a request to the head of its answer, by route.
+    /// Seconds from the head of an HTTP request to the head of its answer, by route pattern.
     http_duration: HistogramVec = histograms("eventsieve_http_request_duration_seconds", &["route"], SECONDS);
-    /// Requests whose answer has not begun.
+    /// HTTP requests in progress, whose answer has not begun.
     http_in_flight: IntGauge = number("eventsieve_http_requests_in_flight");
-    /// Connections that are open.
+    /// Open client connections.
     http_connections: IntGauge = number("eventsieve_http_connections_open");
-    /// The most connections at once; more wait in the system.
+    /// Maximum number of open client connections; further clients wait in the backlog of the operating system.
     http_connections_max: IntGauge = number("eventsieve_http_connections_max");
-    /// Connections cut because their client did not read what it asked for, followers mostly.
-    http_readers_cut: IntCounter = counter("eventsieve_http_slow_readers_disconnected_total");
-    /// Bodies of events that were received whole.
+    /// Connections closed because their client did not read its answer in time; most are subscribers of the event stream.
+    http_slow_readers: IntCounter = counter("eventsieve_http_slow_readers_disconnected_total");
+    /// Request bodies with events that were received completely.
     http_bodies: IntCounter = counter("eventsieve_http_bodies_total");
-    /// Bytes of these bodies, after decompression.
+    /// Bytes of completely received request bodies with events, after decompression.
     http_body_bytes: IntCounter = counter("eventsieve_http_body_bytes_total");
 
-    /// Events by what became of them. Committed are "stored", "duplicate" and "conflict" (a duplicate with another payload);
-    /// "rejected" broke a rule; "unavailable" were answered 503, and nothing of them was stored; "unknown" were answered 504 (or 202,
-    /// before), and may have been committed later.
+    /// Published events by outcome: "stored"; "duplicate"; "conflict" (a duplicate with another payload); "rejected" (invalid); "unavailable"
+    /// (answered 503, not stored); "unknown" (answered 504, or earlier 202; may be stored).
     events: IntCounterVec = counters("eventsieve_events_total", &["outcome"]);
-    /// Events in memory: queued, or in a flush.
+    /// Events in memory that are queued or being committed.
     queue_events: IntGauge = number("eventsieve_queue_events");
-    /// The most events in memory.
+    /// Maximum number of events in memory that are queued or being committed; beyond it requests are answered 503.
     queue_events_max: IntGauge = number("eventsieve_queue_events_max");
-    /// Bytes that bodies and events in memory take of their budget.
+    /// Bytes of memory reserved for request bodies and events until their commit has ended.
     queue_bytes: IntGauge = number("eventsieve_queue_bytes");
-    /// The budget of bytes.
+    /// Maximum number of bytes reserved for request bodies and events; beyond it requests are answered 503.
     queue_bytes_max: IntGauge = number("eventsieve_queue_bytes_max");
-    /// Group commits by outcome: "committed", "poison" (the store refuses one of the events), "retry" (surely nothing was
-    /// stored, and the events are committed again), "unknown" (given up without knowing).
+    /// Group commits by outcome: "committed"; "poison" (the store rejects one of the events); "retry" (nothing was stored, the
+    /// events are committed again); "unknown" (given up, the events may be stored).
     group_commits: IntCounterVec = counters("eventsieve_group_commits_total", &["outcome"]);
-    /// Attempts to commit a flush; more than flushes where some had to be sent again.
+    /// Attempts at group commits; more than the group commits when some were sent again after an unknown outcome.
     group_commit_attempts: IntCounter = counter("eventsieve_group_commit_attempts_total");
-    /// Events in a committed flush, duplicates included.
+    /// Events in each committed group commit, duplicates included.
     group_commit_events: Histogram = histogram("eventsieve_group_commit_events", SIZES);
-    /// Time that the attempt took which committed a flush.
+    /// Seconds that the successful attempt of each group commit took.
     group_commit_duration: Histogram = histogram("eventsieve_group_commit_duration_seconds", SECONDS);
 
-    /// Errors of the store that writers, the relay and the probe have met, by class. (A read that fails is a request with a 5xx.)
+    /// Errors of the store, by class, that the writers, the relay and the health probe have met; failed reads count as HTTP requests
+    /// with a status of 5xx instead.
     store_errors: IntCounterVec = counters("eventsieve_store_errors_total", &["class"]);
-    /// Whether the last probe found a store that takes writes.
+    /// Whether the last health probe reached a store that takes writes: 1 or 0.
     store_up: IntGauge = number("eventsieve_store_up");
-    /// What the store is, and its version, as labels of a 1.
+    /// The kind and version of the store, as labels; the value is always 1.
     store_info: IntGaugeVec = gauges("eventsieve_store_info", &["kind", "version"]);
-    /// Age of the oldest committed batch that walks and followers do not see yet, by the last probe.
+    /// Age in seconds of the oldest committed batch that cursor reads and subscribers cannot see yet, at the last health probe.
     log_visibility_lag: Gauge = seconds("eventsieve_log_visibility_lag_seconds");
-    /// Batches that are stored and not yet published, by all replicas, looked at every five seconds.
+    /// Batches in the outbox of all replicas that are stored and not published to the sink, read every five seconds.
     outbox_batches: IntGauge = number("eventsieve_outbox_batches");
-    /// Age of the oldest of them.
+    /// Age in seconds of the oldest batch in the outbox that is not published to the sink, read every five seconds.
     outbox_age: Gauge = seconds("eventsieve_outbox_age_seconds");
-    /// Events that Redis refuses, parked until `eventsieve outbox --retry`.
+    /// Dead letters in the outbox: events that the sink rejected and that wait for `eventsieve outbox --retry`.
     outbox_dead_letters: IntGauge = number("eventsieve_outbox_dead_letters");
 
-    /// Whether the fan-out takes events; always 1 where it leads nowhere but to this process.
+    /// Whether the sink takes events: 1 or 0; always 1 without Redis.
     sink_up: IntGauge = number("eventsieve_sink_up");
-    /// Events that this process has published, by path: "fast" (from memory) or "catch_up" (from the outbox).
+    /// Events that this process has published to the sink, by path: "fast" (from memory) or "catch_up" (from the outbox).
     sink_events: IntCounterVec = counters("eventsieve_sink_events_total", &["path"]);
-    /// Time that one pipeline of events took.
+    /// Seconds that the sink took to answer one pipeline of events.
     sink_duration: Histogram = histogram("eventsieve_sink_publish_duration_seconds", SECONDS);
-    /// Events that this process has parked, for the fan-out refused them.
+    /// Events that the sink rejected and that this process has turned into dead letters.
     sink_dead_letters: IntCounter = counter("eventsieve_sink_dead_letters_total");
-    /// Errors of the fan-out, by what was wrong with it.
+    /// Errors of the sink that made this process stop publishing until the sink was back, by kind.
     sink_errors: IntCounterVec = counters("eventsieve_sink_errors_total", &["kind"]);
 
-    /// Followers of `/events/stream`.
+    /// Subscribers of the event stream `/events/stream`.
     subscribers: IntGauge = number("eventsieve_subscribers");
-    /// The most followers at once.
+    /// Maximum number of subscribers of the event stream; further ones are answered 503.
     subscribers_max: IntGauge = number("eventsieve_subscribers_max");
-    /// Events sent to followers, each as often as somebody was sent it.
+    /// Events sent to subscribers of the event stream; an event counts once for each subscriber.
     subscriber_events: IntCounter = counter("eventsieve_subscriber_events_total");
-    /// Bytes of these events.
+    /// Bytes of events sent to subscribers of the event stream.
     subscriber_bytes: IntCounter = counter("eventsieve_subscriber_bytes_total");
 
-    /// Memory that the process holds.
+    /// Resident memory of the process in bytes.
     process_memory: IntGauge = number("process_resident_memory_bytes");
-    /// Processor time that the process has used, of the user and of the system.
+    /// Processor time of the process in seconds, user and system together.
     process_cpu: Counter = time("process_cpu_seconds_total");
-    /// File handles that are open.
+    /// Open file descriptors of the process.
     process_files: IntGauge = number("process_open_fds");
-    /// The most file handles that may be open.
+    /// Maximum number of open file descriptors of the process.
     process_files_max: IntGauge = number("process_max_fds");
     /// Threads of the process.
     process_threads: IntGauge = number("process_threads");
-    /// When the process started, since 1970.
+    /// Start time of the process in seconds since 1970-01-01 UTC.
     process_started: Gauge = seconds("process_start_time_seconds");
 }
 
-/// Counts one more as long as it lives, however it ends.
-#[derive(Debug)]
-pub struct Held(IntGauge);
-
-impl Held {
-    /// One more of `gauge`.
-    #[must_use]
-    pub fn of(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// A flush that was committed: how many events of each verdict, and how long the commit took.
-#[derive(Debug, Clone, Copy)]
-pub struct Commit {
-    /// New ones.
-    pub stored: u64,
-    /// Duplicates with the same payload.
-    pub duplicates: u64,
-    /// Duplicates with another payload.
-    pub conflicts: u64,
-    /// The attempt that committed them.
-    pub latency: Duration,
-}
-
-/// How many of the last commits the percentiles are of.
-const LATENCIES: usize = 1024;
-/// Over how many seconds `events_per_second` is the mean.
-const RATE_SECONDS: u64 = 10;
-
-#[derive(Debug, Default)]
-struct Recent {
-    latencies: Vec<Duration>,
-    next_latency: usize,
-    history: History,
-}
-
 impl Metrics {
-    /// What is known from the start. A series with such labels is there before its first event, so that its rate is right from
-    /// then; of requests, those of publishing are.
+    /// Sets the values that are known from the start, and makes the series whose labels are: a series that exists before its first
+    /// event has the right rate from then on.
     fn begin(&self) {
         self.process_started.set(self.clock.wall().as_secs_f64());
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        for fate in OutcomeLabel::ALL {
-            self.events_of(fate);
+        for outcome in OutcomeLabel::ALL {
+            self.events_of(outcome);
         }
-        for end in CommitOutcome::ALL {
-            self.group_commits_of(end);
+        for outcome in CommitOutcome::ALL {
+            self.group_commits_of(outcome);
         }
-        for way in PublishPath::ALL {
-            self.published_by(way);
+        for path in PublishPath::ALL {
+            self.published_by(path);
         }
         for status in ["200", "201", "202", "422", "503", "504"] {
             self.http_requests.with_label_values(&["/publish", "POST", status]);
@@ -208,19 +181,19 @@ impl Metrics {
         self.sink_up.set(1);
     }
 
-    /// The counter of events with this fate, made if there was none.
-    pub fn events_of(&self, fate: OutcomeLabel) -> IntCounter {
-        self.events.with_label_values(&[fate.as_str()])
+    /// The counter of events with this outcome.
+    pub fn events_of(&self, outcome: OutcomeLabel) -> IntCounter {
+        self.events.with_label_values(&[outcome.as_str()])
     }
 
-    /// The counter of events that this process has published on this way, made if there was none.
-    pub fn published_by(&self, way: PublishPath) -> IntCounter {
-        self.sink_events.with_label_values(&[way.as_str()])
+    /// The counter of events that this process has published on this path.
+    pub fn published_by(&self, path: PublishPath) -> IntCounter {
+        self.sink_events.with_label_values(&[path.as_str()])
     }
 
-    /// The counter of flushes that ended so, made if there was none.
-    pub fn group_commits_of(&self, end: CommitOutcome) -> IntCounter {
-        self.group_commits.with_label_values(&[end.as_str()])
+    /// The counter of group commits with this outcome.
+    pub fn group_commits_of(&self, outcome: CommitOutcome) -> IntCounter {
+        self.group_commits.with_label_values(&[outcome.as_str()])
     }
 
     /// Counts an error of the store, by the name of its class.
@@ -228,153 +201,65 @@ impl Metrics {
         self.store_errors.with_label_values(&[class]).inc();
     }
 
-    /// Records a flush that committed.
+    /// Records a successful group commit.
     pub fn record_commit(&self, commit: Commit) {
-        let Commit {
-            stored,
-            duplicates,
-            conflicts,
-            latency,
-        } = commit;
-        let received = stored + duplicates + conflicts;
-        for (fate, events) in [
-            (OutcomeLabel::Stored, stored),
-            (OutcomeLabel::Duplicate, duplicates),
-            (OutcomeLabel::Conflict, conflicts),
+        for (outcome, events) in [
+            (OutcomeLabel::Stored, commit.stored),
+            (OutcomeLabel::Duplicate, commit.duplicates),
+            (OutcomeLabel::Conflict, commit.conflicts),
         ] {
-            self.events_of(fate).inc_by(events);
+            self.events_of(outcome).inc_by(events);
         }
         self.group_commits_of(CommitOutcome::Committed).inc();
-        self.group_commit_events.observe(received as f64);
-        self.group_commit_duration.observe(latency.as_secs_f64());
+        self.group_commit_events.observe(commit.received() as f64);
+        self.group_commit_duration.observe(commit.latency.as_secs_f64());
         let now = self.clock.second();
-        let mut recent = self.lock();
-        recent.history.add(now, received, stored);
-        recent.add_latency(latency);
+        self.recent().add(now, commit);
     }
 
     /// When the process started.
-    #[must_use]
     pub fn started(&self) -> Instant {
         self.clock.started()
     }
 
-    /// Events received per second, the mean of the last ten seconds that are over (of fewer in a younger process).
-    #[must_use]
+    /// Events received per second: the mean of the last ten completed seconds, of fewer in a younger process.
     pub fn events_per_second(&self) -> f64 {
         let seconds = self.history(RATE_SECONDS);
         let events: u64 = seconds.iter().map(|second| second.received).sum();
         events as f64 / seconds.len().max(1) as f64
     }
 
-    /// The last `seconds` that are over, the oldest first; no more than [`history::SECONDS_MAX`], and fewer in a younger process.
-    #[must_use]
+    /// The last completed seconds, the oldest first; at most `seconds` and [`history::SECONDS_MAX`], fewer in a younger process.
     pub fn history(&self, seconds: u64) -> Vec<Second> {
         let now = self.clock.second();
-        self.lock().history.last(&self.clock, now, seconds)
+        self.recent().history.last(&self.clock, now, seconds)
     }
 
-    /// The 50th and 99th percentile of the last commits' time (nearest rank); zero when there were none.
-    #[must_use]
+    /// The 50th and 99th percentile of the latencies of recent group commits; zero when there were none.
     pub fn commit_latency(&self) -> (Duration, Duration) {
-        let mut latencies = self.lock().latencies.clone();
-        latencies.sort_unstable();
-        let rank = |percent: usize| latencies.get((latencies.len() * percent).div_ceil(100).saturating_sub(1));
-        (
-            rank(50).copied().unwrap_or_default(),
-            rank(99).copied().unwrap_or_default(),
-        )
+        // Sorted after the lock is released: it is taken by each group commit.
+        let latencies = self.recent().latencies.clone();
+        latencies.percentiles()
     }
 
-    /// All series in the text format of Prometheus, version 0.0.4. `look` sets what has to be looked at; of two callers the
-    /// second waits for the first.
-    ///
-    /// # Errors
-    /// A series cannot be written: a bug.
-    pub fn show(&self, look: impl FnOnce()) -> prometheus::Result<String> {
-        let looking = self.looking.lock().expect("nothing panics while it looks");
-        look();
+    /// All series in the text format of Prometheus, version 0.0.4. `read` sets the values that have no moment of change. An error
+    /// is a bug.
+    pub fn render(&self, read: impl FnOnce()) -> prometheus::Result<String> {
+        let rendering = self
+            .rendering
+            .lock()
+            .expect("no code panics while it reads the metrics");
+        read();
         self.read_process();
         let families = self.registry.gather();
-        drop(looking);
+        drop(rendering);
         TextEncoder::new().encode_to_string(&families)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().expect("nothing panics while it holds the figures")
-    }
-}
-
-impl Recent {
-    fn add_latency(&mut self, latency: Duration) {
-        if self.latencies.len() < LATENCIES {
-            self.latencies.push(latency);
-        } else {
-            let next = self.next_latency;
-            self.latencies[next] = latency;
-            self.next_latency = (next + 1) % LATENCIES;
-        }
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().expect("no code panics while it holds this lock")
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn commit(latency: Duration) -> Commit {
-        Commit {
-            stored: 5,
-            duplicates: 3,
-            conflicts: 2,
-            latency,
-        }
-    }
-
-    #[test]
-    fn percentiles_are_by_nearest_rank() {
-        let metrics = Metrics::default();
-        assert_eq!(metrics.commit_latency(), (Duration::ZERO, Duration::ZERO));
-        for milliseconds in 1..=100 {
-            metrics.record_commit(commit(Duration::from_millis(milliseconds)));
-        }
-        assert_eq!(
-            metrics.commit_latency(),
-            (Duration::from_millis(50), Duration::from_millis(99))
-        );
-    }
-
-    #[test]
-    fn a_commit_is_shown_in_all_its_series() {
-        let metrics = Metrics::default();
-        metrics.record_commit(commit(Duration::from_millis(2)));
-        let shown = metrics.show(|| metrics.queue_events.set(7)).unwrap();
-        for line in [
-            r#"eventsieve_events_total{outcome="stored"} 5"#,
-            r#"eventsieve_events_total{outcome="duplicate"} 3"#,
-            r#"eventsieve_events_total{outcome="conflict"} 2"#,
-            r#"eventsieve_events_total{outcome="unknown"} 0"#,
-            r#"eventsieve_group_commits_total{outcome="committed"} 1"#,
-            r#"eventsieve_group_commit_events_bucket{le="10"} 1"#,
-            r#"eventsieve_group_commit_events_bucket{le="5"} 0"#,
-            "eventsieve_group_commit_duration_seconds_sum 0.002",
-            "eventsieve_queue_events 7",
-        ] {
-            assert!(shown.lines().any(|shown| shown == line), "no {line} in\n{shown}");
-        }
-    }
-
-    #[test]
-    fn every_series_has_a_help_text_of_whole_sentences() {
-        let shown = Metrics::default().show(|| {}).unwrap();
-        let texts: Vec<&str> = shown.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
-        assert!(texts.len() > 25, "{texts:?}");
-        for text in texts {
-            let (_, sentence) = text.split_once(' ').unwrap();
-            assert!(
-                sentence.starts_with(char::is_uppercase) && sentence.ends_with(['.', ')']),
-                "{text}"
-            );
-            assert!(!sentence.contains("  "), "{text}");
-        }
-    }
-}
+mod tests;

@@ -1,19 +1,22 @@
-//! The relay: publishes what was committed, and repairs what was not published.
+//! The relay: publishes committed batches to the sink, and catches up with those that were left in the outbox.
 //!
-//! As long as the fan-out keeps up it takes batches from memory ([`HandoffQueue`], the fast path), in the order in which writers
-//! handed them over, each in one pipeline, and marks them in groups. When the fan-out fails, or falls behind, it steps aside:
-//! the handover is closed, the leases are given back, and nothing piles up in memory. It then claims the oldest unpublished
-//! batches by lease, reads them back in portions, publishes and marks them (the repair path), with growing waits while the
-//! fan-out is away. Once the fan-out has taken something the fast path resumes, and the rest of the backlog goes beside it, a
-//! little at a time. On the way it looks each second for batches that others have left: a replica that died, a writer whose
-//! reply was lost.
+//! As long as the sink keeps up, the relay takes batches from the handoff queue in memory (the *fast path*, [`HandoffQueue`]),
+//! in the order in which the writers queued them, publishes each in one pipeline, and marks them as published in groups. When
+//! the sink fails, or falls behind, the relay falls back to the *catch-up path*: the queue is closed, the leases are released,
+//! and nothing accumulates in memory. It then claims the oldest unpublished batches by lease, reads them back in portions,
+//! publishes and marks them, with growing waits while the sink is down. Once the sink has taken something the fast path
+//! resumes, and the rest of the backlog is published beside it, a little at a time. Once a second the relay also looks for
+//! batches that others have left: a replica that died, or a writer whose reply from the store was lost.
 //!
-//! Whatever happens, a batch is marked after the fan-out has acknowledged it: a crash makes it be published again, with the
-//! same cursors, and never be forgotten. No transaction of the store is open while the fan-out is waited for.
+//! A batch is marked only after the sink has acknowledged it: after a crash it is published again, with the same cursors, and
+//! never lost. No transaction of the store is open while the relay waits for the sink.
 
 mod backlog;
 mod catch_up;
 mod commit_ledger;
+mod error;
+mod marks;
+mod pass;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -26,140 +29,115 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::backlog::watch_backlog;
-use self::catch_up::{CLAIMS_MAX, Pass, REPAIR_INTERVAL};
-pub use self::commit_ledger::prune_commit_ledger;
+pub(crate) use self::backlog::watch_backlog;
+pub(crate) use self::commit_ledger::prune_commit_ledger;
+use self::error::RelayError;
+use self::pass::{CLAIMS_MAX, PASS_INTERVAL, Pass};
 use crate::event::Cursor;
 use crate::metrics::Metrics;
-use crate::sink::{HandoffQueue, OutboxLease, Sink, SinkError, SinkErrorKind};
+use crate::sink::{HandoffQueue, OutboxLease, Sink, SinkErrorKind};
+use crate::store::Outbox;
 use crate::store::backoff::Backoff;
-use crate::store::{Outbox, StoreError};
 
-/// How long a published batch may wait for its mark, so that many are marked together.
-const MARK_INTERVAL: Duration = Duration::from_millis(100);
-/// So many are marked without waiting.
-const MARKS_MAX: usize = 256;
-/// Marks that the store does not take are kept up to this number; the batches of older ones are published once more.
-const MARKS_KEPT: usize = 100_000;
+/// How long a stopping relay goes on publishing before it leaves the rest to other replicas.
+const SHUTDOWN_PASSES: Duration = Duration::from_secs(5);
 
-/// How long a stopping relay goes on publishing before it leaves the rest to others.
-const LAST_PASS: Duration = Duration::from_secs(5);
-
-/// What a relay is made of.
+/// The parts of a relay.
 pub struct Settings {
     /// Where the outbox is.
     pub store: Arc<dyn Outbox>,
     /// Where events are published.
-    pub fanout: Arc<dyn Sink>,
-    /// Where what was committed is taken over. It must owe `debt`.
+    pub sink: Arc<dyn Sink>,
+    /// Where writers put committed batches, under `lease`.
     pub handoff: Arc<HandoffQueue>,
     /// The leases of this process.
-    pub debt: OutboxLease,
-    /// Is told what is wrong with the fan-out.
-    pub trouble: watch::Sender<Option<SinkErrorKind>>,
-    /// The figures of this process.
+    pub lease: OutboxLease,
+    /// Receives what is wrong with the sink.
+    pub sink_error: watch::Sender<Option<SinkErrorKind>>,
+    /// The metrics of this process.
     pub metrics: Arc<Metrics>,
 }
 
 /// The relay of a process.
 pub struct Relay {
     store: Arc<dyn Outbox>,
-    fanout: Arc<dyn Sink>,
+    sink: Arc<dyn Sink>,
     handoff: Arc<HandoffQueue>,
-    debt: OutboxLease,
-    trouble: watch::Sender<Option<SinkErrorKind>>,
+    lease: OutboxLease,
+    sink_error: watch::Sender<Option<SinkErrorKind>>,
     metrics: Arc<Metrics>,
     backoff: Backoff,
-    /// Published, and not marked yet.
+    /// Batches that are published and not marked yet.
     unmarked: VecDeque<i64>,
-    /// Since when the first of them waits.
+    /// Since when the first of them waits for its mark.
     unmarked_since: Instant,
-    /// Under a lease of ours and not to be published from memory: the leases are to be given back.
-    orphans: Vec<i64>,
-    /// How far the last batch has come that was published in part. It stays when that is published: nobody asks again.
-    reached: Option<Cursor>,
-    repair_at: Instant,
+    /// Batches that are left to the outbox: their leases are to be released.
+    to_release: Vec<i64>,
+    /// The last published event of a batch that was published in part. It stays after the batch is published: then no claimed
+    /// batch matches it.
+    resume_after: Option<Cursor>,
+    next_pass_at: Instant,
     /// Whether the outbox holds more than the last pass has published.
-    is_behind: bool,
+    has_backlog: bool,
     /// How many batches a pass claims.
-    claims: u32,
-    /// When the fan-out was last seen to be there.
-    answered_at: Instant,
+    claim_limit: u32,
+    /// When the sink last answered.
+    sink_answered_at: Instant,
     stop: CancellationToken,
 }
 
 /// What the relay waits for before its next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Nothing.
-    Not,
-    /// Something handed over, for no longer than to this time.
+    None,
+    /// A batch in the handoff queue, until this time at the latest.
     Arrival(Instant),
-    /// A better time.
+    /// The next wait of the backoff.
     Backoff,
-}
-
-/// Why a pass ended early.
-enum Stopped {
-    Sink(SinkError),
-    Store(StoreError),
-}
-
-impl From<SinkError> for Stopped {
-    fn from(error: SinkError) -> Self {
-        Stopped::Sink(error)
-    }
-}
-
-impl From<StoreError> for Stopped {
-    fn from(error: StoreError) -> Self {
-        Stopped::Store(error)
-    }
 }
 
 impl Relay {
     /// A relay that does nothing until it runs.
-    #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings {
             store,
-            fanout,
+            sink,
             handoff,
-            debt,
-            trouble,
+            lease,
+            sink_error,
             metrics,
         } = settings;
         Self {
             store,
-            fanout,
+            sink,
             handoff,
-            debt,
-            trouble,
+            lease,
+            sink_error,
             metrics,
             backoff: Backoff::default(),
             unmarked: VecDeque::new(),
             unmarked_since: Instant::now(),
-            orphans: Vec::new(),
-            reached: None,
-            repair_at: Instant::now(),
-            is_behind: false,
-            claims: CLAIMS_MAX,
-            answered_at: Instant::now(),
+            to_release: Vec::new(),
+            resume_after: None,
+            next_pass_at: Instant::now(),
+            has_backlog: false,
+            claim_limit: CLAIMS_MAX,
+            sink_answered_at: Instant::now(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Publishes until `stop`, which must come after the last batch was handed over; then makes a last pass and gives all
-    /// leases back.
+    /// Publishes until `stop`, which must come after the last batch was queued; then makes its last passes and releases all
+    /// leases.
     pub async fn run(mut self, stop: CancellationToken) {
         self.stop = stop.clone();
         while !stop.is_cancelled() {
             let wait = self.step().await;
             let waiting = async {
                 match wait {
-                    Wait::Not => {}
+                    Wait::None => {}
                     Wait::Arrival(latest) => {
-                        // Late is as good: then there is something else to do.
+                        // After the time-out another task is due.
                         tokio::time::timeout_at(latest, self.handoff.arrived()).await.ok();
                     }
                     Wait::Backoff => tokio::time::sleep(self.backoff.next_wait()).await,
@@ -170,207 +148,153 @@ impl Relay {
                 () = waiting => {}
             }
         }
-        self.end().await;
+        self.shut_down().await;
     }
 
     async fn step(&mut self) -> Wait {
         if self.handoff.is_open() {
-            self.keep_up().await
+            self.fast_path_step().await
         } else {
-            self.catch_up().await
+            self.catch_up_step().await
         }
     }
 
-    /// One step of the fast path: one batch from memory, or what is due beside it.
-    async fn keep_up(&mut self) -> Wait {
-        self.orphans.extend(self.handoff.left_out());
-        if !self.orphans.is_empty() || self.repair_at <= Instant::now() {
-            // What was left out is older than what is in the queue, and so comes first.
+    /// One step of the fast path: one batch from memory, or a pass that is due beside it.
+    async fn fast_path_step(&mut self) -> Wait {
+        self.to_release.extend(self.handoff.take_skipped());
+        if !self.to_release.is_empty() || self.next_pass_at <= Instant::now() {
+            // A skipped batch is older than those in the queue, and so comes first.
             let pass = async {
-                // Where nothing is published, nothing else would show that the fan-out has gone.
-                if self.answered_at.elapsed() >= REPAIR_INTERVAL {
+                // Without traffic only this shows that the sink is down.
+                if self.sink_answered_at.elapsed() >= PASS_INTERVAL {
                     self.connect().await?;
                 }
-                self.repair().await
+                self.pass().await
             };
             match pass.await {
-                Ok(Pass::Partial) => self.is_behind = true,
+                Ok(Pass::Partial) => self.has_backlog = true,
                 Ok(Pass::Whole) => {
-                    self.is_behind = false;
+                    self.has_backlog = false;
                     self.handoff.caught_up();
                 }
-                Err(stopped) => return self.step_aside(stopped).await,
+                Err(error) => return self.fall_back(error).await,
             }
         }
         match self.handoff.take() {
             Some(committed) => match self.publish_committed(committed).await {
-                Ok(()) => self.mark_if_due(MARK_INTERVAL).await,
-                Err(stopped) => return self.step_aside(stopped).await,
+                Ok(()) => self.mark_if_due().await,
+                Err(error) => return self.fall_back(error).await,
             },
-            None if self.is_behind => self.repair_at = Instant::now(),
+            None if self.has_backlog => self.next_pass_at = Instant::now(),
             None => {
-                self.mark_if_due(MARK_INTERVAL).await;
-                let mark_at = self.unmarked_since + MARK_INTERVAL;
-                let latest = if self.unmarked.is_empty() {
-                    self.repair_at
-                } else {
-                    self.repair_at.min(mark_at)
-                };
-                return Wait::Arrival(latest);
+                self.mark_if_due().await;
+                let mark_at = self.mark_due_at().unwrap_or(self.next_pass_at);
+                return Wait::Arrival(self.next_pass_at.min(mark_at));
             }
         }
-        Wait::Not
+        Wait::None
     }
 
-    /// One pass of the repair path, after what is still in the queue: that is older. If the fan-out takes it, it is there, and
-    /// the handover opens again: what is left of the backlog goes beside the fast path, for while publishing goes on at full
-    /// speed nothing but the fast path keeps up with it.
-    async fn catch_up(&mut self) -> Wait {
+    /// One step of the catch-up path: first the batches that are still in the queue, which are older, then one pass through the
+    /// outbox. If the sink takes that, the queue opens again. The rest of the backlog is published beside the fast path, for
+    /// only the fast path keeps up with publishing at full speed.
+    async fn catch_up_step(&mut self) -> Wait {
         while let Some(committed) = self.handoff.take() {
-            if let Err(stopped) = self.publish_committed(committed).await {
-                return self.step_aside(stopped).await;
+            if let Err(error) = self.publish_committed(committed).await {
+                return self.fall_back(error).await;
             }
         }
-        self.orphans.extend(self.handoff.left_out());
+        self.to_release.extend(self.handoff.take_skipped());
         let pass = async {
-            // Nothing is claimed for a fan-out that is not there.
+            // No batch is claimed for a sink that is down.
             self.connect().await?;
-            self.repair().await
+            self.pass().await
         };
         match pass.await {
             Ok(_) => {
                 self.handoff.open();
-                // Whatever was committed between that pass and this moment is older than what comes to the queue now.
-                self.repair_at = Instant::now();
-                Wait::Not
+                // A batch that was committed between the pass and this moment is older than those that are queued from now on.
+                self.next_pass_at = Instant::now();
+                Wait::None
             }
-            Err(stopped) => self.step_aside(stopped).await,
+            Err(error) => self.fall_back(error).await,
         }
     }
 
-    /// Whether there is still time for one more answer under a lease that began at `since`: a new connection and an answer take
-    /// a third of it each, at most.
+    /// Whether there is time for one more answer of the sink under a lease that began at `since`: a new connection and an answer
+    /// take at most a third of the lease each.
     fn has_time(&self, since: Instant) -> bool {
-        since.elapsed() < self.debt.lease / 3 && !self.stop.is_cancelled()
+        since.elapsed() < self.lease.length / 3 && !self.stop.is_cancelled()
     }
 
-    /// Sees to it that the fan-out is there.
-    async fn connect(&mut self) -> Result<(), Stopped> {
-        self.fanout.connect().await?;
-        self.answered_at = Instant::now();
+    /// Makes sure of a connection to the sink.
+    async fn connect(&mut self) -> Result<(), RelayError> {
+        self.sink.connect().await?;
+        self.sink_answered_at = Instant::now();
         Ok(())
     }
 
-    /// The fan-out has failed, or the store has: from here on nothing is kept in memory.
-    async fn step_aside(&mut self, stopped: Stopped) -> Wait {
+    /// Falls back to the catch-up path: the sink or the store has failed, and from here on no batch is kept in memory.
+    async fn fall_back(&mut self, error: RelayError) -> Wait {
         self.handoff.give_up();
         while let Some(committed) = self.handoff.take() {
             self.handoff.done(committed.bytes);
-            self.orphans.push(committed.batch);
+            self.to_release.push(committed.batch);
         }
-        match stopped {
-            Stopped::Sink(error) => {
+        match error {
+            RelayError::Sink(error) => {
                 let errors = &self.metrics.sink_errors;
                 errors.with_label_values(&[error.kind.as_str()]).inc();
-                if self.trouble.send_replace(Some(error.kind)) != Some(error.kind) {
-                    tracing::warn!("the fan-out is down, events wait in the outbox: {error}");
+                if self.sink_error.send_replace(Some(error.kind)) != Some(error.kind) {
+                    tracing::warn!("failed to publish, events wait in the outbox until the sink is back: {error}");
                 }
             }
-            Stopped::Store(error) => {
+            RelayError::Store(error) => {
                 self.metrics.count_store_error(error.class.as_str());
                 tracing::warn!(
                     error.class = error.class.as_str(),
-                    "the outbox cannot be read: {}",
+                    "failed to read or update the outbox, retrying: {}",
                     error.line()
                 );
             }
         }
-        if let Err(error) = self.settle().await {
+        if let Err(error) = self.update_outbox().await {
             tracing::debug!(
                 error.class = error.class.as_str(),
-                "leases are given back later: {}",
+                "failed to release the leases of batches, retrying: {}",
                 error.line()
             );
         }
         Wait::Backoff
     }
 
-    /// The fan-out has taken something, or there is nothing for it.
-    fn well(&mut self) {
+    /// The sink has taken a pass, or the pass was empty.
+    fn sink_works(&mut self) {
         self.backoff.reset();
-        if self.trouble.send_replace(None).is_some() {
-            tracing::info!("the fan-out is back");
+        if self.sink_error.send_replace(None).is_some() {
+            tracing::info!("the sink is back, publishing the events in the outbox");
         }
     }
 
-    fn note_published(&mut self, batch: i64) {
-        if self.unmarked.is_empty() {
-            self.unmarked_since = Instant::now();
-        }
-        if self.unmarked.len() >= MARKS_KEPT {
-            self.unmarked.pop_front();
-        }
-        self.unmarked.push_back(batch);
-    }
-
-    /// Marks what is published, if there is much of it or the first waits for longer than `patience`. A store that does not
-    /// take the marks gets them with the next ones.
-    async fn mark_if_due(&mut self, patience: Duration) {
-        let is_due = self.unmarked.len() >= MARKS_MAX || self.unmarked_since.elapsed() >= patience;
-        if self.unmarked.is_empty() || !is_due {
-            return;
-        }
-        if let Err(error) = self.mark().await {
-            self.metrics.count_store_error(error.class.as_str());
-            tracing::warn!(
-                error.class = error.class.as_str(),
-                "published batches are marked later: {}",
-                error.line()
-            );
-            self.unmarked_since = Instant::now();
-        }
-    }
-
-    async fn mark(&mut self) -> Result<(), StoreError> {
-        if self.unmarked.is_empty() {
-            return Ok(());
-        }
-        self.store
-            .mark_published(self.debt.owner, self.unmarked.make_contiguous())
-            .await?;
-        self.unmarked.clear();
-        Ok(())
-    }
-
-    /// Brings the store up to date: what is published, and what others may have.
-    async fn settle(&mut self) -> Result<(), StoreError> {
-        self.mark().await?;
-        if !self.orphans.is_empty() {
-            self.store.release(self.debt.owner, Some(&self.orphans)).await?;
-            self.orphans.clear();
-        }
-        Ok(())
-    }
-
-    /// Goes on as ever while there is something to publish, the fan-out takes it and there is time; leaves nothing that a lease
-    /// makes others wait for.
-    async fn end(mut self) {
+    /// Goes on publishing while there are batches, the sink takes them and time is left; then releases all leases, so that no
+    /// other replica waits for one.
+    async fn shut_down(mut self) {
         let begun = Instant::now();
-        // A pass that has begun hears of the stop; this is what comes after it.
+        // The old token ends a pass that has begun; the steps from here on come after the stop.
         self.stop = CancellationToken::new();
-        let mut goes_on = self.trouble.borrow().is_none();
-        while goes_on && begun.elapsed() < LAST_PASS {
-            goes_on = self.step().await == Wait::Not;
+        let mut goes_on = self.sink_error.borrow().is_none();
+        while goes_on && begun.elapsed() < SHUTDOWN_PASSES {
+            goes_on = self.step().await == Wait::None;
         }
         self.handoff.give_up();
         let mut ended = self.mark().await;
         if ended.is_ok() {
-            ended = self.store.release(self.debt.owner, None).await.map(drop);
+            ended = self.store.release(self.lease.owner, None).await.map(drop);
         }
         if let Err(error) = ended {
             tracing::warn!(
                 error.class = error.class.as_str(),
-                "others wait for the leases of this process: {}",
+                "failed to release the leases of batches, other replicas publish them when the leases expire: {}",
                 error.line()
             );
         }

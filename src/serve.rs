@@ -1,4 +1,4 @@
-//! Composition: builds the service floor by floor, starts it, and stops it in the reverse order.
+//! Composition: builds the service from its modules, starts it, and stops it in the reverse order.
 
 mod probe;
 
@@ -23,15 +23,12 @@ use crate::relay::{self, Relay, prune_commit_ledger, watch_backlog};
 use crate::sink::{self, HandoffQueue, OutboxLease, SinkErrorKind};
 use crate::store::backoff::Backoff;
 use crate::store::{self, ErrorClass, Store};
-use crate::subscribers::{self, Live};
+use crate::subscribers::{self, Subscribers};
 use crate::telemetry;
 
-/// Runs the service until a signal ends it; a second one ends it at once.
-///
-/// # Errors
-/// As [`Service::bind`] and [`Service::run`], or the second signal.
+/// Runs the service until a signal stops it; a second signal ends it at once, with an error.
 pub async fn serve(config: Config) -> Result<()> {
-    let mut signals = Signals::listen().context("the system refuses signal handlers")?;
+    let mut signals = Signals::listen().context("failed to install the signal handlers")?;
     let stop = CancellationToken::new();
     let service = Service::bind(config).await?;
     let mut running = pin!(async {
@@ -50,7 +47,7 @@ pub async fn serve(config: Config) -> Result<()> {
     }
 }
 
-/// A service whose port is open. Who connects is answered once it runs.
+/// A service whose port is open. Clients that connect are answered once it runs.
 pub struct Service {
     store: Arc<dyn Store>,
     parts: Parts,
@@ -68,33 +65,34 @@ impl Service {
     /// Claims the store, and opens the port.
     ///
     /// # Errors
-    /// Another service holds the store, the port is taken, the address is not ours, or the ready-file cannot be written.
+    /// Another service has claimed the store, the port is taken, the address does not belong to this machine, or the ready-file
+    /// cannot be written.
     pub async fn bind(config: Config) -> Result<Self> {
         let store = store::open(&config.database_url)?;
         store.claim().await?;
         let metrics = Arc::new(Metrics::default());
         let tasks = Tasks::default();
-        let Outlet {
+        let Delivery {
             handoff,
             relay,
             state: fanout,
-        } = Outlet::new(&config.fanout, &store, &metrics)?;
+        } = Delivery::new(&config.sink, &store, &metrics)?;
         let (ingest, writers) = Ingest::new(config.ingest, store.clone(), metrics.clone(), handoff.clone());
         let publishing = ingest.clone();
-        let live = Live::new(subscribers::Settings {
+        let subscribers = Subscribers::new(subscribers::Settings {
             store: store.clone(),
             handoff,
-            subscribers_max: config.fanout.subscribers_max,
+            subscribers_max: config.sink.subscribers_max,
             is_busy: Box::new(move || publishing.is_busy()),
             metrics: metrics.clone(),
             stop: tasks.stop().clone(),
         });
         let (phase, seen_phase) = watch::channel(Phase::Starting);
         let (health, seen_health) = watch::channel(None);
-        let asked = format!("{}:{}", config.http.host, config.http.port);
+        let address = format!("{}:{}", config.http.host, config.http.port);
         let listener = Listener::bind(config.http.clone(), metrics.clone())
             .await
-            .with_context(|| format!("cannot listen on {asked}"))?;
+            .with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.address()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), url = listener.url()?, "listening");
         let parts = Parts {
@@ -104,7 +102,7 @@ impl Service {
             limits: config.http,
             phase: seen_phase,
             health: seen_health,
-            live,
+            subscribers,
             sink: fanout,
         };
         Ok(Self {
@@ -121,29 +119,27 @@ impl Service {
         })
     }
 
-    /// The address that it listens on, with the port that it was given if any would do.
-    #[must_use]
+    /// The address that it listens on; for port 0 with the port that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it stands in its life.
-    #[must_use]
+    /// Follows the phase of the service: starting, serving, draining.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
-    /// Serves until `stop`, and then lets all end that has begun.
+    /// Serves until `stop`, then completes the requests that have begun.
     ///
     /// # Errors
-    /// The configuration cannot work (wrong password, missing database, old schema with `--no-migrate`), a task has died, or
-    /// the grace period was over before everything had ended.
+    /// The configuration cannot work (wrong password, missing database, old schema with `--no-migrate`), a task has died, or the
+    /// grace period ended before everything had stopped.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let mut running = Running {
             store: self.store,
             ingest: self.parts.ingest.clone(),
             metrics: self.parts.metrics.clone(),
-            live: self.parts.live.clone(),
+            subscribers: self.parts.subscribers.clone(),
             phase: self.phase,
             tasks: self.tasks,
             relay: Tasks::default(),
@@ -155,49 +151,49 @@ impl Service {
             .run(app, running.tasks.stop().clone(), running.connections.clone());
         running.tasks.spawn("listener", listening);
         tokio::select! {
-            opened = open(&*running.store, self.life.migrates, self.relay.is_some()) => opened?,
+            opened = open(&*running.store, !self.life.no_migrate, self.relay.is_some()) => opened?,
             () = stop.cancelled() => {
-                tracing::info!("stopped before the store was open");
+                tracing::info!("stopped before the store was available");
                 return Ok(());
             }
-            name = running.tasks.death() => bail!("the {name} task has died"),
+            name = running.tasks.death() => bail!("the task {name:?} has ended unexpectedly"),
         }
         running.start(self.writers, self.relay, self.health);
         tokio::select! {
             () = stop.cancelled() => {}
-            name = running.tasks.death() => bail!("the {name} task has died"),
-            name = running.relay.death() => bail!("the {name} task has died"),
+            name = running.tasks.death() => bail!("the task {name:?} has ended unexpectedly"),
+            name = running.relay.death() => bail!("the task {name:?} has ended unexpectedly"),
         }
         running.stop(&self.life).await
     }
 }
 
-/// The way of stored events out of the process.
-struct Outlet {
+/// How stored events leave the process.
+struct Delivery {
     handoff: Arc<HandoffQueue>,
     relay: Option<Relay>,
     state: SinkState,
 }
 
-impl Outlet {
+impl Delivery {
     fn new(config: &SinkConfig, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Result<Self> {
-        for trouble in SinkErrorKind::ALL {
-            metrics.sink_errors.with_label_values(&[trouble.as_str()]);
+        for kind in SinkErrorKind::ALL {
+            metrics.sink_errors.with_label_values(&[kind.as_str()]);
         }
-        let (trouble, seen_trouble) = watch::channel(None);
-        let debt = OutboxLease {
+        let (sink_error, seen_error) = watch::channel(None);
+        let lease = OutboxLease {
             owner: Uuid::new_v4(),
-            lease: config.lease,
+            length: config.lease,
         };
-        let handoff = Arc::new(HandoffQueue::new(config.redis.is_some().then_some(debt)));
+        let handoff = Arc::new(HandoffQueue::new(config.redis.is_some().then_some(lease)));
         let relay = match config.redis.clone() {
             Some(redis) => {
                 let settings = relay::Settings {
                     store: store.clone(),
-                    fanout: sink::open(redis)?,
+                    sink: sink::open(redis)?,
                     handoff: handoff.clone(),
-                    debt,
-                    trouble,
+                    lease,
+                    sink_error,
                     metrics: metrics.clone(),
                 };
                 Some(Relay::new(settings))
@@ -210,27 +206,27 @@ impl Outlet {
             relay,
             state: SinkState {
                 kind,
-                error: seen_trouble,
+                error: seen_error,
             },
         })
     }
 }
 
-/// The parts of a service that runs.
+/// The parts of a running service.
 struct Running {
     store: Arc<dyn Store>,
     ingest: Ingest,
     metrics: Arc<Metrics>,
-    live: Live,
+    subscribers: Subscribers,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
-    /// The relay, which ends after all that hands something over to it.
+    /// The relay, which ends after the writers that queue batches for it.
     relay: Tasks,
     connections: TaskTracker,
 }
 
 impl Running {
-    /// The store is open: from here on requests are served.
+    /// Starts serving requests: the store is available.
     fn start(&self, writers: Vec<Writer>, relay: Option<Relay>, health: watch::Sender<Health>) {
         let probe = Probe {
             store: self.store.clone(),
@@ -239,23 +235,23 @@ impl Running {
             health,
         };
         self.tasks.spawn("probe", probe.run(self.tasks.stop().clone()));
-        let level = watch_backlog(self.store.clone(), self.metrics.clone(), self.tasks.stop().clone());
-        self.tasks.spawn("outbox level", level);
+        let backlog = watch_backlog(self.store.clone(), self.metrics.clone(), self.tasks.stop().clone());
+        self.tasks.spawn("backlog", backlog);
         if let Some(relay) = relay {
             self.relay.spawn("relay", relay.run(self.relay.stop().clone()));
         }
         for writer in writers {
             self.tasks.spawn("writer", writer.run());
         }
-        self.tasks.spawn("watcher", self.live.clone().watch());
+        self.tasks.spawn("subscribers", self.subscribers.clone().watch());
         let ledger = prune_commit_ledger(self.store.clone(), self.tasks.stop().clone());
-        self.tasks.spawn("ledger", ledger);
+        self.tasks.spawn("commit ledger", ledger);
         self.phase.send_replace(Phase::Serving);
         tracing::info!(store = self.store.name(), "serving");
     }
 
-    /// Not ready, keep serving for a while, no more connections, streams and requests end, the queue drains, the relay makes a
-    /// last pass, the store closes. Within the grace period.
+    /// Stops within the grace period: reports not ready and keeps serving for a while, closes the listener, ends streams and
+    /// requests, drains the queue, lets the relay make its last passes, and closes the store.
     async fn stop(mut self, life: &LifeConfig) -> Result<()> {
         self.phase.send_replace(Phase::Draining);
         let drained = async {
@@ -272,12 +268,12 @@ impl Running {
         tokio::select! {
             () = drained => {}
             () = tokio::time::sleep(life.grace_period) => {
-                bail!("the grace period of {:?} is over: {} queued events were left", life.grace_period, self.ingest.queued());
+                bail!("the grace period of {:?} ended with {} events still queued: their clients have no answer", life.grace_period, self.ingest.queued());
             }
         }
         for tasks in [&mut self.tasks, &mut self.relay] {
             if let Some(name) = futures_util::FutureExt::now_or_never(tasks.death()) {
-                bail!("the {name} task has died");
+                bail!("the task {name:?} has ended unexpectedly");
             }
         }
         tracing::info!("stopped");
@@ -285,7 +281,7 @@ impl Running {
     }
 }
 
-/// Waits for the store, for ever, and brings or finds its schema as this program needs it. What waiting cannot mend ends it.
+/// Waits for the store, without a limit, and migrates or checks its schema. An error that waiting cannot fix ends the service.
 async fn open(store: &dyn Store, migrates: bool, has_relay: bool) -> Result<()> {
     let mut backoff = Backoff::default();
     loop {
@@ -299,14 +295,17 @@ async fn open(store: &dyn Store, migrates: bool, has_relay: bool) -> Result<()> 
             Err(error) if error.class == ErrorClass::Configuration => return Err(error.into()),
             Err(error) => {
                 let wait = backoff.next_wait();
-                tracing::warn!(retry_in = ?wait, "waiting for the store: {}", error.line());
+                tracing::warn!(retry_in = ?wait, "failed to open the store, retrying: {}", error.line());
                 tokio::time::sleep(wait).await;
             }
         }
     }
     match store.warnings().await {
         Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-        Err(error) => tracing::warn!("the store's settings could not be read: {}", error.line()),
+        Err(error) => tracing::warn!(
+            "failed to read the settings of the store, skipping its warnings: {}",
+            error.line()
+        ),
     }
     if !has_relay
         && let Ok(stats) = store.stats().await
@@ -314,7 +313,7 @@ async fn open(store: &dyn Store, migrates: bool, has_relay: bool) -> Result<()> 
     {
         tracing::warn!(
             outbox.batches = stats.backlog.batches,
-            "batches of an earlier time wait for a Redis, and REDIS_URL is not set"
+            "the outbox holds batches that were not published, and they stay there: REDIS_URL is not set"
         );
     }
     Ok(())

@@ -19,18 +19,19 @@
 //! a method names only the classes that have a meaning of their own there.
 
 mod append;
-pub mod backoff;
+pub(crate) mod backoff;
 mod batch;
-#[cfg(all(test, feature = "postgres"))]
+#[cfg(test)]
+#[cfg(feature = "postgres")]
 mod conformance;
 mod error;
 mod maintenance;
 mod name;
 mod outbox;
 #[cfg(feature = "postgres")]
-pub mod postgres;
+pub(crate) mod postgres;
 mod read;
-pub mod sqlite;
+pub(crate) mod sqlite;
 
 use std::sync::Arc;
 

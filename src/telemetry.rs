@@ -1,4 +1,4 @@
-//! What the process tells of itself: logs, one line each on standard error, as text or JSON; and traces, to a collector.
+//! Logs, one line each on standard error, as text or JSON; and traces, sent to a collector.
 
 mod line;
 #[cfg_attr(not(feature = "otel"), path = "telemetry/no_traces.rs")]
@@ -11,22 +11,21 @@ use std::panic;
 use tracing_subscriber::EnvFilter;
 
 use self::line::Lines;
-pub use self::traces::{RequestSpan, Step, end_traces, send_traces};
+pub(crate) use self::traces::{RequestSpan, Step, end_traces, send_traces};
 
-/// Starts logging: what is logged by `RUST_LOG` (else `filter`), how by `LOG_FORMAT` (`text` or `json`; default `text` on a
-/// terminal, else `json`). Called once, by commands that run for long.
+/// Starts logging. `RUST_LOG` (else `filter`) says what is logged, `LOG_FORMAT` (`text` or `json`; default `text` on a terminal,
+/// else `json`) in which format. Called once, by long-running commands.
 ///
 /// # Errors
-/// A sentence that says what is wrong with one of the two.
+/// A sentence that says what is wrong with one of the two variables.
 #[expect(
     clippy::disallowed_methods,
     reason = "logging starts before anything else, so that configuration can be reported"
 )]
 pub fn start(filter: &str) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => {
-            EnvFilter::try_new(&text).map_err(|_| format!("RUST_LOG is not understood: {text:?}; try info or debug"))?
-        }
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
+            .map_err(|_| format!("RUST_LOG must be a filter such as info or debug, not {text:?}"))?,
         _ => EnvFilter::new(filter),
     };
     let is_coloured = std::io::stderr().is_terminal();
@@ -45,21 +44,21 @@ pub fn start(filter: &str) -> Result<(), String> {
     } else {
         builder.try_init()
     };
-    started.map_err(|error| format!("logging cannot be started: {error}"))?;
+    started.map_err(|error| format!("failed to start logging: {error}"))?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Logs a panic in one line. What it says is shown only if it is the program's own words: else it may quote what was being
-/// looked at.
+/// Logs a panic in one line. Its message is shown only if it is a literal of the program: a formatted one may quote the data of
+/// a client.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
-    let place = panic.location().map(ToString::to_string);
-    tracing::error!(place, "a panic: {}", words(panic.payload()));
+    let location = panic.location().map(ToString::to_string);
+    tracing::error!(location, "a task panicked: {}", message(panic.payload()));
 }
 
-fn words(payload: &(dyn Any + Send)) -> &'static str {
-    let own = payload.downcast_ref::<&'static str>();
-    own.unwrap_or(&"its words may hold what was sent, and are not shown")
+fn message(payload: &(dyn Any + Send)) -> &'static str {
+    let literal = payload.downcast_ref::<&'static str>();
+    literal.unwrap_or(&"the message is not shown, it may quote the data of a client")
 }
 
 #[cfg(test)]
@@ -67,10 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_in_the_words_of_the_program_and_in_none_of_a_client() {
-        let told = |panicking: fn()| words(&*panic::catch_unwind(panicking).unwrap_err());
-        assert_eq!(told(|| panic!("a promise was broken")), "a promise was broken");
-        let sent = told(|| panic!("no event is {:?}", "payload".to_owned()));
+    fn logs_a_panic_without_the_data_of_a_client() {
+        let logged = |panicking: fn()| message(&*panic::catch_unwind(panicking).unwrap_err());
+        assert_eq!(logged(|| panic!("a promise was broken")), "a promise was broken");
+        let sent = logged(|| panic!("no event is {:?}", "payload".to_owned()));
         assert!(!sent.contains("payload"), "{sent}");
     }
 }

@@ -8,14 +8,14 @@ use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::event::{
-    Breach, Cursor, EventId, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source,
-    Timestamp, Topic,
+    Cursor, EventId, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source,
+    Timestamp, Topic, ValidationError,
 };
 
 /// Reads a string of JSON with `parse`.
 fn parsed<'de, D: Deserializer<'de>, T>(
     deserializer: D,
-    parse: impl Fn(&str) -> Result<T, Breach>,
+    parse: impl Fn(&str) -> Result<T, ValidationError>,
 ) -> Result<T, D::Error> {
     let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
     parse(&text).map_err(de::Error::custom)
@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Cursor {
 
 /// A regular expression (ECMA-262) for the texts that `parse` accepts, found by calling it with each character. Characters beyond
 /// the basic plane are all accepted; a test checks that.
-fn pattern<T>(parse: impl Fn(String) -> Result<T, Breach>) -> String {
+fn pattern<T>(parse: impl Fn(String) -> Result<T, ValidationError>) -> String {
     let mut excluded = String::new();
     let mut from = None;
     for code in 0..=0xffff_u32 {
@@ -56,7 +56,7 @@ fn pattern<T>(parse: impl Fn(String) -> Result<T, Breach>) -> String {
 }
 
 /// The schema of a name that `parse` accepts.
-fn name<T>(about: &str, example: &str, parse: impl Fn(String) -> Result<T, Breach>) -> RefOr<Schema> {
+fn name<T>(about: &str, example: &str, parse: impl Fn(String) -> Result<T, ValidationError>) -> RefOr<Schema> {
     let about = format!("{about} 1 to {NAME_BYTES_MAX} bytes of UTF-8.");
     text(&about)
         .min_length(Some(1))

@@ -73,7 +73,7 @@ async fn retry(store: &dyn Outbox, fanout: &dyn Sink) -> Result<u64> {
             let cursor = event.cursor;
             let reason = match fanout.publish(&[event]).await {
                 Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
-                Err(error) if error.kind == SinkErrorKind::Odd => Some(error.to_string()),
+                Err(error) if error.kind == SinkErrorKind::Unexpected => Some(error.to_string()),
                 Err(error) => return Err(error).context("Redis did not take the events: those left stay parked"),
             };
             match reason {

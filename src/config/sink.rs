@@ -1,4 +1,4 @@
-//! Where stored events go.
+//! Where stored events are published.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-use super::{ConfigError, ConfigProblems};
+use super::error::ConfigError;
+use super::value::{Checked, name_text, number, optional_name_text, time, time_above_zero};
 
 /// The forms of a Redis URL: plain, over TLS, and through a socket of the file system.
 const SCHEMES: [&str; 3] = ["redis://", "rediss://", "unix://"];
 
-/// How many times longer than one answer of Redis a lease must be: the answer to a batch, that to a new connection, and the
-/// mark have to fit into it, so that nobody else publishes a batch that is about to be marked.
+/// How many times longer than one answer of Redis a lease must be: it has to cover the answer to a batch, the answer to a new
+/// connection, and the mark, so that no other relay publishes a batch that is about to be marked.
 const LEASE_TIMEOUTS: u32 = 3;
 
-/// Where Redis is. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
+/// The URL of Redis. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// The URL itself, for the one who connects.
-    #[must_use]
+    /// The whole URL, to connect.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -41,107 +41,128 @@ impl From<String> for RedisUrl {
     }
 }
 
-/// The channel of all events, and where it is: the flags of every command that publishes on it or follows it.
+/// The settings of commands that subscribe to the channel.
+pub type ChannelOptions = Checked<ChannelSettings>;
+
+/// The settings of commands that publish to Redis.
+pub type RedisOptions = Checked<RedisSettings>;
+
+/// The Redis, and the channel of all events.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Fan-out")]
-pub struct ChannelOptions {
+#[command(next_help_heading = "Redis")]
+pub struct ChannelSettings {
     /// The Redis that stored events are published to: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// over TLS
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     redis_url: Option<RedisUrl>,
     /// The channel that every stored event is published on
-    #[arg(long, env = "REDIS_CHANNEL", default_value = "events", value_name = "CHANNEL")]
+    #[arg(
+        long,
+        env = "REDIS_CHANNEL",
+        default_value = "events",
+        value_name = "CHANNEL",
+        value_parser = name_text()
+    )]
     redis_channel: String,
 }
 
-/// How stored events reach Redis: the flags of every command that publishes there.
+/// How stored events are published to Redis.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Fan-out")]
-pub struct RedisOptions {
+#[command(next_help_heading = "Redis")]
+pub struct RedisSettings {
     #[command(flatten)]
-    channel: ChannelOptions,
-    /// Publish each event on CHANNEL:TOPIC as well
-    #[arg(long, env = "REDIS_TOPIC_CHANNELS", value_parser = FalseyValueParser::new())]
-    redis_topic_channels: bool,
-    /// Append each event to this Redis stream as well
-    #[arg(long, env = "REDIS_STREAM", value_name = "NAME")]
-    redis_stream: Option<String>,
-    /// About how many events that stream keeps
-    #[arg(long, env = "REDIS_STREAM_MAXLEN", default_value = "1000000", value_name = "EVENTS")]
-    redis_stream_maxlen: String,
-    /// How long one answer of Redis may take
-    #[arg(long, env = "EVENTSIEVE_REDIS_TIMEOUT", default_value = "5s", value_name = "TIME")]
-    redis_timeout: String,
+    channel: ChannelSettings,
+    #[command(flatten)]
+    publishing: RedisPublishing,
 }
 
-/// The rest of the fan-out's flags, of `serve` alone.
+/// What is published to Redis beside the channel, and the time limit.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Fan-out")]
-pub(super) struct SinkOptions {
-    #[command(flatten)]
-    redis: RedisOptions,
-    /// When another replica takes over a batch that was stored and not published
-    #[arg(long, env = "EVENTSIEVE_OUTBOX_LEASE", default_value = "30s", value_name = "TIME")]
-    outbox_lease: String,
-    /// The most followers of /events/stream at once
+#[command(next_help_heading = "Redis")]
+pub struct RedisPublishing {
+    /// Also publish each event on the channel of its topic, CHANNEL:TOPIC
+    #[arg(long = "redis-topic-channels", env = "REDIS_TOPIC_CHANNELS", value_parser = FalseyValueParser::new())]
+    pub has_topic_channels: bool,
+    /// Also append each event to this Redis stream
+    #[arg(long = "redis-stream", env = "REDIS_STREAM", value_name = "NAME", value_parser = optional_name_text())]
+    pub stream: Option<String>,
+    /// The approximate number of events that the Redis stream keeps
     #[arg(
-        long,
+        long = "redis-stream-maxlen",
+        env = "REDIS_STREAM_MAXLEN",
+        default_value = "1000000",
+        value_name = "EVENTS",
+        value_parser = number::<u64>(1..=u64::MAX)
+    )]
+    pub stream_length_max: u64,
+    /// The time limit for one answer of Redis
+    #[arg(
+        long = "redis-timeout",
+        env = "EVENTSIEVE_REDIS_TIMEOUT",
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = time_above_zero()
+    )]
+    pub timeout: Duration,
+}
+
+/// The outbox and the live stream: settings of `serve` alone.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Outbox and live stream")]
+pub struct SinkSettings {
+    #[command(flatten)]
+    redis: RedisSettings,
+    /// After this time another replica publishes a batch that was stored and not published
+    #[arg(long, env = "EVENTSIEVE_OUTBOX_LEASE", default_value = "30s", value_name = "TIME", value_parser = time())]
+    outbox_lease: Duration,
+    /// The most subscribers of /events/stream at once
+    #[arg(
+        long = "max-followers",
         env = "EVENTSIEVE_MAX_FOLLOWERS",
         default_value = "1000",
-        value_name = "FOLLOWERS"
+        value_name = "SUBSCRIBERS",
+        value_parser = number::<usize>(0..=1_000_000)
     )]
-    max_followers: String,
+    subscribers_max: usize,
 }
 
-/// Where stored events go.
+/// Where stored events are published.
 #[derive(Debug, Clone)]
 pub struct SinkConfig {
-    /// Redis; without it the fan-out stays inside the process.
+    /// Redis; without it events are delivered inside the process alone.
     pub redis: Option<RedisConfig>,
-    /// How long a batch is left alone by other replicas.
+    /// How long other replicas leave a batch alone.
     pub lease: Duration,
-    /// Followers of `/events/stream` at once.
+    /// The most subscribers of `/events/stream` at once.
     pub subscribers_max: usize,
 }
 
 /// How events are published to Redis.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// Where it is.
+    /// The URL of Redis.
     pub url: RedisUrl,
     /// The channel of every event.
     pub channel: String,
-    /// Whether each event is also published on `channel:TOPIC`.
-    pub has_topic_channels: bool,
-    /// The stream that each event is also appended to.
-    pub stream: Option<String>,
-    /// About how many events that stream keeps.
-    pub stream_length_max: u64,
-    /// For one answer of Redis.
-    pub timeout: Duration,
+    /// The rest of the settings.
+    pub publishing: RedisPublishing,
 }
 
 impl ChannelOptions {
-    /// Checks the section: where Redis is, and the channel's name. Nothing when no Redis is named.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with what is wrong.
+    /// The URL of Redis and the name of the channel; `None` when no Redis is named.
     pub fn check(&self) -> Result<Option<(RedisUrl, String)>, ConfigError> {
-        let mut problems = ConfigProblems::default();
-        let found = self.check_into(&mut problems, url_file());
-        problems.or(found)
+        let mut problems = self.problems.clone();
+        let channel = self.settings.check(&mut problems, url_file());
+        ConfigError::unless(problems, channel)
     }
+}
 
-    /// The flag, else the variable, else what is in `file`. An empty variable counts as unset.
-    fn check_into(&self, problems: &mut ConfigProblems, file: Option<PathBuf>) -> Option<(RedisUrl, String)> {
-        if self.redis_channel.is_empty() || self.redis_channel.chars().any(char::is_control) {
-            problems
-                .0
-                .push("REDIS_CHANNEL must be a name without control characters".to_owned());
-        }
-        let url = self.url(file).map_err(|problem| problems.0.push(problem));
+impl ChannelSettings {
+    fn check(&self, problems: &mut Vec<String>, file: Option<PathBuf>) -> Option<(RedisUrl, String)> {
+        let url = self.url(file).map_err(|problem| problems.push(problem));
         url.ok().flatten().map(|url| (url, self.redis_channel.clone()))
     }
 
+    /// The flag, else the variable, else the content of `file`. An empty variable counts as unset.
     fn url(&self, file: Option<PathBuf>) -> Result<Option<RedisUrl>, String> {
         let (url, source) = match (&self.redis_url, file) {
             (Some(url), _) if !url.0.is_empty() => (url.0.clone(), "REDIS_URL"),
@@ -159,7 +180,7 @@ impl ChannelOptions {
     }
 }
 
-/// The file that holds the URL of Redis, where no flag and no variable does.
+/// The file that holds the URL of Redis, for when neither the flag nor the variable is set.
 pub(super) fn url_file() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "this is config, where the environment is read")]
     let file = std::env::var_os("REDIS_URL_FILE");
@@ -167,56 +188,40 @@ pub(super) fn url_file() -> Option<PathBuf> {
 }
 
 impl RedisOptions {
-    /// Checks the section. Nothing when no Redis is named.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with every problem found.
+    /// How to publish to Redis; `None` when no Redis is named.
     pub fn check(&self) -> Result<Option<RedisConfig>, ConfigError> {
-        let mut problems = ConfigProblems::default();
-        let config = self.check_into(&mut problems, url_file());
-        problems.or(config)
+        let mut problems = self.problems.clone();
+        let config = self.settings.check(&mut problems, url_file());
+        ConfigError::unless(problems, config)
     }
+}
 
-    fn check_into(&self, problems: &mut ConfigProblems, file: Option<PathBuf>) -> Option<RedisConfig> {
-        let stream = self.redis_stream.clone().filter(|name| !name.is_empty());
-        if stream.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
-            problems
-                .0
-                .push("REDIS_STREAM must be a name without control characters".to_owned());
-        }
-        let stream_length_max = problems.number("REDIS_STREAM_MAXLEN", &self.redis_stream_maxlen, 1..=u64::MAX);
-        let known = problems.0.len();
-        let timeout = problems.time("EVENTSIEVE_REDIS_TIMEOUT", &self.redis_timeout);
-        if problems.0.len() == known && timeout < Duration::from_millis(1) {
-            problems
-                .0
-                .push("EVENTSIEVE_REDIS_TIMEOUT must be above zero".to_owned());
-        }
-        let (url, channel) = self.channel.check_into(problems, file)?;
+impl RedisSettings {
+    fn check(&self, problems: &mut Vec<String>, url_file: Option<PathBuf>) -> Option<RedisConfig> {
+        let (url, channel) = self.channel.check(problems, url_file)?;
+        let mut publishing = self.publishing.clone();
+        publishing.stream = publishing.stream.filter(|name| !name.is_empty());
         Some(RedisConfig {
             url,
             channel,
-            has_topic_channels: self.redis_topic_channels,
-            stream,
-            stream_length_max,
-            timeout,
+            publishing,
         })
     }
 }
 
-impl SinkOptions {
-    /// Checks the section; `url_file` may hold the URL of Redis.
-    pub(super) fn check(&self, problems: &mut ConfigProblems, url_file: Option<PathBuf>) -> SinkConfig {
-        let known = problems.0.len();
+impl SinkSettings {
+    /// Adds to the `problems` with the values; `url_file` may hold the URL of Redis.
+    pub(super) fn check(&self, problems: &mut Vec<String>, url_file: Option<PathBuf>) -> SinkConfig {
         let config = SinkConfig {
-            redis: self.redis.check_into(problems, url_file),
-            lease: problems.time("EVENTSIEVE_OUTBOX_LEASE", &self.outbox_lease),
-            subscribers_max: problems.number("EVENTSIEVE_MAX_FOLLOWERS", &self.max_followers, 0..=1_000_000),
+            redis: self.redis.check(problems, url_file),
+            lease: self.outbox_lease,
+            subscribers_max: self.subscribers_max,
         };
-        let timeout = config.redis.as_ref().map_or(Duration::ZERO, |redis| redis.timeout);
-        if problems.0.len() == known && config.lease < timeout * LEASE_TIMEOUTS {
-            problems.0.push(format!(
-                "EVENTSIEVE_OUTBOX_LEASE must be at least {LEASE_TIMEOUTS} times EVENTSIEVE_REDIS_TIMEOUT: else others publish what is about to be marked"
+        let timeout = config.redis.as_ref().map(|redis| redis.publishing.timeout);
+        let is_short = timeout.is_some_and(|timeout| config.lease < timeout * LEASE_TIMEOUTS);
+        if problems.is_empty() && is_short {
+            problems.push(format!(
+                "EVENTSIEVE_OUTBOX_LEASE must be at least {LEASE_TIMEOUTS} times EVENTSIEVE_REDIS_TIMEOUT: otherwise other replicas publish batches again that are about to be marked"
             ));
         }
         config
@@ -232,33 +237,33 @@ mod tests {
     #[derive(Parser)]
     struct Serve {
         #[command(flatten)]
-        fanout: SinkOptions,
+        sink: Checked<SinkSettings>,
     }
 
     fn check(arguments: &str) -> Result<SinkConfig, Vec<String>> {
-        let mut problems = ConfigProblems::default();
-        // What the environment of the tests says does not count: a flag wins, and of two the last does.
+        // The environment of the tests does not count: a flag wins, and of two the last does.
         let arguments = ["serve", "--redis-url="]
             .into_iter()
             .chain(arguments.split_whitespace());
         let matches = Serve::command().args_override_self(true).get_matches_from(arguments);
         let serve = Serve::from_arg_matches(&matches).unwrap();
-        let config = serve.fanout.check(&mut problems, None);
-        problems.or(config).map_err(|error| error.0)
+        let mut problems = serve.sink.problems;
+        let config = serve.sink.settings.check(&mut problems, None);
+        ConfigError::unless(problems, config).map_err(|error| error.0)
     }
 
     #[test]
-    fn without_a_url_the_fan_out_stays_inside() {
+    fn without_a_url_there_is_no_redis() {
         assert!(check("--redis-url=").unwrap().redis.is_none());
     }
 
     #[test]
-    fn a_redis_shows_no_password() {
+    fn never_shows_a_password() {
         let config = check("--redis-url redis://:secret@h:1/0 --redis-stream s").unwrap();
         assert!(!format!("{config:?}").contains("secret"));
         let redis = config.redis.unwrap();
         assert_eq!(
-            (redis.url.expose(), redis.stream.as_deref()),
+            (redis.url.expose(), redis.publishing.stream.as_deref()),
             ("redis://:secret@h:1/0", Some("s"))
         );
         let problems = check("--redis-url http://:secret@h").unwrap_err();
@@ -266,12 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn the_url_may_lie_in_a_file() {
+    fn reads_the_url_from_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("url");
         std::fs::write(&file, "redis://from/file\n").unwrap();
         let url = |flag: &str, file: &std::path::Path| {
-            let options = Serve::parse_from(["serve", flag]).fanout.redis.channel;
+            let options = Serve::parse_from(["serve", flag]).sink.settings.redis.channel;
             options.url(Some(file.to_owned())).map(|url| url.unwrap().0)
         };
         assert_eq!(url("--redis-url=", &file).unwrap(), "redis://from/file");
@@ -284,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_ends_before_redis_has_answered_is_refused() {
+    fn rejects_a_lease_that_is_too_short() {
         let problems = check("--redis-url redis://h --outbox-lease 14s --redis-timeout 5s").unwrap_err();
         assert!(
             problems.len() == 1 && problems[0].contains("EVENTSIEVE_OUTBOX_LEASE"),
@@ -292,7 +297,7 @@ mod tests {
         );
         assert!(check("--redis-url redis://h --outbox-lease 15s --redis-timeout 5s").is_ok());
         assert_eq!(
-            check("--redis-timeout 0s --redis-stream-maxlen 0 --max-subscribers x")
+            check("--redis-timeout 0s --redis-stream-maxlen 0 --max-followers x")
                 .unwrap_err()
                 .len(),
             3

@@ -5,33 +5,30 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::ConfigError;
+use super::error::ConfigError;
 
-/// How the URL of an embedded store begins; the path of its file follows.
+/// The scheme of an embedded store; the path of its file follows.
 const SQLITE: &str = "sqlite://";
 
-/// The store of who names none.
+/// The default store.
 const DATABASE_URL_DEFAULT: &str = "sqlite://data/eventsieve.db";
 
-/// Where the store is. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
+/// The URL of the store. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The URL itself, for the one who connects.
-    #[must_use]
+    /// The whole URL, to connect.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The file of an embedded store, or nothing for another store.
-    #[must_use]
+    /// The file of an embedded store; `None` for another store.
     pub fn sqlite_path(&self) -> Option<&Path> {
         self.0.strip_prefix(SQLITE).map(Path::new)
     }
 
-    /// Takes a URL of a store that we have, or says what is wrong with what `source` gave. It may hold a password, and is not
-    /// shown.
+    /// Takes a valid URL, or says what is wrong with the value of `source`. The value is not shown: it may hold a password.
     fn check(url: String, source: &str) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix(SQLITE) {
             return match path {
@@ -69,7 +66,7 @@ impl From<String> for DatabaseUrl {
     }
 }
 
-/// Where the store is: the flag of every command that opens it.
+/// The setting of every command that opens the store.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub struct StoreOptions {
@@ -79,11 +76,8 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Checks the section: the flag, else the variable, else the file that `DATABASE_URL_FILE` names, else `DEDUP_DB`, else
-    /// the embedded store in its usual place. An empty variable counts as unset.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with what is wrong.
+    /// The flag, else the variable, else the content of the file that `DATABASE_URL_FILE` names, else `DEDUP_DB`, else the
+    /// default embedded store. An empty variable counts as unset.
     pub fn check(&self) -> Result<DatabaseUrl, ConfigError> {
         #[expect(clippy::disallowed_methods, reason = "this is config, where the environment is read")]
         let variable = |name: &str| std::env::var_os(name);
@@ -123,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_source_of_a_url_wins() {
+    fn reads_the_url_from_the_first_source() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("url");
         std::fs::write(&file, "postgres://from/file\n").unwrap();
@@ -139,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_of_the_source_that_it_came_from() {
+    fn reports_the_source_of_an_invalid_url() {
         for (source, url, variables) in [
             ("DATABASE_URL", Some("mysql://u:secret@h/d"), vec![]),
             ("DATABASE_URL", Some("sqlite://"), vec![]),
@@ -158,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_relative_to_the_current_folder_or_from_the_root() {
+    fn sqlite_path_is_relative_or_absolute() {
         let path = |url: &str| DatabaseUrl(url.to_owned()).sqlite_path().map(Path::to_owned);
         assert_eq!(path("sqlite://data/a.db"), Some("data/a.db".into()));
         assert_eq!(path("sqlite:///data/a.db"), Some("/data/a.db".into()));

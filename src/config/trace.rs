@@ -1,10 +1,8 @@
-//! Where traces go.
+//! Where spans are sent.
 
 use clap::Args;
 
-use super::ConfigProblems;
-
-/// What the service is called where its own name is not given.
+/// The default name of the service.
 const SERVICE_NAME: &str = "eventsieve";
 
 #[derive(Debug, Clone, Args)]
@@ -18,28 +16,28 @@ pub(super) struct TraceOptions {
         value_name = "URL"
     )]
     otlp_endpoint: Option<String>,
-    /// What the service is called in its spans
+    /// The name of the service in its spans
     #[arg(long, env = "OTEL_SERVICE_NAME", default_value = SERVICE_NAME, value_name = "NAME")]
     service_name: String,
 }
 
-/// Where traces go.
+/// Where spans are sent.
 #[derive(Debug, Clone)]
 pub struct TraceConfig {
     /// The base URL of the collector, which holds no secret.
     pub endpoint: String,
-    /// What the service is called.
+    /// The name of the service.
     pub service_name: String,
 }
 
 impl TraceOptions {
-    /// Nothing when no collector is named. An empty value counts as none.
-    pub(super) fn check(&self, problems: &mut ConfigProblems) -> Option<TraceConfig> {
+    /// `None` when no collector is named. An empty value counts as none.
+    pub(super) fn check(&self, problems: &mut Vec<String>) -> Option<TraceConfig> {
         let endpoint = self.otlp_endpoint.as_ref().filter(|url| !url.is_empty())?;
         if !is_base_url(endpoint) {
-            // It is not shown: a wrong one may hold a password.
-            problems.0.push(
-                "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL such as http://collector:4318, without user, password, ? and #; a key belongs into OTEL_EXPORTER_OTLP_HEADERS"
+            // The value is not shown: it may hold a password.
+            problems.push(
+                "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL such as http://collector:4318, without user, password, ? and #; a key belongs in OTEL_EXPORTER_OTLP_HEADERS"
                     .to_owned(),
             );
             return None;
@@ -71,24 +69,24 @@ mod tests {
     use super::*;
 
     fn check(endpoint: Option<&str>, name: &str) -> Result<Option<TraceConfig>, Vec<String>> {
-        let mut problems = ConfigProblems::default();
+        let mut problems = Vec::new();
         let options = TraceOptions {
             otlp_endpoint: endpoint.map(ToOwned::to_owned),
             service_name: name.to_owned(),
         };
         let found = options.check(&mut problems);
-        problems.or(found).map_err(|error| error.0)
+        if problems.is_empty() { Ok(found) } else { Err(problems) }
     }
 
     #[test]
-    fn without_a_collector_or_with_an_empty_one_nothing_is_traced() {
+    fn traces_nothing_without_a_collector() {
         for none in [None, Some("")] {
             assert!(check(none, "shop").unwrap().is_none());
         }
     }
 
     #[test]
-    fn a_collector_is_a_base_url_and_an_empty_name_is_the_default() {
+    fn accepts_a_base_url_and_an_empty_name() {
         for url in ["http://127.0.0.1:4318", "https://collector.example/otlp/"] {
             assert_eq!(check(Some(url), "shop").unwrap().unwrap().endpoint, url);
         }
@@ -97,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_none_is_refused_and_not_shown() {
+    fn rejects_and_hides_an_invalid_address() {
         for url in [
             "collector:4318",
             "ftp://collector",

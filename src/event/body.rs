@@ -1,7 +1,7 @@
 //! The body of a request: one event, an array, an envelope, or lines.
 //!
-//! serde_json reads the text; every fault of every event is gathered, not only the first. Members are taken as raw text first, because whether an
-//! object is an envelope may show only at its end. Nothing recurses, so no nesting can overflow the stack.
+//! serde_json reads the text; all errors of all events are collected, not only the first. Members are taken as raw text first,
+//! because whether an object is an envelope may show only at its end. Nothing recurses, so no nesting can overflow the stack.
 
 use std::fmt;
 
@@ -10,51 +10,51 @@ use bytestring::ByteString;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::members::{Breaches, Key, Member, Members};
+use crate::event::members::{Key, Members};
 use crate::event::parsed::{Parsed, Rejected, Shape};
-use crate::event::validation_error::{Breach, Loc, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind};
+use crate::event::validation_error::{Loc, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind};
 
 /// Reads a body of JSON: an event, an array of events, or an object with a member `events`.
 ///
-/// Fails as a whole with `json_invalid` if it is not JSON in UTF-8 (one that begins with a byte order mark is not), `list_too_long` if it has more
-/// than `max_events`, `list_type` if `events` is no array, and `repeated_member` if it stands twice.
+/// The whole body fails with `json_invalid` if it is not JSON in UTF-8 (nor with a byte order mark), `list_too_long` if it has
+/// more than `max_events`, `list_type` if `events` is not an array, and `repeated_member` if it occurs twice.
 pub fn parse_json(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<ValidationError>> {
     let Ok(text) = ByteString::try_from(body.clone()) else {
         return Err(whole(Shape::One, not_utf8()));
     };
-    let mut gather = Gather::new(Shape::One, max_events);
-    match gather.read_body(&text) {
-        Ok(()) => Ok(gather.parsed),
+    let mut reader = BodyReader::new(Shape::One, max_events);
+    match reader.read_body(&text) {
+        Ok(()) => Ok(reader.parsed),
         Err(error) => {
-            let breach = gather.breach(&text, &error);
-            Err(whole(gather.parsed.shape, breach))
+            let error = reader.error(&text, &error);
+            Err(whole(reader.parsed.shape, error))
         }
     }
 }
 
-/// Reads a body of NDJSON: one event a line. Lines of nothing but white space are skipped, but counted. A line that is not JSON in UTF-8 is one
-/// invalid event.
+/// Reads a body of NDJSON: one event a line. Lines of white space alone are skipped, but counted. A line that is not JSON in
+/// UTF-8 is one invalid event.
 ///
-/// Fails as a whole with `list_too_long` if it has more than `max_events`.
+/// The whole body fails with `list_too_long` if it has more than `max_events`.
 pub fn parse_lines(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<ValidationError>> {
-    let mut gather = Gather::new(Shape::Lines, max_events);
+    let mut reader = BodyReader::new(Shape::Lines, max_events);
     for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        if gather.parsed.count() == max_events {
+        if reader.parsed.count() == max_events {
             return Err(whole(Shape::Lines, too_long(max_events)));
         }
-        gather.parsed.lines.push(number);
+        reader.parsed.lines.push(number);
         match ByteString::try_from(body.slice_ref(line)) {
-            Ok(text) => gather.read_line(&text),
-            Err(_) => gather.reject(vec![(None, not_utf8())]),
+            Ok(text) => reader.read_line(&text),
+            Err(_) => reader.reject(vec![not_utf8()]),
         }
     }
-    Ok(gather.parsed)
+    Ok(reader.parsed)
 }
 
-/// Why reading ended before the end of the text.
+/// Why a body was not read to its end.
 #[derive(Clone, Copy)]
 enum Stop {
     NoList,
@@ -62,20 +62,20 @@ enum Stop {
     TooLong,
 }
 
-/// What is gathered while a body is read.
-struct Gather {
+/// Reads a body, and collects its events and errors.
+struct BodyReader {
     parsed: Parsed,
     max_events: usize,
-    faults: usize,
+    errors: usize,
     stop: Option<Stop>,
 }
 
-impl Gather {
+impl BodyReader {
     fn new(shape: Shape, max_events: usize) -> Self {
         Self {
             parsed: Parsed::new(shape),
             max_events,
-            faults: 0,
+            errors: 0,
             stop: None,
         }
     }
@@ -85,10 +85,10 @@ impl Gather {
         match first_char(body) {
             Some('[') => {
                 self.parsed.shape = Shape::Array;
-                ListSeed { gather: self, body }.deserialize(&mut deserializer)?;
+                ListSeed { reader: self, body }.deserialize(&mut deserializer)?;
             }
             Some('{') => {
-                let object = ObjectSeed { gather: self, body };
+                let object = ObjectSeed { reader: self, body };
                 if let Some(members) = object.deserialize(&mut deserializer)? {
                     self.add(body, Some(&members));
                 }
@@ -106,46 +106,43 @@ impl Gather {
             Ok(members) => self.add(line, members.as_ref()),
             Err(error) => {
                 let reason = error.to_string().replace(" at line 1 column ", " at column ");
-                self.reject(vec![(None, no_json(&reason))]);
+                self.reject(vec![no_json(&reason)]);
             }
         }
     }
 
-    /// Adds the next event; without members it is no object.
+    /// Adds the next event; without members it is not an object.
     fn add(&mut self, body: &ByteString, members: Option<&Members<'_>>) {
         match members.map(|members| members.event(body)) {
             Some(Ok(event)) => {
                 self.parsed.indices.push(self.parsed.count());
                 self.parsed.events.push(event);
             }
-            Some(Err(breaches)) => self.reject(breaches),
-            None => self.reject(vec![(None, no_object())]),
+            Some(Err(errors)) => self.reject(errors),
+            None => self.reject(vec![no_object()]),
         }
     }
 
-    fn reject(&mut self, mut breaches: Breaches) {
+    /// Rejects the next event, for errors that are located within it.
+    fn reject(&mut self, mut errors: Vec<ValidationError>) {
         let index = self.parsed.count();
-        breaches.truncate(VALIDATION_ERRORS_MAX.saturating_sub(self.faults).max(1));
-        self.faults += breaches.len();
-        let place = |(member, breach): (Option<Member>, Breach)| {
-            let mut loc = self.parsed.loc(index);
-            loc.extend(member.map(|member| Loc::name(member.name())));
-            breach.at(loc)
-        };
-        let faults = breaches.into_iter().map(place).collect();
-        self.parsed.rejected.push(Rejected { index, faults });
+        errors.truncate(VALIDATION_ERRORS_MAX.saturating_sub(self.errors).max(1));
+        self.errors += errors.len();
+        let loc = self.parsed.loc(index);
+        let errors = errors.into_iter().map(|error| error.within(&loc)).collect();
+        self.parsed.rejected.push(Rejected { index, errors });
     }
 
-    /// What is wrong with a body that could not be read to its end.
-    fn breach(&self, body: &str, error: &serde_json::Error) -> Breach {
+    /// Why a body could not be read to its end.
+    fn error(&self, body: &str, error: &serde_json::Error) -> ValidationError {
         match self.stop {
             Some(Stop::TooLong) => too_long(self.max_events),
             Some(Stop::RepeatedEvents) => {
-                Breach::new(ValidationErrorKind::RepeatedMember, "Field should be given once")
+                ValidationError::new(ValidationErrorKind::RepeatedMember, "Field should be given once")
             }
-            // A value that is not even JSON is no list either, and what is not JSON is told first.
+            // A value that is not even JSON is not a list either, and that is the first error.
             Some(Stop::NoList) => match serde_json::from_str::<IgnoredAny>(body) {
-                Ok(_) => Breach::new(ValidationErrorKind::ListType, "Input should be a valid list"),
+                Ok(_) => ValidationError::new(ValidationErrorKind::ListType, "Input should be a valid list"),
                 Err(error) => no_json(&error.to_string()),
             },
             None => no_json(&error.to_string()),
@@ -153,42 +150,42 @@ impl Gather {
     }
 }
 
-/// A fault of the body as such.
-fn whole(shape: Shape, breach: Breach) -> Vec<ValidationError> {
+/// An error of the whole body.
+fn whole(shape: Shape, error: ValidationError) -> Vec<ValidationError> {
     let mut loc = vec![Loc::name("body")];
-    if shape == Shape::Envelope && breach.kind != ValidationErrorKind::JsonInvalid {
+    if shape == Shape::Envelope && error.kind != ValidationErrorKind::JsonInvalid {
         loc.push(Loc::name("events"));
     }
-    vec![breach.at(loc)]
+    vec![error.at(loc)]
 }
 
-fn no_json(reason: &str) -> Breach {
-    Breach::new(ValidationErrorKind::JsonInvalid, format!("Invalid JSON: {reason}"))
+fn no_json(reason: &str) -> ValidationError {
+    ValidationError::new(ValidationErrorKind::JsonInvalid, format!("Invalid JSON: {reason}"))
 }
 
-fn not_utf8() -> Breach {
+fn not_utf8() -> ValidationError {
     no_json("not UTF-8")
 }
 
-fn no_object() -> Breach {
-    Breach::new(ValidationErrorKind::DictType, "Input should be a valid dictionary")
+fn no_object() -> ValidationError {
+    ValidationError::new(ValidationErrorKind::DictType, "Input should be a valid dictionary")
 }
 
-fn too_long(max_events: usize) -> Breach {
-    Breach::new(
+fn too_long(max_events: usize) -> ValidationError {
+    ValidationError::new(
         ValidationErrorKind::ListTooLong,
         format!("List should have at most {max_events} events"),
     )
 }
 
-/// The first character behind the white space of JSON.
+/// The first character after the white space of JSON.
 fn first_char(json: &str) -> Option<char> {
     json.trim_start_matches([' ', '\t', '\n', '\r']).chars().next()
 }
 
 /// Reads an array of events.
 struct ListSeed<'g> {
-    gather: &'g mut Gather,
+    reader: &'g mut BodyReader,
     body: &'g ByteString,
 }
 
@@ -208,14 +205,14 @@ impl<'de> Visitor<'de> for ListSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        self.gather.stop = None;
+        self.reader.stop = None;
         while let Some(json) = list.next_element::<&RawValue>()? {
-            if self.gather.parsed.count() == self.gather.max_events {
-                self.gather.stop = Some(Stop::TooLong);
+            if self.reader.parsed.count() == self.reader.max_events {
+                self.reader.stop = Some(Stop::TooLong);
                 return Err(A::Error::custom("too many events"));
             }
             let members = Members::read(json.get()).map_err(A::Error::custom)?;
-            self.gather.add(self.body, members.as_ref());
+            self.reader.add(self.body, members.as_ref());
         }
         Ok(())
     }
@@ -223,7 +220,7 @@ impl<'de> Visitor<'de> for ListSeed<'_> {
 
 /// Reads an object that is an event or an envelope, and returns the members of the event.
 struct ObjectSeed<'g> {
-    gather: &'g mut Gather,
+    reader: &'g mut BodyReader,
     body: &'g ByteString,
 }
 
@@ -243,26 +240,26 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        let Self { gather, body } = self;
+        let Self { reader, body } = self;
         let mut members = Members::default();
         while let Some(key) = object.next_key::<&RawValue>()? {
             match Key::of(key.get()) {
                 Key::Member(member) => members.put(member, object.next_value()?),
-                Key::Events if gather.parsed.shape == Shape::Envelope => {
-                    gather.stop = Some(Stop::RepeatedEvents);
+                Key::Events if reader.parsed.shape == Shape::Envelope => {
+                    reader.stop = Some(Stop::RepeatedEvents);
                     return Err(A::Error::custom("a second member `events`"));
                 }
                 Key::Events => {
-                    gather.parsed.shape = Shape::Envelope;
-                    gather.stop = Some(Stop::NoList);
-                    object.next_value_seed(ListSeed { gather, body })?;
+                    reader.parsed.shape = Shape::Envelope;
+                    reader.stop = Some(Stop::NoList);
+                    object.next_value_seed(ListSeed { reader, body })?;
                 }
                 Key::Other => {
                     object.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok((gather.parsed.shape == Shape::One).then_some(members))
+        Ok((reader.parsed.shape == Shape::One).then_some(members))
     }
 }
 

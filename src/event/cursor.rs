@@ -1,17 +1,18 @@
-//! A place in the log.
+//! A position in the log.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::event::validation_error::{Breach, ValidationErrorKind};
+use crate::event::validation_error::{ValidationError, ValidationErrorKind};
 
 const BATCH_DIGITS: usize = 16;
 const POSITION_DIGITS: usize = 8;
 
-/// The place of an event in the log. To clients an opaque text of fixed width; texts and cursors sort the same, in log order.
+/// The position of an event in the log. Clients see an opaque text of fixed width; texts and cursors sort the same, in the order
+/// of the log.
 ///
-/// What `batch` and `position` mean is the store's business, but every event has a cursor after [`Cursor::BEGINNING`]: batches count from 1.
+/// The store defines `batch` and `position`, but every event has a cursor after [`Cursor::BEGINNING`]: batches count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
     batch: i64,
@@ -22,10 +23,10 @@ impl Cursor {
     /// Before every event.
     pub const BEGINNING: Self = Self { batch: 0, position: 0 };
 
-    /// What the text of every cursor matches, and no other text: two numbers that are not negative.
+    /// The pattern that exactly the texts of cursors match: two numbers that are not negative.
     pub const PATTERN: &str = "[0-7][0-9a-f]{15}[0-7][0-9a-f]{7}";
 
-    /// The place `position` in `batch`. Negative numbers name no place: they are taken as 0.
+    /// The event at `position` in `batch`. Negative numbers are taken as 0.
     pub fn new(batch: i64, position: i32) -> Self {
         Self {
             batch: batch.max(0),
@@ -38,15 +39,15 @@ impl Cursor {
         self.batch
     }
 
-    /// The place in the batch, 0 or more.
+    /// The position in the batch, 0 or more.
     pub fn position(self) -> i32 {
         self.position
     }
 
     /// Reads the text that `Display` writes, and no other.
-    pub fn parse(text: &str) -> Result<Self, Breach> {
+    pub fn parse(text: &str) -> Result<Self, ValidationError> {
         read(text).ok_or_else(|| {
-            Breach::new(
+            ValidationError::new(
                 ValidationErrorKind::CursorInvalid,
                 "Input should be a cursor, as an answer gave it",
             )
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_has_a_fixed_width() {
+    fn writes_a_text_of_fixed_width() {
         for (cursor, text) in [
             (Cursor::BEGINNING, "000000000000000000000000"),
             (Cursor::new(1, 0), "000000000000000100000000"),
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_text_is_a_cursor() {
+    fn rejects_any_other_text() {
         for text in [
             "",
             "0",
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn negative_numbers_are_taken_as_the_beginning() {
+    fn takes_negative_numbers_as_the_beginning() {
         assert_eq!(Cursor::new(-1, -1), Cursor::BEGINNING);
         assert_eq!(Cursor::new(-1, i32::MAX), Cursor::new(0, i32::MAX));
     }

@@ -1,4 +1,4 @@
-//! One event's object: its members as raw text, and what they make.
+//! The JSON object of one event: its members as raw text, and the event that they make.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::event::name::{EventId, Source, Topic};
 use crate::event::payload::Payload;
 use crate::event::timestamp::Timestamp;
-use crate::event::validation_error::{Breach, ValidationErrorKind};
+use crate::event::validation_error::{Loc, ValidationError, ValidationErrorKind};
 
 /// A member of an event, in the order of the contract.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ pub(super) enum Member {
 }
 
 impl Member {
-    pub(super) const fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::Topic => "topic",
             Self::EventId => "event_id",
@@ -42,7 +42,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// Reads a key as it stands in the JSON text, with its quotes.
+    /// Reads a key of the JSON text, with its quotes.
     pub(super) fn of(json: &str) -> Self {
         match json {
             "\"topic\"" => Self::Member(Member::Topic),
@@ -65,24 +65,21 @@ impl Key {
     }
 }
 
-/// The rules that an event breaks, each with the member that breaks it, if it is not the event itself.
-pub(super) type Breaches = Vec<(Option<Member>, Breach)>;
-
-/// What an object says of a member.
+/// How often an object has a member, and its value.
 #[derive(Clone, Copy, Default)]
 enum Given<'a> {
     #[default]
-    Never,
+    Missing,
     Once(&'a str),
-    Again,
+    Repeated,
 }
 
-/// The members of an object that is an event, each as its JSON text.
+/// The members of an event, each as its JSON text.
 #[derive(Default)]
 pub(super) struct Members<'a>([Given<'a>; 5]);
 
 impl<'a> Members<'a> {
-    /// Reads a JSON text; `None` if it is no object.
+    /// Reads a JSON text; `None` if it is not an object.
     pub(super) fn read(json: &'a str) -> Result<Option<Self>, serde_json::Error> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let members = if json.trim_ascii_start().starts_with('{') {
@@ -98,13 +95,13 @@ impl<'a> Members<'a> {
     pub(super) fn put(&mut self, member: Member, value: &'a RawValue) {
         let given = &mut self.0[member as usize];
         *given = match given {
-            Given::Never => Given::Once(value.get()),
-            Given::Once(_) | Given::Again => Given::Again,
+            Given::Missing => Given::Once(value.get()),
+            Given::Once(_) | Given::Repeated => Given::Repeated,
         };
     }
 
-    /// Makes the event, of text that is a part of `body`; else tells all its faults.
-    pub(super) fn event(&self, body: &ByteString) -> Result<Event, Breaches> {
+    /// Makes the event, of text that is a part of `body`. Otherwise returns all its errors, located at the members.
+    pub(super) fn event(&self, body: &ByteString) -> Result<Event, Vec<ValidationError>> {
         let text = |member| self.text(member, body);
         let topic = text(Member::Topic).and_then(Topic::parse);
         let event_id = text(Member::EventId).and_then(EventId::parse);
@@ -120,24 +117,26 @@ impl<'a> Members<'a> {
                 payload,
             }),
             (topic, event_id, occurred_at, source, payload) => {
-                let breaches = [
+                let errors = [
                     (Member::Topic, topic.err()),
                     (Member::EventId, event_id.err()),
                     (Member::Timestamp, occurred_at.err()),
                     (Member::Source, source.err()),
                     (Member::Payload, payload.err()),
                 ];
-                let broken = |(member, breach): (Member, Option<Breach>)| Some((Some(member), breach?));
-                Err(breaches.into_iter().filter_map(broken).collect())
+                let located = |(member, error): (Member, Option<ValidationError>)| {
+                    Some(error?.at(vec![Loc::name(member.name())]))
+                };
+                Err(errors.into_iter().filter_map(located).collect())
             }
         }
     }
 
-    fn json(&self, member: Member) -> Result<&'a str, Breach> {
+    fn json(&self, member: Member) -> Result<&'a str, ValidationError> {
         match self.0[member as usize] {
-            Given::Never => Err(Breach::new(ValidationErrorKind::Missing, "Field required")),
+            Given::Missing => Err(ValidationError::new(ValidationErrorKind::Missing, "Field required")),
             Given::Once(json) => Ok(json),
-            Given::Again => Err(Breach::new(
+            Given::Repeated => Err(ValidationError::new(
                 ValidationErrorKind::RepeatedMember,
                 "Field should be given once",
             )),
@@ -145,11 +144,11 @@ impl<'a> Members<'a> {
     }
 
     /// The value of a member that is a string: a slice of `body`, or decoded if there are escapes in it.
-    fn text(&self, member: Member, body: &ByteString) -> Result<ByteString, Breach> {
+    fn text(&self, member: Member, body: &ByteString) -> Result<ByteString, ValidationError> {
         let json = self.json(member)?;
         let quoted = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let Some(text) = quoted else {
-            return Err(Breach::new(
+            return Err(ValidationError::new(
                 ValidationErrorKind::StringType,
                 "Input should be a valid string",
             ));
@@ -159,7 +158,7 @@ impl<'a> Members<'a> {
         }
         match serde_json::from_str::<String>(json) {
             Ok(decoded) => Ok(decoded.into()),
-            Err(_) => Err(Breach::new(
+            Err(_) => Err(ValidationError::new(
                 ValidationErrorKind::StringPatternMismatch,
                 "String should have no unpaired surrogate",
             )),

@@ -1,20 +1,20 @@
-//! The three short texts of an event.
+//! Topic, event id and source: the short texts of an event.
 
 use std::fmt;
 
 use bytestring::ByteString;
 
-use crate::event::validation_error::{Breach, ValidationErrorKind};
+use crate::event::validation_error::{ValidationError, ValidationErrorKind};
 
-/// The most bytes of UTF-8 that a topic, an event id or a source may have. Two of them together stay far below the 2704 bytes that a key of a
-/// PostgreSQL index can hold.
+/// The most bytes of UTF-8 in a topic, an event id or a source. Two of them together stay far below the 2704 bytes that a key of
+/// a PostgreSQL index can hold.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Whether a name may have white space (Unicode `White_Space`) in it. Control characters (Unicode `Cc`) none may have.
+/// Whether a name may contain white space (Unicode `White_Space`). No name may contain control characters (Unicode `Cc`).
 #[derive(Clone, Copy, PartialEq)]
 enum Space {
     Allowed,
-    Refused,
+    Rejected,
 }
 
 macro_rules! name {
@@ -24,19 +24,19 @@ macro_rules! name {
         pub struct $name(ByteString);
 
         impl $name {
-            /// Takes a text that keeps the rules as it is: nothing is trimmed, folded or normalised. Else the first rule that it breaks.
-            pub fn parse(text: impl Into<ByteString>) -> Result<Self, Breach> {
+            /// Takes a valid text as it is: nothing is trimmed, folded or normalised. Otherwise returns the first error.
+            pub fn parse(text: impl Into<ByteString>) -> Result<Self, ValidationError> {
                 let text = text.into();
                 check(&text, $space)?;
                 Ok(Self(text))
             }
 
-            /// Takes, unchecked, what a store gives back: it was parsed before it was stored.
+            /// Takes a text from the store, unchecked: it was parsed before it was stored.
             pub fn from_stored(text: impl Into<ByteString>) -> Self {
                 Self(text.into())
             }
 
-            /// The text. It sorts byte by byte.
+            /// The text. Names sort byte by byte.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -57,9 +57,9 @@ macro_rules! name {
 }
 
 name!(
-    /// What kind of thing happened: 1 to 255 bytes of UTF-8, without white space and control characters.
+    /// The kind of event: 1 to 255 bytes of UTF-8, without white space and control characters.
     Topic,
-    Space::Refused
+    Space::Rejected
 );
 name!(
     /// The client's name for an event: 1 to 255 bytes of UTF-8, without control characters.
@@ -67,20 +67,20 @@ name!(
     Space::Allowed
 );
 name!(
-    /// Who published an event: 1 to 255 bytes of UTF-8, without control characters.
+    /// The publisher of an event: 1 to 255 bytes of UTF-8, without control characters.
     Source,
     Space::Allowed
 );
 
-fn check(text: &str, space: Space) -> Result<(), Breach> {
+fn check(text: &str, space: Space) -> Result<(), ValidationError> {
     if text.is_empty() {
-        return Err(Breach::new(
+        return Err(ValidationError::new(
             ValidationErrorKind::StringTooShort,
             "String should have at least 1 byte",
         ));
     }
     if text.len() > NAME_BYTES_MAX {
-        return Err(Breach::new(
+        return Err(ValidationError::new(
             ValidationErrorKind::StringTooLong,
             format!("String should have at most {NAME_BYTES_MAX} bytes"),
         ));
@@ -91,14 +91,14 @@ fn check(text: &str, space: Space) -> Result<(), Breach> {
     if text.contains(char::is_control) {
         return Err(mismatch("String should have no control characters"));
     }
-    if space == Space::Refused && text.contains(char::is_whitespace) {
+    if space == Space::Rejected && text.contains(char::is_whitespace) {
         return Err(mismatch("String should have no white space"));
     }
     Ok(())
 }
 
-fn mismatch(msg: &'static str) -> Breach {
-    Breach::new(ValidationErrorKind::StringPatternMismatch, msg)
+fn mismatch(msg: &'static str) -> ValidationError {
+    ValidationError::new(ValidationErrorKind::StringPatternMismatch, msg)
 }
 
 #[cfg(test)]
@@ -107,9 +107,9 @@ mod tests {
 
     fn kinds(text: &str) -> [Option<ValidationErrorKind>; 3] {
         [
-            Topic::parse(text).err().map(|breach| breach.kind),
-            EventId::parse(text).err().map(|breach| breach.kind),
-            Source::parse(text).err().map(|breach| breach.kind),
+            Topic::parse(text).err().map(|error| error.kind),
+            EventId::parse(text).err().map(|error| error.kind),
+            Source::parse(text).err().map(|error| error.kind),
         ]
     }
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_refused_everywhere() {
+    fn rejects_control_characters() {
         for control in (0..=0x1f).chain(0x7f..=0x9f).filter_map(char::from_u32) {
             let text = format!("a{control}b");
             assert_eq!(
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_refused_in_a_topic_alone() {
+    fn rejects_white_space_in_topics_only() {
         for space in [
             ' ', '\u{a0}', '\u{1680}', '\u{2003}', '\u{2028}', '\u{2029}', '\u{3000}',
         ] {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_comes_back_byte_for_byte_and_sorts_byte_by_byte() {
+    fn keeps_and_sorts_names_byte_by_byte() {
         for text in [
             "a ",
             " a",

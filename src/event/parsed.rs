@@ -1,4 +1,4 @@
-//! What the body of a request holds, and how its events are named in an answer.
+//! The content of a request body, and the locations of its events in an answer.
 
 use crate::event::Event;
 use crate::event::validation_error::{Loc, VALIDATION_ERRORS_MAX, ValidationError};
@@ -17,8 +17,8 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The place of an event: `number` counts from 0 in an array and an envelope, and is the number of the line, from 1, in NDJSON. A body of one
-    /// event needs none.
+    /// The location of an event: `number` counts from 0 in an array and an envelope, and is the number of the line, from 1, in
+    /// NDJSON. It is not used for a body of one event.
     pub fn loc(self, number: usize) -> Vec<Loc> {
         let body = Loc::name("body");
         match self {
@@ -33,29 +33,29 @@ impl Shape {
 /// An event of the request that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// Its place among the events of the request, from 0.
+    /// Its index among the events of the request, from 0.
     pub index: usize,
-    /// What is wrong, at least one fault. All of them, until the request has [`VALIDATION_ERRORS_MAX`]; then the first one of each event.
-    pub faults: Vec<ValidationError>,
+    /// At least one error. All of them, until the request has [`VALIDATION_ERRORS_MAX`]; then the first one of each event.
+    pub errors: Vec<ValidationError>,
 }
 
-/// What a body holds.
+/// The content of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
-    /// The form that it has.
+    /// The form of the body.
     pub shape: Shape,
     /// The valid events, in the order of the request.
     pub events: Vec<Event>,
-    /// For each of `events` its place among all events of the request, from 0.
+    /// For each of `events` its index among all events of the request, from 0.
     pub indices: Vec<usize>,
-    /// The invalid ones, in the order of the request.
+    /// The invalid events, in the order of the request.
     pub rejected: Vec<Rejected>,
     /// For each event of NDJSON, valid or not, the number of its line, from 1. Empty for other shapes.
     pub lines: Vec<usize>,
 }
 
 impl Parsed {
-    /// No event yet, in a body of this form.
+    /// A body of this form, without events.
     pub(super) fn new(shape: Shape) -> Self {
         Self {
             shape,
@@ -66,12 +66,12 @@ impl Parsed {
         }
     }
 
-    /// How many events the request has, the rejected included.
+    /// The number of events in the request, the rejected included.
     pub fn count(&self) -> usize {
         self.events.len() + self.rejected.len()
     }
 
-    /// The place of the event with the given index in the request.
+    /// The location of the event with this index in the request.
     pub fn loc(&self, index: usize) -> Vec<Loc> {
         let number = match self.shape {
             Shape::Lines => self.lines[index],
@@ -80,9 +80,9 @@ impl Parsed {
         self.shape.loc(number)
     }
 
-    /// The faults of all rejected events, the first [`VALIDATION_ERRORS_MAX`].
-    pub fn into_faults(self) -> Vec<ValidationError> {
-        let faults = self.rejected.into_iter().flat_map(|rejected| rejected.faults);
-        faults.take(VALIDATION_ERRORS_MAX).collect()
+    /// The errors of all rejected events, the first [`VALIDATION_ERRORS_MAX`].
+    pub fn into_errors(self) -> Vec<ValidationError> {
+        let errors = self.rejected.into_iter().flat_map(|rejected| rejected.errors);
+        errors.take(VALIDATION_ERRORS_MAX).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The payload: the client's own JSON text, and the scan that refuses what a store could not hold.
+//! The payload: the client's JSON text, and the scan that rejects values that a store could not hold.
 
 mod value;
 
@@ -8,19 +8,20 @@ use std::fmt;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 
-use crate::event::validation_error::{Breach, ValidationErrorKind};
+use crate::event::validation_error::{ValidationError, ValidationErrorKind};
 
-/// The most bytes that a payload may have, as it is sent: 256 KiB.
+/// The most bytes of a payload, as it is sent: 256 KiB.
 pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 
-/// The most levels of objects and arrays; the payload itself is level 1. Readers in other languages recurse, and stop at some hundred levels.
+/// The most levels of objects and arrays; the payload itself is level 1. Parsers in other languages recurse, and stop at some
+/// hundred levels.
 pub const PAYLOAD_DEPTH_MAX: usize = 64;
 
 /// The most characters of a number's literal. PostgreSQL's `jsonb` and exact comparison then work on some hundred digits at most.
 pub const NUMBER_CHARS_MAX: usize = 1000;
 
-/// A literal of at most so many characters and without an exponent is neither infinite nor underflowing: an IEEE double reaches to 308 digits on
-/// each side of the point.
+/// A literal of at most this number of characters and without an exponent is neither infinite nor underflows: an IEEE double
+/// reaches to 308 digits on each side of the point.
 const PLAIN_NUMBER_CHARS: usize = 300;
 
 /// The largest exponent that PostgreSQL's `numeric` takes with a zero.
@@ -29,31 +30,33 @@ const ZERO_EXPONENT_MAX: i64 = 1_073_741_822;
 /// The most decimal places that PostgreSQL's `numeric` has, and it counts those of a zero, too: `0e-16384` has one too many.
 const ZERO_PLACES_MAX: i64 = 16_383;
 
-/// A JSON object as the client wrote it: at most [`PAYLOAD_BYTES_MAX`] bytes and [`PAYLOAD_DEPTH_MAX`] levels, without `\u0000` and unpaired
-/// surrogates, and with every number finite as an IEEE double, not underflowing to zero, and of at most [`NUMBER_CHARS_MAX`] characters.
+/// A JSON object as the client wrote it: at most [`PAYLOAD_BYTES_MAX`] bytes and [`PAYLOAD_DEPTH_MAX`] levels, without `\u0000`
+/// and unpaired surrogates, and with every number finite as an IEEE double, not underflowing to zero, and of at most
+/// [`NUMBER_CHARS_MAX`] characters.
 ///
-/// Equal payloads are byte for byte the same; whether they are the same JSON value, [`Payload::is_same_value`] tells. `Debug` shows the size alone,
-/// so that no log shows a payload.
+/// `==` compares payloads byte by byte; [`Payload::is_same_value`] compares them as JSON values. `Debug` shows the size alone, so
+/// that no log shows a payload.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Payload(ByteString);
 
 impl Payload {
-    /// Takes a JSON text, without the white space around it. Else the first rule that it breaks; `json_invalid` if it is not JSON.
-    pub fn parse(text: impl Into<ByteString>) -> Result<Self, Breach> {
+    /// Takes a JSON text, without the white space around it. Otherwise returns the first error; `json_invalid` if it is not JSON.
+    pub fn parse(text: impl Into<ByteString>) -> Result<Self, ValidationError> {
         let text = text.into();
-        let json: &RawValue = serde_json::from_str(&text)
-            .map_err(|error| Breach::new(ValidationErrorKind::JsonInvalid, format!("Invalid JSON: {error}")))?;
+        let json: &RawValue = serde_json::from_str(&text).map_err(|error| {
+            ValidationError::new(ValidationErrorKind::JsonInvalid, format!("Invalid JSON: {error}"))
+        })?;
         check(json.get())?;
         Ok(Self(text.slice_ref(json.get())))
     }
 
-    /// Takes, unchecked, what a store gives back: it was parsed before it was stored.
+    /// Takes a text from the store, unchecked: it was parsed before it was stored.
     pub fn from_stored(text: impl Into<ByteString>) -> Self {
         Self(text.into())
     }
 
     /// Takes a part of `body` that a JSON parser has read as one value.
-    pub(super) fn of_json(body: &ByteString, json: &str) -> Result<Self, Breach> {
+    pub(super) fn of_json(body: &ByteString, json: &str) -> Result<Self, ValidationError> {
         check(json)?;
         Ok(Self(body.slice_ref(json)))
     }
@@ -63,13 +66,14 @@ impl Payload {
         &self.0
     }
 
-    /// Whether both are the same JSON value, as `jsonb` of PostgreSQL compares them: member order and white space do not matter, of a repeated
-    /// member the last counts, and numbers are equal when their exact values are.
+    /// Whether both are the same JSON value, as `jsonb` of PostgreSQL compares them: member order and white space do not matter,
+    /// of a repeated member the last counts, and numbers are equal when their exact values are.
     pub fn is_same_value(&self, other: &Self) -> bool {
         value::is_same(&self.0, &other.0)
     }
 
-    /// The text on one line: each line feed and carriage return becomes a blank. They stand between tokens only, JSON strings cannot have them.
+    /// The text on one line: each line feed and carriage return becomes a blank. They occur between tokens only, for JSON strings
+    /// cannot contain them.
     pub fn one_line(&self) -> Cow<'_, str> {
         if self.0.contains(['\n', '\r']) {
             Cow::Owned(self.0.replace(['\n', '\r'], " "))
@@ -86,15 +90,15 @@ impl fmt::Debug for Payload {
 }
 
 /// Scans a text that is known to be one JSON value, once and without recursion.
-fn check(json: &str) -> Result<(), Breach> {
+fn check(json: &str) -> Result<(), ValidationError> {
     if !json.starts_with('{') {
-        return Err(Breach::new(
+        return Err(ValidationError::new(
             ValidationErrorKind::DictType,
             "Input should be a valid dictionary",
         ));
     }
     if json.len() > PAYLOAD_BYTES_MAX {
-        return Err(Breach::new(
+        return Err(ValidationError::new(
             ValidationErrorKind::PayloadTooLarge,
             format!("Payload should have at most {PAYLOAD_BYTES_MAX} bytes"),
         ));
@@ -123,8 +127,8 @@ fn check(json: &str) -> Result<(), Breach> {
     Ok(())
 }
 
-/// Checks the string whose first character is at `start`; returns where the text goes on behind its closing quote.
-fn check_string(bytes: &[u8], start: usize) -> Result<usize, Breach> {
+/// Checks the string whose first character is at `start`; returns the index after its closing quote.
+fn check_string(bytes: &[u8], start: usize) -> Result<usize, ValidationError> {
     let mut at = start;
     loop {
         match bytes[at] {
@@ -135,8 +139,8 @@ fn check_string(bytes: &[u8], start: usize) -> Result<usize, Breach> {
     }
 }
 
-/// The bytes of the escape that `text` begins with; both halves of a surrogate pair are one.
-fn escape_bytes(text: &[u8]) -> Result<usize, Breach> {
+/// The bytes of the escape that `text` begins with; a surrogate pair is one escape.
+fn escape_bytes(text: &[u8]) -> Result<usize, ValidationError> {
     match code_unit(text) {
         None => Ok(2),
         Some(0) => Err(unrepresentable("Strings should have no \\u0000")),
@@ -153,7 +157,7 @@ fn code_unit(text: &[u8]) -> Option<u16> {
 }
 
 /// Checks the number that begins at `start`; returns where it ends.
-fn check_number(json: &str, start: usize) -> Result<usize, Breach> {
+fn check_number(json: &str, start: usize) -> Result<usize, ValidationError> {
     let bytes = &json.as_bytes()[start..];
     let chars = bytes
         .iter()
@@ -197,15 +201,15 @@ fn fits_zero(significand: &str, exponent: &str) -> bool {
     exponent <= ZERO_EXPONENT_MAX && places <= ZERO_PLACES_MAX
 }
 
-fn too_deep() -> Breach {
-    Breach::new(
+fn too_deep() -> ValidationError {
+    ValidationError::new(
         ValidationErrorKind::PayloadTooDeep,
         format!("Payload should have at most {PAYLOAD_DEPTH_MAX} levels"),
     )
 }
 
-fn unrepresentable(msg: impl Into<Cow<'static, str>>) -> Breach {
-    Breach::new(ValidationErrorKind::PayloadUnrepresentable, msg)
+fn unrepresentable(msg: impl Into<Cow<'static, str>>) -> ValidationError {
+    ValidationError::new(ValidationErrorKind::PayloadUnrepresentable, msg)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike, NaiveDate, Timelike, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::event::validation_error::{Breach, ValidationErrorKind};
+use crate::event::validation_error::{ValidationError, ValidationErrorKind};
 
 /// 0001-01-01T00:00:00Z.
 const MICROS_MIN: i64 = -62_135_596_800_000_000;
@@ -30,11 +30,12 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads a date-time of RFC 3339; also without seconds, with a blank or `t` for the `T`, with `z`, and without an offset, which is then UTC.
-    /// Digits of the fraction beyond the sixth are cut. Second 60 and hour 24 are refused, and years other than 0001 to 9999 *in UTC*.
-    pub fn parse(text: &str) -> Result<Self, Breach> {
+    /// Reads a date-time of RFC 3339; also without seconds, with a blank or `t` for the `T`, with `z`, and without an offset, which
+    /// means UTC. Digits of the fraction beyond the sixth are cut. Second 60 and hour 24 are invalid, and so are years other than
+    /// 0001 to 9999 *in UTC*.
+    pub fn parse(text: &str) -> Result<Self, ValidationError> {
         Reader(text.as_bytes()).date_time().ok_or_else(|| {
-            Breach::new(
+            ValidationError::new(
                 ValidationErrorKind::DatetimeParsing,
                 "Input should be a valid datetime: RFC 3339, in the years 0001 to 9999 of UTC",
             )
@@ -90,12 +91,12 @@ impl From<Timestamp> for DateTime<Utc> {
 }
 
 impl TryFrom<DateTime<Utc>> for Timestamp {
-    type Error = Breach;
+    type Error = ValidationError;
 
     /// Cut to the microsecond. Fails outside the years 0001 to 9999.
-    fn try_from(time: DateTime<Utc>) -> Result<Self, Breach> {
+    fn try_from(time: DateTime<Utc>) -> Result<Self, ValidationError> {
         Self::from_micros(time.timestamp_micros()).ok_or_else(|| {
-            Breach::new(
+            ValidationError::new(
                 ValidationErrorKind::DatetimeParsing,
                 "Input should be in the years 0001 to 9999 of UTC",
             )
@@ -103,7 +104,7 @@ impl TryFrom<DateTime<Utc>> for Timestamp {
     }
 }
 
-/// What is left to read of a date-time.
+/// The rest of a date-time that is being read.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -165,7 +166,7 @@ impl Reader<'_> {
         (count > 0).then_some(micros)
     }
 
-    /// The offset in seconds east of UTC; nothing is UTC.
+    /// The offset in seconds east of UTC; 0 if there is none.
     fn offset(&mut self) -> Option<i64> {
         if self.0.is_empty() || self.one_of(b"Zz").is_some() {
             return Some(0);
@@ -185,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_allowed_form_is_read_and_comes_back_in_utc() {
+    fn reads_every_allowed_form_and_writes_utc() {
         for (text, back) in [
             ("2025-10-24T10:30:00Z", "2025-10-24T10:30:00Z"),
             ("2025-10-24t10:30:00z", "2025-10-24T10:30:00Z"),
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_timestamp() {
+    fn rejects_any_other_text() {
         for text in [
             "",
             "now",

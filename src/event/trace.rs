@@ -1,20 +1,18 @@
-//! The trace that an event came in.
+//! The trace of the request that published an event.
 
 use std::sync::Arc;
 
-/// The trace of the request that brought an event, and the request's place in it. Only requests that are traced have one.
+/// The trace of the request that published an event, and the span of the request. Only traced requests have one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Trace(Arc<str>);
 
 impl Trace {
-    /// From the value of a header `traceparent` (W3C Trace Context, version 00).
-    #[must_use]
+    /// Reads the value of a header `traceparent` (W3C Trace Context, version 00).
     pub fn new(traceparent: &str) -> Self {
         Self(traceparent.into())
     }
 
-    /// The value of the header `traceparent` for what is done on behalf of the request.
-    #[must_use]
+    /// The value of the header `traceparent` for spans below that of the request.
     pub fn as_str(&self) -> &str {
         &self.0
     }

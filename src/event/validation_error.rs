@@ -1,4 +1,4 @@
-//! What is wrong with a request, and where.
+//! Validation errors: which rule a request breaks, and where.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,30 +6,30 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The most faults that one answer lists in full. A request with more is answered with the first ones.
+/// The most validation errors in one answer. A request with more is answered with the first ones.
 pub const VALIDATION_ERRORS_MAX: usize = 100;
 
-/// The `type` of a fault, as the answer 422 names it.
+/// The `type` of a validation error in an answer 422.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValidationErrorKind {
-    /// A required member is not there.
+    /// A required member is missing.
     Missing,
-    /// Not an array where one is needed.
+    /// Not an array where one is required.
     ListType,
-    /// A member that may stand once stands twice.
+    /// A member is repeated.
     RepeatedMember,
-    /// Not a string where one is needed.
+    /// Not a string where one is required.
     StringType,
     /// An empty string.
     StringTooShort,
     /// A string of too many bytes.
     StringTooLong,
-    /// A string with characters that it may not have.
+    /// A string with characters that are not allowed.
     StringPatternMismatch,
     /// Not a date-time.
     DatetimeParsing,
-    /// Not an object where one is needed.
+    /// Not an object where one is required.
     DictType,
     /// Not JSON.
     JsonInvalid,
@@ -41,7 +41,7 @@ pub enum ValidationErrorKind {
     PayloadTooDeep,
     /// A payload with a string or a number that a store cannot hold.
     PayloadUnrepresentable,
-    /// The store would not take the event, for a reason found only there.
+    /// The store rejected the event, for a reason that validation does not find.
     StoreRefused,
     /// A parameter that is not a whole number.
     IntParsing,
@@ -49,11 +49,11 @@ pub enum ValidationErrorKind {
     GreaterThanEqual,
     /// A parameter above its largest value.
     LessThanEqual,
-    /// A parameter that is none of the words it may be.
+    /// A parameter that is none of the allowed words.
     LiteralError,
-    /// A cursor that is none.
+    /// Not a cursor.
     CursorInvalid,
-    /// A parameter that may not be given here.
+    /// A parameter that is not allowed here.
     NotAllowed,
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for ValidationErrorKind {
     }
 }
 
-/// One step on the way to a fault: a name, or a number.
+/// One step of the location of an error: a name, or a number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Loc {
@@ -89,42 +89,39 @@ impl fmt::Display for Loc {
     }
 }
 
-/// A rule that a value breaks, without the place where the value stood.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{msg}")]
-pub struct Breach {
-    /// Which rule.
-    pub kind: ValidationErrorKind,
-    /// The rule in words, for people. Never shows more of the value than where it is wrong.
-    pub msg: Cow<'static, str>,
-}
-
-impl Breach {
-    /// A breach of the rule `kind`, told as `msg`.
-    pub fn new(kind: ValidationErrorKind, msg: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, msg: msg.into() }
-    }
-
-    /// The same with its place.
-    pub fn at(self, loc: Vec<Loc>) -> ValidationError {
-        ValidationError {
-            kind: self.kind,
-            loc,
-            msg: self.msg,
-        }
-    }
-}
-
 /// One entry of an answer 422: `{"type":"missing","loc":["body","topic"],"msg":"Field required"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[error("{msg}")]
 pub struct ValidationError {
     /// Which rule is broken.
     #[serde(rename = "type")]
     pub kind: ValidationErrorKind,
-    /// Where, from the outside in.
+    /// Where, from the outside in. Empty until the caller knows where the value stood.
     pub loc: Vec<Loc>,
-    /// The rule in words, for people.
+    /// The rule in words, for people. Shows no more of the value than where it is wrong.
     pub msg: Cow<'static, str>,
+}
+
+impl ValidationError {
+    /// An error of this kind, without a location.
+    pub fn new(kind: ValidationErrorKind, msg: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            loc: Vec::new(),
+            msg: msg.into(),
+        }
+    }
+
+    /// The same error at a location.
+    pub fn at(self, loc: Vec<Loc>) -> Self {
+        Self { loc, ..self }
+    }
+
+    /// The same error, with its location inside `outer`.
+    pub fn within(mut self, outer: &[Loc]) -> Self {
+        self.loc.splice(..0, outer.iter().cloned());
+        self
+    }
 }
 
 #[cfg(test)]
@@ -132,15 +129,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_is_written_in_the_form_that_fastapi_users_know() {
-        let fault = Breach::new(ValidationErrorKind::Missing, "Field required").at(vec![
+    fn serializes_in_the_form_of_fastapi() {
+        let error = ValidationError::new(ValidationErrorKind::Missing, "Field required").at(vec![
             Loc::name("body"),
             Loc::name("events"),
             Loc::Index(1),
             Loc::name("event_id"),
         ]);
         assert_eq!(
-            serde_json::to_string(&fault).unwrap(),
+            serde_json::to_string(&error).unwrap(),
             r#"{"type":"missing","loc":["body","events",1,"event_id"],"msg":"Field required"}"#
         );
     }

@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 pub use self::socket::Peer;
 use self::socket::Socket;
 use crate::config::HttpConfig;
-use crate::metrics::{Held, Metrics};
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// The most bytes that hyper buffers for a connection, outside of the byte budget; also the most of a head. With 64 KiB, batches of
 /// 1000 and 5000 events are no faster, and an overload from 500 connections takes 130 MB of memory instead of 95 MB.
@@ -93,7 +93,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let open = Held::of(&self.metrics.http_connections);
+                    let open = GaugeGuard::new(&self.metrics.http_connections);
                     let metrics = self.metrics.clone();
                     let connection = serve(stream, self.config.clone(), app.clone(), metrics, stop.clone());
                     connections.spawn(async move {
@@ -216,7 +216,7 @@ impl<S> HeadTimeout<S> {
         // An error of the system means that the client has disconnected.
         let is_timeout = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
         if matches!(&written, Poll::Ready(Err(error)) if is_timeout(error)) {
-            self.metrics.http_readers_cut.inc();
+            self.metrics.http_slow_readers.inc();
             tracing::debug!(client = ?self.client, "disconnected a client that did not read its answer in time");
         }
         written

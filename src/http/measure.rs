@@ -6,7 +6,7 @@ use axum::http::Method;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use crate::metrics::{Held, Metrics};
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// The label value for a path without a route, and for an unusual method.
 const OTHER: &str = "other";
@@ -17,7 +17,7 @@ pub(super) struct Measured<'m> {
     route: Option<MatchedPath>,
     method: &'static str,
     begun: Instant,
-    _in_flight: Held,
+    _in_flight: GaugeGuard,
 }
 
 impl<'m> Measured<'m> {
@@ -28,7 +28,7 @@ impl<'m> Measured<'m> {
             route: request.extensions().get().cloned(),
             method: method_label(request.method()),
             begun: Instant::now(),
-            _in_flight: Held::of(&metrics.http_in_flight),
+            _in_flight: GaugeGuard::new(&metrics.http_in_flight),
         }
     }
 

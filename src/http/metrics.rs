@@ -19,8 +19,8 @@ const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; versi
     responses(MetricsAnswers)
 )]
 pub(super) async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
-    let shown = state.metrics.show(|| state.set_gauges());
-    let text = shown.map_err(|error| {
+    let rendered = state.metrics.render(|| state.set_gauges());
+    let text = rendered.map_err(|error| {
         tracing::error!(%error, "failed to write the metrics, answering 500");
         ApiError::Internal
     })?;
@@ -37,8 +37,8 @@ impl AppState {
             (&metrics.queue_events_max, ingest.capacity()),
             (&metrics.queue_bytes, ingest.bytes().taken()),
             (&metrics.queue_bytes_max, ingest.bytes().max()),
-            (&metrics.subscribers, self.live.subscribers()),
-            (&metrics.subscribers_max, self.live.subscribers_max()),
+            (&metrics.subscribers, self.subscribers.subscribers()),
+            (&metrics.subscribers_max, self.subscribers.subscribers_max()),
         ] {
             gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         }

@@ -127,7 +127,7 @@ impl AppState {
             Some(Ok(_)) => None,
             Some(Err(class)) => Some(class),
         };
-        let committed = self.ingest.trouble().filter(|class| {
+        let committed = self.ingest.last_error().filter(|class| {
             let is_of_the_store = matches!(
                 class,
                 ErrorClass::Resources | ErrorClass::ReadOnly | ErrorClass::Configuration

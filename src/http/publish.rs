@@ -138,7 +138,7 @@ fn check(state: &AppState, parsed: Parsed, preferences: Preferences) -> Result<P
     let rejected = state.metrics.events_of(OutcomeLabel::Rejected);
     rejected.inc_by(parsed.rejected.len() as u64);
     if preferences.handling == Handling::Strict || parsed.events.is_empty() {
-        return Err(ApiError::Invalid(parsed.into_faults()));
+        return Err(ApiError::Invalid(parsed.into_errors()));
     }
     Ok(parsed)
 }

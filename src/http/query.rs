@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Breach, Cursor, EventId, Loc, Source, Timestamp, Topic, ValidationError, ValidationErrorKind};
+use crate::event::{Cursor, EventId, Loc, Source, Timestamp, Topic, ValidationError, ValidationErrorKind};
 
 /// The parameters of a request, and the validation errors found so far.
 pub(super) struct Query {
@@ -67,7 +67,7 @@ impl Query {
         self.parsed(name, |text| {
             let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(Breach::new(
+                return Err(ValidationError::new(
                     ValidationErrorKind::IntParsing,
                     "Input should be a whole number",
                 ));
@@ -80,12 +80,12 @@ impl Query {
                 Some(digits.parse().unwrap_or(u64::MAX))
             };
             match number {
-                Some(number) if number > max => Err(Breach::new(
+                Some(number) if number > max => Err(ValidationError::new(
                     ValidationErrorKind::LessThanEqual,
                     format!("Input should be less than or equal to {max}"),
                 )),
                 Some(number) if number >= min => Ok(number),
-                _ => Err(Breach::new(
+                _ => Err(ValidationError::new(
                     ValidationErrorKind::GreaterThanEqual,
                     format!("Input should be greater than or equal to {min}"),
                 )),
@@ -98,7 +98,7 @@ impl Query {
         self.parsed(name, |text| {
             let length = humantime::parse_duration(text).map_err(|_| {
                 let form = "Input should be a duration such as 60s or 5m";
-                Breach::new(ValidationErrorKind::StringPatternMismatch, form)
+                ValidationError::new(ValidationErrorKind::StringPatternMismatch, form)
             })?;
             let (kind, bound) = match length.as_secs() {
                 0 => (
@@ -111,7 +111,7 @@ impl Query {
                 ),
                 seconds => return Ok(seconds),
             };
-            Err(Breach::new(kind, format!("Input should be {bound}")))
+            Err(ValidationError::new(kind, format!("Input should be {bound}")))
         })
     }
 
@@ -121,7 +121,7 @@ impl Query {
             let known = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
             known.ok_or_else(|| {
                 let expected: Vec<String> = words.iter().map(|(word, _)| format!("'{word}'")).collect();
-                Breach::new(
+                ValidationError::new(
                     ValidationErrorKind::LiteralError,
                     format!("Input should be {}", expected.join(" or ")),
                 )
@@ -130,11 +130,11 @@ impl Query {
     }
 
     /// Adds a validation error of a parameter whose value alone is valid.
-    pub(super) fn reject(&mut self, name: &'static str, breach: Breach) {
-        self.errors.push(breach.at(vec![Loc::name("query"), Loc::name(name)]));
+    pub(super) fn reject(&mut self, name: &'static str, error: ValidationError) {
+        self.errors.push(error.at(vec![Loc::name("query"), Loc::name(name)]));
     }
 
-    fn parsed<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Breach>) -> Option<T> {
+    fn parsed<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, ValidationError>) -> Option<T> {
         let mut values = self
             .pairs
             .iter()
@@ -142,13 +142,13 @@ impl Query {
             .map(|(_, value)| value.as_str());
         let first = values.next()?;
         let result = match values.next() {
-            Some(_) => Err(Breach::new(
+            Some(_) => Err(ValidationError::new(
                 ValidationErrorKind::RepeatedMember,
                 "Parameter given more than once",
             )),
             None => parse(first),
         };
-        result.map_err(|breach| self.reject(name, breach)).ok()
+        result.map_err(|error| self.reject(name, error)).ok()
     }
 }
 

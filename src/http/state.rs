@@ -12,7 +12,7 @@ use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::sink::SinkErrorKind;
 use crate::store::{ErrorClass, EventReader, Stability};
-use crate::subscribers::Live;
+use crate::subscribers::Subscribers;
 
 /// The state of the service, shared by all handlers. Cheap to clone, because it is cloned several times for each request: with a
 /// reference count for each part, two cores passed ten counters to and fro. This, a layer less, no zeroed buffers and ids without
@@ -30,7 +30,7 @@ pub struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) health: watch::Receiver<Health>,
     pub(super) stats: SharedStats,
-    pub(super) live: Live,
+    pub(super) subscribers: Subscribers,
     pub(super) sink: SinkState,
 }
 
@@ -49,7 +49,7 @@ pub struct Parts {
     /// The result of the last probe of the store.
     pub health: watch::Receiver<Health>,
     /// The live stream.
-    pub live: Live,
+    pub subscribers: Subscribers,
     /// The state of the sink.
     pub sink: SinkState,
 }
@@ -87,7 +87,7 @@ impl AppState {
             limits,
             phase,
             health,
-            live,
+            subscribers,
             sink,
         } = parts;
         Self(Arc::new(Shared {
@@ -98,7 +98,7 @@ impl AppState {
             limits,
             phase,
             health,
-            live,
+            subscribers,
             sink,
         }))
     }

@@ -61,8 +61,8 @@ pub(super) async fn stream(
     let after = query.after();
     query.finish().map_err(ApiError::Invalid)?;
     let after = last_event_id(&headers)?.or(after);
-    let permit = state.live.enter().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
-    let subscriber = permit.follow(after, topic).await?;
+    let permit = state.subscribers.permit().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
+    let subscriber = permit.subscribe(after, topic).await?;
     let log = StreamLog::of(id);
     let frames = unfold((subscriber, client, log), next);
     let body = iter([OPENING]).chain(frames).map(Ok::<_, std::convert::Infallible>);
@@ -138,6 +138,6 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
     let loc = vec![Loc::name("header"), Loc::name("last-event-id")];
     match Cursor::parse(&String::from_utf8_lossy(id.as_bytes())) {
         Ok(cursor) => Ok(Some(cursor)),
-        Err(breach) => Err(ApiError::Invalid(vec![breach.at(loc)])),
+        Err(error) => Err(ApiError::Invalid(vec![error.at(loc)])),
     }
 }

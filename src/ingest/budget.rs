@@ -1,4 +1,4 @@
-//! The budget of bytes: taken from the first byte of a body until its flush has ended.
+//! The budget of bytes: reserved from the first byte of a body until its group commit has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +10,13 @@ pub struct Budget {
     max: usize,
 }
 
-/// The budget is spent: the request is answered 503.
+/// The budget is used up: the request is answered 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the memory for requests is spent")]
+#[error("the memory for requests is used up")]
 pub struct Spent;
 
 impl Budget {
     /// A budget of `max` bytes.
-    #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             taken: AtomicUsize::new(0),
@@ -26,7 +25,6 @@ impl Budget {
     }
 
     /// An empty reservation, to be grown.
-    #[must_use]
     pub fn reserve(self: &Arc<Self>) -> Reservation {
         Reservation {
             budget: self.clone(),
@@ -34,20 +32,18 @@ impl Budget {
         }
     }
 
-    /// The bytes that are taken.
-    #[must_use]
+    /// The reserved bytes.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// The most bytes that may be taken.
-    #[must_use]
+    /// The most bytes that may be reserved.
     pub fn max(&self) -> usize {
         self.max
     }
 }
 
-/// Bytes taken from a [`Budget`], given back on drop.
+/// Bytes reserved from a [`Budget`], released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
@@ -55,10 +51,10 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Takes `more` bytes, or none of them.
+    /// Reserves `more` bytes, or none of them.
     ///
     /// # Errors
-    /// [`Spent`] when fewer are left.
+    /// [`Spent`] when fewer are free.
     pub fn grow(&mut self, more: usize) -> Result<(), Spent> {
         let fits = |taken: usize| taken.checked_add(more).filter(|taken| *taken <= self.budget.max);
         self.budget
@@ -69,15 +65,14 @@ impl Reservation {
         Ok(())
     }
 
-    /// Gives back what is above `bytes`.
+    /// Releases what exceeds `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         self.budget.taken.fetch_sub(less, Ordering::Relaxed);
         self.bytes -= less;
     }
 
-    /// The bytes taken.
-    #[must_use]
+    /// The reserved bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -94,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_given_to_the_last_byte_and_comes_back() {
+    fn reserves_all_bytes_and_releases_them() {
         let budget = Budget::new(100);
         let mut first = budget.reserve();
         first.grow(60).unwrap();

@@ -1,4 +1,4 @@
-//! The queue between requests and writers, its budget of events, and who waits for what.
+//! The queue between requests and writers, and its limit on events.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,23 +7,24 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::pending::{Answer, Seat, Taken, Work};
-use super::{Submission, SubmitError};
+use super::pending::PendingRequest;
+use super::submission::{Answer, Submission, SubmitError};
 
-/// The bytes of bodies after which a writer gathers no more: a larger batch is no faster and costs memory twice, here and on
-/// its way to the store. A single request may be larger.
+/// The bytes of bodies after which a writer adds no more requests to its batch: a larger batch is no faster and costs memory
+/// twice, here and on its way to the store. A single request may be larger.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// While a batch is being committed, another writer begins the next one as soon as so large a part of a full batch waits. Less
-/// waits for the end of the commit, and goes together: of 64 requests at a time with one event each, PostgreSQL's work for an
-/// event is 28 µs so, and 58 µs with as many batches at a time as there are writers (22 000 events/s instead of 14 500; two
-/// cores, `make bench`). In another run it was 24 µs, and 35, 31 and 28 with 16, 24 and 32 events
-/// instead of 100, none of them faster.
+/// While a batch is being committed, another writer starts the next one as soon as this fraction (one fifth) of a full batch is
+/// waiting. Fewer events wait for the end of the commit, and are committed together. With 64 concurrent requests of one event
+/// each, PostgreSQL then spends 28 µs on an event, against 58 µs with as many concurrent batches as there are writers (22 000
+/// events/s instead of 14 500; two cores, `make bench`). Another run measured 24 µs, and 35, 31 and 28 µs with thresholds of
+/// 16, 24 and 32 events instead of 100; none of them was faster.
 const EVENTS_WORTH_A_WRITER: usize = 5;
-/// The same of its bytes.
+/// The same for the bytes of a batch (one tenth).
 const BYTES_WORTH_A_WRITER: usize = 10;
 
-/// But hardly longer than this (twice as long, if who waited before went elsewhere), so that a commit that takes long holds up nobody.
+/// But requests hardly wait longer than this (twice as long, if another writer took the older ones meanwhile), so that a slow
+/// commit does not delay them.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Requests that wait for a writer, in the order of their arrival.
@@ -34,62 +35,48 @@ pub(super) struct Queue {
     limits: Limits,
 }
 
-/// How many events the queue and a batch have.
+/// How many events the queue and a batch may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// In memory: queued, or in a flush.
+    /// In memory: queued, or being committed.
     pub(super) queue_events_max: usize,
-    /// With so many a batch is full. A single request may have more.
+    /// With this number a batch is full. A single request may have more.
     pub(super) batch_events: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
-    /// What those that wait have brought, also of such as have given up.
+    waiting: VecDeque<Arc<PendingRequest>>,
+    /// The events and bytes of `waiting`, withdrawn requests included.
     waiting_events: usize,
     waiting_bytes: usize,
-    /// What is in memory: tickets of requests that are queued or in a flush, with their number of events.
+    /// The requests in memory, queued or being committed: their tickets, with their numbers of events.
     outstanding: BTreeMap<u64, usize>,
     events: usize,
-    /// Writers that have taken some.
+    /// Writers that are committing.
     busy: usize,
-    /// How writers that have nothing to do are called. The last one is called first: it has worked last, and its connection is
-    /// the warmest.
+    /// Wakes idle writers. The last one is woken first: it worked last, and its connection is the warmest.
     idle: Vec<oneshot::Sender<()>>,
-    /// Whether one of them has an eye on those that wait.
+    /// Whether an idle writer is waiting out [`PATIENCE`] for the oldest request.
     is_watched: bool,
     next_ticket: u64,
     is_closed: bool,
 }
 
-/// A request that waits for a writer, and what it has brought.
-#[derive(Debug)]
-struct Waiting {
-    ticket: u64,
-    events: usize,
-    bytes: usize,
-    seat: Arc<Seat>,
-}
-
 /// The queue is closed and empty: the writer may return.
 pub(super) struct Closed;
 
-/// What a writer has taken. It is busy until this is dropped.
-pub(super) struct Taking<'q> {
+/// The requests that a writer has claimed. The writer counts as busy until this is dropped.
+pub(super) struct Claim<'q> {
     queue: &'q Queue,
-    /// The requests.
-    pub(super) group: Vec<Seated>,
+    pub(super) requests: Vec<Arc<PendingRequest>>,
 }
 
-impl Drop for Taking<'_> {
+impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.queue.lock().busy -= 1;
     }
 }
-
-/// A request in a writer's hands.
-pub(super) type Seated = (Arc<Seat>, Box<Work>);
 
 impl Queue {
     pub(super) fn new(limits: Limits) -> Self {
@@ -100,95 +87,72 @@ impl Queue {
         }
     }
 
-    /// Takes a request in, or refuses it at once.
+    /// Queues a request, or rejects it at once.
     pub(super) fn push(
         &self,
         submission: Submission,
         deadline: Option<Instant>,
-    ) -> Result<(Arc<Seat>, oneshot::Receiver<Answer>), SubmitError> {
-        let (answer, receiver) = oneshot::channel();
-        let Submission {
-            events,
-            reservation,
-            handling,
-            trace,
-        } = submission;
-        let waiting_since = trace.as_ref().map(|_| Instant::now());
+    ) -> Result<(Arc<PendingRequest>, oneshot::Receiver<Answer>), SubmitError> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(SubmitError::Stopping);
         }
-        if state.events + events.len() > self.limits.queue_events_max {
+        if state.events + submission.events.len() > self.limits.queue_events_max {
             return Err(SubmitError::Full);
         }
-        let ticket = state.next_ticket;
+        let (request, answer) = PendingRequest::new(state.next_ticket, submission, deadline);
+        let request = Arc::new(request);
         state.next_ticket += 1;
-        state.events += events.len();
-        state.outstanding.insert(ticket, events.len());
-        let (events_brought, bytes_brought) = (events.len(), reservation.bytes());
-        let seat = Arc::new(Seat::new(Work {
-            ticket,
-            events,
-            handling,
-            reservation,
-            deadline,
-            answer,
-            trace,
-            waiting_since,
-        }));
-        state.push_back(Waiting {
-            ticket,
-            events: events_brought,
-            bytes: bytes_brought,
-            seat: seat.clone(),
-        });
-        state.see_to_writer(self.limits);
+        state.events += request.event_count;
+        state.outstanding.insert(request.ticket, request.event_count);
+        state.push_back(request.clone());
+        state.wake_if_needed(self.limits);
         drop(state);
-        Ok((seat, receiver))
+        Ok((request, answer))
     }
 
-    /// Waits until what is waiting is worth a writer, or has waited for long enough.
+    /// Waits until the waiting requests are worth a writer, or have waited long enough.
     pub(super) async fn arrival(&self) -> Result<(), Closed> {
         loop {
-            let (call, mut called) = oneshot::channel();
+            let (wake, mut woken) = oneshot::channel();
             let watched = {
                 let mut state = self.lock();
                 if state.waiting.is_empty() && state.is_closed {
                     return Err(Closed);
                 }
-                // Once it is closed nobody is called any more: all take what there is.
+                // After the close no writer is woken any more: all take what there is.
                 if state.wants_writer(self.limits) || state.is_closed {
                     return Ok(());
                 }
-                state.idle.push(call);
+                state.idle.push(wake);
                 state.watch()
             };
             let Some(oldest) = watched else {
-                // It is never dropped uncalled, for the queue lives as long as we do.
-                called.await.ok();
+                // The sender is never dropped without a message, for the queue outlives its writers.
+                woken.await.ok();
                 continue;
             };
-            tokio::time::timeout(PATIENCE, &mut called).await.ok();
+            tokio::time::timeout(PATIENCE, &mut woken).await.ok();
             let mut state = self.lock();
             state.is_watched = false;
-            // From here on nobody else can take a call for us that is not listened to.
-            called.close();
-            state.idle.retain(|call| !call.is_closed());
+            // From here on a wake-up goes to a writer that still listens.
+            woken.close();
+            state.idle.retain(|wake| !wake.is_closed());
             if state.oldest().is_some_and(|ticket| ticket <= oldest) {
                 return Ok(());
             }
         }
     }
 
-    /// Takes what is waiting, up to a full batch; calls another writer if what is left is worth one. Requests that gave up
-    /// meanwhile are passed over, and another writer may have been faster, so it may be nothing.
-    pub(super) fn take(&self) -> Taking<'_> {
+    /// Claims the waiting requests, up to a full batch, and wakes another writer if the rest is worth one. Withdrawn requests are
+    /// skipped, and another writer may have been faster, so there may be none.
+    pub(super) fn claim(&self) -> Claim<'_> {
         let mut state = self.lock();
-        let group = state.gather(self.limits.batch_events);
+        let requests = state.claim_batch(self.limits.batch_events);
         state.busy += 1;
-        state.see_to_writer(self.limits);
+        state.wake_if_needed(self.limits);
         drop(state);
-        Taking { queue: self, group }
+        Claim { queue: self, requests }
     }
 
     /// Whether requests wait while every writer is busy.
@@ -197,28 +161,18 @@ impl Queue {
         !state.waiting.is_empty() && state.idle.is_empty()
     }
 
-    /// Calls another writer: the caller was called for something that it cannot take now.
-    pub(super) fn call_another(&self) {
-        self.lock().call_writer();
+    /// Wakes another writer: the caller was woken for requests that it cannot take now.
+    pub(super) fn wake_another(&self) {
+        self.lock().wake_writer();
     }
 
     /// Waits until the queue is closed and every request has ended.
     pub(super) async fn drained(&self) {
-        loop {
-            let ended = self.ended.notified();
-            let mut ended = std::pin::pin!(ended);
-            ended.as_mut().enable();
-            {
-                let state = self.lock();
-                if state.is_closed && state.outstanding.is_empty() {
-                    return;
-                }
-            }
-            ended.await;
-        }
+        self.until(|state| state.is_closed && state.outstanding.is_empty())
+            .await;
     }
 
-    /// A request's flush has ended, or it was never begun: its room is free.
+    /// Frees the room of a request whose commit has ended, or never began.
     pub(super) fn ended(&self, ticket: u64) {
         let mut state = self.lock();
         if let Some(events) = state.outstanding.remove(&ticket) {
@@ -228,20 +182,22 @@ impl Queue {
         self.ended.notify_waiters();
     }
 
-    /// A request gave up and took its work out of its seat. Empty seats at the front go with it, so that a queue that no
-    /// writer serves does not grow.
-    pub(super) fn withdraw(&self, work: Box<Work>) {
-        let ticket = work.ticket;
-        drop(work);
+    /// Withdraws a request at its deadline. `false` if a writer has claimed it. Withdrawn requests at the front of the queue are
+    /// removed, so that the queue does not grow while the store is away.
+    pub(super) fn withdraw(&self, request: &PendingRequest) -> bool {
+        if !request.withdraw() {
+            return false;
+        }
         let mut state = self.lock();
-        while state.waiting.front().is_some_and(|waiting| waiting.seat.len() == 0) {
+        while state.waiting.front().is_some_and(|front| front.is_withdrawn()) {
             state.pop_front();
         }
         drop(state);
-        self.ended(ticket);
+        self.ended(request.ticket);
+        true
     }
 
-    /// The ticket below which everything was accepted by now, and the number of events that are outstanding.
+    /// The ticket below which every request was accepted by now, and the number of outstanding events.
     pub(super) fn accepted(&self) -> (u64, usize) {
         let state = self.lock();
         (state.next_ticket, state.events)
@@ -249,16 +205,20 @@ impl Queue {
 
     /// Waits until every request below `ticket` has ended.
     pub(super) async fn finished(&self, ticket: u64) {
+        self.until(|state| {
+            let oldest = state.outstanding.first_key_value();
+            oldest.is_none_or(|(oldest, _)| *oldest >= ticket)
+        })
+        .await;
+    }
+
+    /// Waits until the state is as `holds` says; looks again whenever a request has ended.
+    async fn until(&self, holds: impl Fn(&State) -> bool) {
         loop {
             let ended = self.ended.notified();
             let mut ended = std::pin::pin!(ended);
             ended.as_mut().enable();
-            if self
-                .lock()
-                .outstanding
-                .first_key_value()
-                .is_none_or(|(oldest, _)| *oldest >= ticket)
-            {
+            if holds(&self.lock()) {
                 return;
             }
             ended.await;
@@ -269,7 +229,7 @@ impl Queue {
         self.lock().events
     }
 
-    /// Seats in the queue, empty ones included.
+    /// The length of the queue, withdrawn requests included.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.lock().waiting.len()
@@ -278,82 +238,84 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
-        for call in state.idle.drain(..) {
-            // Who does not listen any more is about to look.
-            call.send(()).ok();
+        for wake in state.idle.drain(..) {
+            // A writer that has stopped listening is about to look by itself.
+            wake.send(()).ok();
         }
         drop(state);
         self.ended.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds the queue")
+        self.state
+            .lock()
+            .expect("no code panics while it holds the lock of the queue")
     }
 }
 
 impl State {
-    /// Whether what is waiting is worth a writer: nobody else is about to come for it, or it is much.
+    /// Whether the waiting requests are worth a writer: they are many, or no other writer is about to take them.
     fn wants_writer(&self, limits: Limits) -> bool {
         let is_much = self.waiting_events >= limits.batch_events / EVENTS_WORTH_A_WRITER
             || self.waiting_bytes >= BATCH_BYTES / BYTES_WORTH_A_WRITER;
         !self.waiting.is_empty() && (self.busy == 0 || is_much)
     }
 
-    /// Calls a writer if what is waiting is worth one, or if nobody has an eye on it.
-    fn see_to_writer(&mut self, limits: Limits) {
+    /// Wakes a writer if the waiting requests are worth one, or if none watches them.
+    fn wake_if_needed(&mut self, limits: Limits) {
         if !self.waiting.is_empty() && (!self.is_watched || self.wants_writer(limits)) {
-            self.call_writer();
+            self.wake_writer();
         }
     }
 
-    fn call_writer(&mut self) {
-        while let Some(call) = self.idle.pop() {
-            if call.send(()).is_ok() {
+    fn wake_writer(&mut self) {
+        while let Some(wake) = self.idle.pop() {
+            if wake.send(()).is_ok() {
                 return;
             }
         }
     }
 
-    fn push_back(&mut self, waiting: Waiting) {
-        self.waiting_events += waiting.events;
-        self.waiting_bytes += waiting.bytes;
-        self.waiting.push_back(waiting);
+    fn push_back(&mut self, request: Arc<PendingRequest>) {
+        self.waiting_events += request.event_count;
+        self.waiting_bytes += request.bytes;
+        self.waiting.push_back(request);
     }
 
-    fn pop_front(&mut self) -> Option<Waiting> {
-        let waiting = self.waiting.pop_front()?;
-        self.waiting_events -= waiting.events;
-        self.waiting_bytes -= waiting.bytes;
-        Some(waiting)
+    fn pop_front(&mut self) -> Option<Arc<PendingRequest>> {
+        let request = self.waiting.pop_front()?;
+        self.waiting_events -= request.event_count;
+        self.waiting_bytes -= request.bytes;
+        Some(request)
     }
 
+    /// The ticket of the oldest waiting request.
     fn oldest(&self) -> Option<u64> {
-        self.waiting.front().map(|waiting| waiting.ticket)
+        self.waiting.front().map(|request| request.ticket)
     }
 
-    /// Has an eye on those that wait, unless somebody has: answers with the oldest of them.
+    /// Watches the waiting requests, unless another writer does. Returns the ticket of the oldest.
     fn watch(&mut self) -> Option<u64> {
         let oldest = self.oldest().filter(|_| !self.is_watched);
         self.is_watched |= oldest.is_some();
         oldest
     }
 
-    fn gather(&mut self, batch_events: usize) -> Vec<Seated> {
-        let (mut group, mut events, mut bytes) = (Vec::new(), 0, 0);
+    /// Claims requests from the front until a batch is full.
+    fn claim_batch(&mut self, batch_events: usize) -> Vec<Arc<PendingRequest>> {
+        let (mut claimed, mut events, mut bytes) = (Vec::new(), 0, 0);
         while let Some(front) = self.waiting.front() {
-            let is_first = group.is_empty();
-            if !is_first && (events + front.seat.len() > batch_events || bytes >= BATCH_BYTES) {
+            let is_full = events + front.event_count > batch_events || bytes >= BATCH_BYTES;
+            if is_full && !claimed.is_empty() && !front.is_withdrawn() {
                 break;
             }
-            let Some(Waiting { seat, .. }) = self.pop_front() else {
-                break;
-            };
-            if let Taken::Work(work) = seat.take() {
-                events += work.events.len();
-                bytes += work.reservation.bytes();
-                group.push((seat, work));
+            let Some(request) = self.pop_front() else { break };
+            if request.claim() {
+                events += request.event_count;
+                bytes += request.bytes;
+                claimed.push(request);
             }
         }
-        group
+        claimed
     }
 }

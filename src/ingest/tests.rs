@@ -1,16 +1,17 @@
-//! Writers against a store that fails on command, in paused time.
+//! Writers on a fake store that fails on command, in paused time.
 
 mod fake;
 mod gathering;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use self::fake::{Behave, Fake, FakeStore};
 use super::*;
 use crate::event::parse_json;
-use crate::metrics::CommitOutcome;
+use crate::metrics::{CommitOutcome, OutcomeLabel};
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -67,18 +68,18 @@ impl Bench {
     }
 }
 
-fn words(verdicts: &[EventOutcome]) -> Vec<&'static str> {
-    let word = |verdict: &EventOutcome| match verdict {
+fn words(outcomes: &[EventOutcome]) -> Vec<&'static str> {
+    let word = |outcome: &EventOutcome| match outcome {
         EventOutcome::Stored(_) => "stored",
         EventOutcome::Duplicate(_) => "duplicate",
         EventOutcome::Conflict(_) => "conflict",
         EventOutcome::Refused => "refused",
     };
-    verdicts.iter().map(word).collect()
+    outcomes.iter().map(word).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_request_gets_its_own_verdicts_in_its_own_order() {
+async fn answers_each_request_in_its_own_order() {
     let bench = bench(1, []);
     let (first, second) = tokio::join!(bench.submit(&["b", "a", "b"]), bench.submit(&["c", "a"]));
     assert_eq!(words(&first.unwrap()), ["stored", "stored", "duplicate"]);
@@ -88,7 +89,7 @@ async fn each_request_gets_its_own_verdicts_in_its_own_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_stored_nothing_is_tried_again_within_the_deadline() {
+async fn retries_a_failure_that_stored_nothing() {
     let classes = [
         ErrorClass::Contention,
         ErrorClass::LostRace,
@@ -101,7 +102,7 @@ async fn a_failure_that_stored_nothing_is_tried_again_within_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_whose_reply_was_lost_is_answered_from_the_ledger_and_counted_once() {
+async fn answers_from_the_ledger_after_a_lost_reply() {
     let bench = bench(
         1,
         [
@@ -114,7 +115,7 @@ async fn a_commit_whose_reply_was_lost_is_answered_from_the_ledger_and_counted_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_gone_is_a_503_at_the_deadline_and_nothing_is_stored_later() {
+async fn stores_nothing_after_a_503_at_the_deadline() {
     let bench = bench(1, []);
     *bench.fake.outage.lock().unwrap() = Some(ErrorClass::NotSent);
     let begun = Instant::now();
@@ -131,7 +132,7 @@ async fn a_store_that_is_gone_is_a_503_at_the_deadline_and_nothing_is_stored_lat
 }
 
 #[tokio::test(start_paused = true)]
-async fn once_an_attempt_was_ambiguous_the_deadline_is_a_504_though_later_attempts_surely_failed() {
+async fn is_unknown_after_an_ambiguous_attempt() {
     let bench = bench(
         1,
         [Behave::Fail(ErrorClass::Ambiguous)]
@@ -142,7 +143,7 @@ async fn once_an_attempt_was_ambiguous_the_deadline_is_a_504_though_later_attemp
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_died_while_idle_is_found_out_before_a_flush_is_sent_on_it() {
+async fn pings_an_idle_connection_before_a_commit() {
     let bench = bench(2, []);
     assert_eq!(words(&bench.submit(&["a"]).await.unwrap()), ["stored"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -158,13 +159,13 @@ async fn a_connection_that_died_while_idle_is_found_out_before_a_flush_is_sent_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_hangs_is_sent_again_elsewhere() {
+async fn sends_again_when_an_attempt_hangs() {
     let bench = bench(1, [Behave::Hang]);
     assert_eq!(words(&bench.submit(&["a"]).await.unwrap()), ["stored"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_nobody_knows_is_given_up_after_some_tries() {
+async fn gives_up_after_repeated_unexpected_errors() {
     let bench = bench(1, [Behave::Fail(ErrorClass::Unexpected); 5]);
     let begun = Instant::now();
     assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::Unknown));
@@ -173,7 +174,7 @@ async fn an_error_that_nobody_knows_is_given_up_after_some_tries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poisoned_request_is_refused_and_its_neighbours_are_stored() {
+async fn rejects_a_poison_request_and_stores_the_others() {
     let bench = bench(1, []);
     let (first, poisoned, last) = tokio::join!(
         bench.submit(&["a"]),
@@ -187,11 +188,11 @@ async fn a_poisoned_request_is_refused_and_its_neighbours_are_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lenient_request_stores_what_the_store_does_not_refuse_in_one_flush() {
+async fn stores_a_lenient_request_without_its_poison_events() {
     let bench = bench(1, []);
     let submission = bench.submission(&["poison-1", "a", "b", "poison-2", "c"], Handling::Lenient);
-    let verdicts = bench.ingest.submit(submission).await.unwrap();
-    assert_eq!(words(&verdicts), ["refused", "stored", "stored", "refused", "stored"]);
+    let outcomes = bench.ingest.submit(submission).await.unwrap();
+    assert_eq!(words(&outcomes), ["refused", "stored", "stored", "refused", "stored"]);
     assert_eq!(*bench.fake.group_commits.lock().unwrap(), [3]);
     let all_bad = bench.submission(&["poison-3", "poison-4"], Handling::Lenient);
     assert_eq!(
@@ -201,7 +202,7 @@ async fn a_lenient_request_stores_what_the_store_does_not_refuse_in_one_flush() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_no_event_explains_ends_at_the_deadline() {
+async fn times_out_when_no_event_explains_a_rejection() {
     let bench = bench(1, [Behave::Fail(ErrorClass::Data); 1000]);
     assert_eq!(bench.submit(&["a", "b"]).await, Err(SubmitError::TooLate));
     let bench = self::bench(1, [Behave::Fail(ErrorClass::Data); 3]);
@@ -209,7 +210,7 @@ async fn a_refusal_that_no_event_explains_ends_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_are_refused_after_they_were_accepted_are_counted() {
+async fn counts_accepted_events_that_are_rejected_later() {
     let bench = bench(1, []);
     let submission = bench.submission(&["a", "poison"], Handling::Lenient);
     bench.ingest.submit_and_forget(submission).unwrap();
@@ -219,7 +220,7 @@ async fn events_that_are_refused_after_they_were_accepted_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_whose_request_was_answered_at_its_deadline_is_let_go() {
+async fn drops_claimed_requests_after_their_deadline() {
     let bench = bench(1, [Behave::FailLate(ErrorClass::Contention); 1000]);
     assert_eq!(bench.submit(&["a"]).await, Err(SubmitError::Unknown));
     bench.ingest.flush().await.unwrap();
@@ -228,7 +229,7 @@ async fn work_whose_request_was_answered_at_its_deadline_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_goes_away_is_stored_all_the_same() {
+async fn stores_a_request_whose_client_went_away() {
     let bench = bench(1, []);
     let mut request = Box::pin(bench.submit(&["a"]));
     assert!(futures_util::poll!(&mut request).is_pending());
@@ -238,7 +239,7 @@ async fn a_request_that_goes_away_is_stored_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_queue_takes_events_up_to_its_budget_and_refuses_the_next() {
+async fn rejects_events_beyond_the_queue_limit() {
     let bench = bench(1, [Behave::Hang]);
     let ids: Vec<String> = (0..100).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -250,7 +251,7 @@ async fn the_queue_takes_events_up_to_its_budget_and_refuses_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_no_writer_serves_does_not_grow() {
+async fn removes_withdrawn_requests_from_the_queue() {
     let bench = bench(1, []);
     *bench.fake.outage.lock().unwrap() = Some(ErrorClass::NotSent);
     for round in 0..20 {
@@ -262,13 +263,13 @@ async fn a_queue_that_no_writer_serves_does_not_grow() {
     assert_eq!(bench.ingest.queued(), 0);
     assert!(
         bench.ingest.shared.queue.waiting() <= 1,
-        "{} empty seats",
+        "{} withdrawn requests",
         bench.ingest.shared.queue.waiting()
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_waits_for_what_was_accepted_before_it() {
+async fn flush_waits_for_events_accepted_before_it() {
     let bench = bench(2, [Behave::Hang]);
     bench
         .ingest
@@ -281,7 +282,7 @@ async fn a_flush_waits_for_what_was_accepted_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_nobody_waits_for_outlast_an_outage_of_any_length() {
+async fn keeps_asynchronous_events_through_a_long_outage() {
     let bench = bench(1, []);
     *bench.fake.outage.lock().unwrap() = Some(ErrorClass::Resources);
     bench
@@ -289,15 +290,15 @@ async fn events_that_nobody_waits_for_outlast_an_outage_of_any_length() {
         .submit_and_forget(bench.submission(&["a"], Handling::Strict))
         .unwrap();
     assert_eq!(bench.ingest.flush().await, Err(SubmitError::TooLate));
-    assert_eq!(bench.ingest.trouble(), Some(ErrorClass::Resources));
+    assert_eq!(bench.ingest.last_error(), Some(ErrorClass::Resources));
     tokio::time::sleep(Duration::from_secs(3600)).await;
     *bench.fake.outage.lock().unwrap() = None;
     assert_eq!(bench.ingest.flush().await, Ok(1));
-    assert_eq!((bench.received(), bench.ingest.trouble()), (1, None));
+    assert_eq!((bench.received(), bench.ingest.last_error()), (1, None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_ingest_commits_what_it_has_and_takes_no_more() {
+async fn commits_queued_events_after_close() {
     let mut bench = bench(3, [Behave::Fail(ErrorClass::Contention)]);
     bench
         .ingest
@@ -312,7 +313,7 @@ async fn a_closed_ingest_commits_what_it_has_and_takes_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_becomes_of_events_and_flushes_is_counted() {
+async fn counts_events_and_group_commits_by_outcome() {
     let bench = bench(
         1,
         [
@@ -321,7 +322,7 @@ async fn what_becomes_of_events_and_flushes_is_counted() {
         ],
     );
     let metrics = &bench.ingest.shared.metrics;
-    // The second attempt finds contention, and the third the ledger row of the first.
+    // The second attempt meets contention, and the third finds the ledger row of the first.
     bench.submit(&["a", "b", "a"]).await.unwrap();
     assert_eq!(bench.submit(&["poison", "c"]).await, Err(SubmitError::Refused(vec![0])));
     let many = vec!["d"; 101];
@@ -338,8 +339,8 @@ async fn what_becomes_of_events_and_flushes_is_counted() {
         (OutcomeLabel::Unavailable, 202),
         (OutcomeLabel::Unknown, 2),
     ];
-    for (fate, count) in events {
-        assert_eq!(metrics.events_of(fate).get(), count, "{fate:?}");
+    for (outcome, count) in events {
+        assert_eq!(metrics.events_of(outcome).get(), count, "{outcome:?}");
     }
     assert_eq!(metrics.group_commits_of(CommitOutcome::Committed).get(), 1);
     assert!(metrics.group_commits_of(CommitOutcome::Poison).get() >= 1);

@@ -1,28 +1,28 @@
-//! What happened in each of the last seconds.
+//! The events of each of the last seconds.
 //!
-//! A second is named by a monotonic clock that was put beside the wall clock once, when the process started: so the seconds
-//! follow each other without a gap and none comes twice, whatever is done to the wall clock meanwhile.
+//! Seconds are numbered by a monotonic clock that was set by the wall clock once, when the process started: so they follow each
+//! other without a gap or a repetition, however the wall clock is changed meanwhile.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The most seconds that are remembered: a quarter of an hour.
-pub const SECONDS_MAX: u64 = 900;
+/// The most seconds that are kept: a quarter of an hour.
+pub(crate) const SECONDS_MAX: u64 = 900;
 
-/// One slot more than there are whole seconds to remember, for the one that is under way.
+/// One slot for each completed second, and one for the current second.
 const SLOTS: usize = 901;
 
-/// What happened in one second.
+/// The events of one second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Second {
     /// When it began, in seconds since 1970.
     pub at: i64,
     /// Events received.
     pub received: u64,
-    /// Of these, stored.
+    /// Events stored, of those received.
     pub unique_processed: u64,
 }
 
-/// Names the seconds: a whole second of UTC each, numbered from 0, in which the process started.
+/// Numbers the seconds of UTC: the process started in second 0.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,
@@ -33,7 +33,7 @@ pub(super) struct Clock {
 impl Clock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "whoever looks at a chart wants the time of day: read once, and monotonic from there"
+        reason = "a chart needs the time of day: it is read once, and the clock is monotonic from there"
     )]
     pub(super) fn start() -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Clock {
         self.wall
     }
 
-    /// The number of the second that is under way.
+    /// The number of the current second.
     pub(super) fn second(&self) -> u64 {
         let into_its_second = Duration::from_nanos(self.wall.subsec_nanos().into());
         (into_its_second + self.started.elapsed()).as_secs()
@@ -64,11 +64,11 @@ impl Clock {
     }
 }
 
-/// The last seconds, by their number modulo the length.
+/// The last seconds, each in the slot of its number modulo the length.
 #[derive(Debug)]
 pub(super) struct History {
     slots: Box<[Slot]>,
-    /// The second that is under way.
+    /// The current second.
     now: u64,
 }
 
@@ -96,7 +96,7 @@ impl History {
         slot.unique += unique;
     }
 
-    /// The last `seconds` that are over at the second `now`, the oldest first; fewer where the process is younger.
+    /// The last `seconds` completed seconds at the second `now`, the oldest first; fewer in a younger process.
     pub(super) fn last(&mut self, clock: &Clock, now: u64, seconds: u64) -> Vec<Second> {
         self.turn_to(now);
         let first = self.now.saturating_sub(seconds.min(SECONDS_MAX));
@@ -111,8 +111,8 @@ impl History {
         (first..self.now).map(second).collect()
     }
 
-    /// Empties the slots of the seconds that have begun since the last call. Who asked for the time before somebody else did,
-    /// and came later, belongs to the later second.
+    /// Empties the slots of the seconds that have begun since the last call. A caller whose `now` has been overtaken counts in
+    /// the later second.
     fn turn_to(&mut self, now: u64) {
         for begun in (self.now + 1..=now).rev().take(SLOTS) {
             self.slots[index(begun)] = Slot::default();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     /// `(at - the first second, received, unique)` of each.
-    fn figures(history: &mut History, now: u64, seconds: u64) -> Vec<(i64, u64, u64)> {
+    fn values(history: &mut History, now: u64, seconds: u64) -> Vec<(i64, u64, u64)> {
         let seconds = history.last(&clock(), now, seconds);
         seconds
             .iter()
@@ -148,42 +148,42 @@ mod tests {
     }
 
     #[test]
-    fn seconds_that_are_over_are_told_also_those_without_events() {
+    fn returns_seconds_without_events() {
         let mut history = History::default();
         history.add(0, 5, 3);
         history.add(2, 1, 1);
         history.add(2, 2, 0);
-        assert_eq!(figures(&mut history, 2, 900), [(0, 5, 3), (1, 0, 0)]);
-        assert_eq!(figures(&mut history, 3, 900), [(0, 5, 3), (1, 0, 0), (2, 3, 1)]);
-        assert_eq!(figures(&mut history, 3, 2), [(1, 0, 0), (2, 3, 1)]);
+        assert_eq!(values(&mut history, 2, 900), [(0, 5, 3), (1, 0, 0)]);
+        assert_eq!(values(&mut history, 3, 900), [(0, 5, 3), (1, 0, 0), (2, 3, 1)]);
+        assert_eq!(values(&mut history, 3, 2), [(1, 0, 0), (2, 3, 1)]);
     }
 
     #[test]
-    fn a_young_process_has_nothing_to_tell() {
-        assert_eq!(figures(&mut History::default(), 0, 900), []);
+    fn is_empty_in_the_first_second() {
+        assert_eq!(values(&mut History::default(), 0, 900), []);
     }
 
     #[test]
-    fn what_is_older_than_a_quarter_of_an_hour_is_forgotten() {
+    fn drops_seconds_beyond_a_quarter_hour() {
         let mut history = History::default();
         history.add(10, 7, 7);
-        assert_eq!(figures(&mut history, 910, 5000)[0], (10, 7, 7));
-        let later = figures(&mut history, 911, 5000);
+        assert_eq!(values(&mut history, 910, 5000)[0], (10, 7, 7));
+        let later = values(&mut history, 911, 5000);
         assert_eq!((later.len(), later[0]), (900, (11, 0, 0)));
-        let much_later = figures(&mut history, 50_000, 5000);
+        let much_later = values(&mut history, 50_000, 5000);
         assert!(much_later.iter().all(|(_, received, _)| *received == 0));
     }
 
     #[test]
-    fn a_commit_that_was_overtaken_is_not_lost() {
+    fn counts_an_overtaken_commit() {
         let mut history = History::default();
         history.add(4, 1, 1);
         history.add(3, 2, 2);
-        assert_eq!(figures(&mut history, 5, 2), [(3, 0, 0), (4, 3, 3)]);
+        assert_eq!(values(&mut history, 5, 2), [(3, 0, 0), (4, 3, 3)]);
     }
 
     #[test]
-    fn a_second_begins_with_the_second_of_the_wall_clock() {
+    fn begins_with_the_wall_clock_second() {
         let clock = Clock {
             started: Instant::now() - Duration::from_millis(750),
             ..clock()

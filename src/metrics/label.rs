@@ -1,15 +1,15 @@
-//! What some labels may say. Nothing else stands in them, so the number of series is fixed.
+//! Labels with a fixed set of values, so that the number of series is fixed.
 
-/// What becomes of events.
+/// The outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutcomeLabel {
     /// New, and stored.
     Stored,
-    /// There already.
+    /// Stored before.
     Duplicate,
-    /// There already, with another payload.
+    /// Stored before with another payload.
     Conflict,
-    /// Against a rule.
+    /// Invalid.
     Rejected,
     /// Answered 503.
     Unavailable,
@@ -39,7 +39,7 @@ impl OutcomeLabel {
     }
 }
 
-/// How an event gets to the fan-out.
+/// The path by which an event is published to the sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishPath {
     /// From memory, right after its commit.
@@ -59,16 +59,16 @@ impl PublishPath {
     }
 }
 
-/// How a flush ends.
+/// The outcome of a group commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// It is in the store.
+    /// Committed.
     Committed,
-    /// The store refuses an event of it.
+    /// The store rejects an event of the batch.
     Poison,
-    /// Surely nothing was stored.
+    /// Certainly nothing was stored.
     Retry,
-    /// Nobody knows.
+    /// Given up: the outcome is unknown.
     Unknown,
 }
 

@@ -12,7 +12,7 @@ impl Metrics {
     pub(super) fn read_process(&self) {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         let cpu = Duration::try_from(time).unwrap_or_default().as_secs_f64();
-        // A counter can only be added to; `show` lets one reader in at a time.
+        // A counter can only be added to; `render` reads one at a time.
         self.process_cpu.inc_by((cpu - self.process_cpu.get()).max(0.0));
         if let Some(max) = getrlimit(Resource::Nofile).current {
             self.process_files_max.set(i64::try_from(max).unwrap_or(i64::MAX));
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_tells_its_memory_its_time_its_handles_and_its_threads() {
+    fn reads_memory_time_handles_and_threads() {
         let metrics = Metrics::default();
         metrics.read_process();
         assert!(metrics.process_memory.get() > 1 << 20);

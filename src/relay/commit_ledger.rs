@@ -1,4 +1,4 @@
-//! Keeps the ledger small: rows of flushes that nobody will send again, and that were published, go.
+//! Keeps the commit ledger small: deletes rows of published batches whose group commits can no longer be sent again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Outbox;
 
-/// How long a published row is kept: far longer than a flush may be sent again, which must find it.
+/// How long a published row is kept: far longer than a group commit may be sent again, which must find its row.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// How often the ledger is looked at.
+/// How often the ledger is pruned.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many rows a step looks at: few enough that nobody waits for it.
+/// How many rows one statement examines: few enough not to delay a group commit.
 const STEP_ROWS: u32 = 1000;
 
-/// Prunes the ledger from time to time until `stop`.
+/// Prunes the commit ledger at intervals until `stop`.
 pub async fn prune_commit_ledger(store: Arc<dyn Outbox>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
         let mut next = Some(0);
@@ -28,7 +28,7 @@ pub async fn prune_commit_ledger(store: Arc<dyn Outbox>, stop: CancellationToken
                 Err(error) => {
                     tracing::warn!(
                         error.class = error.class.as_str(),
-                        "the ledger is pruned later: {}",
+                        "failed to prune the commit ledger, retrying in a minute: {}",
                         error.line()
                     );
                     None

@@ -1,8 +1,9 @@
-//! Publishing: a batch from memory, in portions, and what becomes of events that the fan-out refuses.
+//! Publishing: a batch from memory, in portions, and dead-lettering of events that the sink rejects.
 
 use tokio::time::Instant;
 
-use super::{Relay, Stopped};
+use super::Relay;
+use super::error::RelayError;
 use crate::event::{StoredEvent, Trace};
 use crate::metrics::PublishPath;
 use crate::sink::{Committed, SinkError, SinkErrorKind};
@@ -14,7 +15,7 @@ pub(super) const PORTION_BYTES: usize = 2 << 20;
 
 impl Relay {
     /// Publishes a batch from memory.
-    pub(super) async fn publish_committed(&mut self, committed: Committed) -> Result<(), Stopped> {
+    pub(super) async fn publish_committed(&mut self, committed: Committed) -> Result<(), RelayError> {
         let Committed {
             batch,
             events,
@@ -24,18 +25,18 @@ impl Relay {
         } = committed;
         let begun = Instant::now();
         let published = self.publish_in_portions(&events, since).await;
-        show(begun, &events, batch, matches!(published, Ok(true)));
+        trace_publish(begun, &events, batch, matches!(published, Ok(true)));
         match published {
             Ok(true) => self.note_published(batch),
-            Ok(false) | Err(_) => self.orphans.push(batch),
+            Ok(false) | Err(_) => self.to_release.push(batch),
         }
         self.handoff.done(bytes);
         published.map(drop)
     }
 
-    /// Publishes the events of a batch, mostly in one pipeline: of large ones a pipeline holds several copies. Answers whether
-    /// that was done as long as the lease lasts surely; else the rest is published from the outbox.
-    async fn publish_in_portions(&mut self, events: &[StoredEvent], since: Instant) -> Result<bool, Stopped> {
+    /// Publishes the events of a batch, mostly in one pipeline: of large events a pipeline holds several copies. Returns whether
+    /// all were published while the lease certainly lasts; otherwise the rest is published from the outbox.
+    async fn publish_in_portions(&mut self, events: &[StoredEvent], since: Instant) -> Result<bool, RelayError> {
         let mut rest = events;
         while !rest.is_empty() {
             if !self.has_time(since) {
@@ -51,75 +52,82 @@ impl Relay {
             self.publish(portion, PublishPath::Fast).await?;
             rest = left;
             if !rest.is_empty() {
-                self.reached = portion.last().map(|event| event.cursor);
+                self.resume_after = portion.last().map(|event| event.cursor);
             }
         }
         Ok(true)
     }
 
-    /// Publishes events, and parks those that the fan-out refuses for themselves. They are counted by the `way` that they came.
-    pub(super) async fn publish(&mut self, events: &[StoredEvent], way: PublishPath) -> Result<(), Stopped> {
+    /// Publishes events, and dead-letters those that the sink rejects. They are counted by `path`.
+    pub(super) async fn publish(&mut self, events: &[StoredEvent], path: PublishPath) -> Result<(), RelayError> {
         if events.is_empty() {
             return Ok(());
         }
         let begun = Instant::now();
-        let answer = self.fanout.publish(events).await;
+        let answer = self.sink.publish(events).await;
         self.metrics.sink_duration.observe(begun.elapsed().as_secs_f64());
-        let refused: Vec<NewDeadLetter> = match answer {
-            Ok(refusals) => refusals
+        let rejected: Vec<NewDeadLetter> = match answer {
+            Ok(undeliverable) => undeliverable
                 .into_iter()
-                .map(|refusal| NewDeadLetter {
-                    cursor: events[refusal.index].cursor,
-                    reason: refusal.reason,
+                .map(|event| NewDeadLetter {
+                    cursor: events[event.index].cursor,
+                    reason: event.reason,
                 })
                 .collect(),
-            Err(error) if error.kind == SinkErrorKind::Odd && events.len() > 1 => {
-                self.one_by_one(events, &error).await?
+            Err(error) if error.kind == SinkErrorKind::Unexpected && events.len() > 1 => {
+                self.publish_one_by_one(events, &error).await?
             }
             Err(error) => return Err(error.into()),
         };
-        self.answered_at = Instant::now();
-        let taken = events.len() - refused.len();
-        self.metrics.published_by(way).inc_by(taken as u64);
-        if !refused.is_empty() {
-            self.store.dead_letter(&refused).await?;
-            self.metrics.sink_dead_letters.inc_by(refused.len() as u64);
-            for NewDeadLetter { cursor, reason } in &refused {
-                tracing::warn!(event.cursor = %cursor, "parked: Redis refuses this event: {reason}");
+        self.sink_answered_at = Instant::now();
+        let taken = events.len() - rejected.len();
+        self.metrics.published_by(path).inc_by(taken as u64);
+        if !rejected.is_empty() {
+            self.store.dead_letter(&rejected).await?;
+            self.metrics.sink_dead_letters.inc_by(rejected.len() as u64);
+            for NewDeadLetter { cursor, reason } in &rejected {
+                tracing::warn!(
+                    event.cursor = %cursor,
+                    "the sink rejected an event, it is a dead letter until `eventsieve outbox --retry`: {reason}"
+                );
             }
         }
         Ok(())
     }
 
-    /// Publishes each event alone, where nobody knows what an error was about. If some go well it was about the others; if none
-    /// does it is about the fan-out.
-    async fn one_by_one(&self, events: &[StoredEvent], error: &SinkError) -> Result<Vec<NewDeadLetter>, SinkError> {
-        let mut refused = Vec::new();
+    /// Publishes each event alone, after an unexpected error. If the sink takes some of them, the error is about the others; if
+    /// it takes none, the error is about the sink.
+    async fn publish_one_by_one(
+        &self,
+        events: &[StoredEvent],
+        error: &SinkError,
+    ) -> Result<Vec<NewDeadLetter>, SinkError> {
+        let mut rejected = Vec::new();
         for event in events {
             if self.stop.is_cancelled() {
                 return Err(error.clone());
             }
-            let reason = match self.fanout.publish(std::slice::from_ref(event)).await {
-                Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
-                Err(error) if error.kind == SinkErrorKind::Odd => Some(error.to_string()),
+            let reason = match self.sink.publish(std::slice::from_ref(event)).await {
+                Ok(undeliverable) => undeliverable.into_iter().next().map(|event| event.reason),
+                Err(error) if error.kind == SinkErrorKind::Unexpected => Some(error.to_string()),
                 Err(error) => return Err(error),
             };
-            refused.extend(reason.map(|reason| NewDeadLetter {
+            rejected.extend(reason.map(|reason| NewDeadLetter {
                 cursor: event.cursor,
                 reason,
             }));
         }
-        if refused.len() == events.len() {
+        if rejected.len() == events.len() {
             return Err(error.clone());
         }
-        Ok(refused)
+        Ok(rejected)
     }
 }
 
-/// Shows in the traces of a batch's requests that it was published, or left to the outbox.
-fn show(begun: Instant, events: &[StoredEvent], batch: i64, is_published: bool) {
+/// Adds a step to the traces of a batch's requests: it was published, or left to the outbox.
+fn trace_publish(begun: Instant, events: &[StoredEvent], batch: i64, is_published: bool) {
     let mut traces: Vec<&Trace> = events.iter().filter_map(|event| event.trace.as_ref()).collect();
-    // The events of a request lie side by side.
+    // The events of a request are adjacent.
     traces.dedup();
     if traces.is_empty() {
         return;

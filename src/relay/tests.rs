@@ -1,4 +1,4 @@
-//! The relay between a store and a fan-out that fail on command, in paused time.
+//! The relay between a fake store and a fake sink that fail on command, in paused time.
 
 mod fake;
 
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use uuid::Uuid;
 
-use self::fake::{FakeFanout, FakeStore, Row};
+use self::fake::{FakeSink, FakeStore, Row};
 use super::*;
 use crate::event::{Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
 use crate::metrics::PublishPath;
@@ -17,34 +17,34 @@ const LEASE: Duration = Duration::from_secs(30);
 
 struct Bench {
     store: Arc<FakeStore>,
-    fanout: Arc<FakeFanout>,
+    sink: Arc<FakeSink>,
     handoff: Arc<HandoffQueue>,
-    trouble: watch::Receiver<Option<SinkErrorKind>>,
+    sink_error: watch::Receiver<Option<SinkErrorKind>>,
     metrics: Arc<Metrics>,
-    debt: OutboxLease,
+    lease: OutboxLease,
     stop: CancellationToken,
     relay: tokio::task::JoinSet<()>,
 }
 
 fn bench() -> Bench {
-    bench_with(FakeStore::default(), FakeFanout::default())
+    bench_with(FakeStore::default(), FakeSink::default())
 }
 
-fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
-    let (store, fanout) = (Arc::new(store), Arc::new(fanout));
-    let debt = OutboxLease {
+fn bench_with(store: FakeStore, sink: FakeSink) -> Bench {
+    let (store, sink) = (Arc::new(store), Arc::new(sink));
+    let lease = OutboxLease {
         owner: Uuid::from_u128(1),
-        lease: LEASE,
+        length: LEASE,
     };
-    let handoff = Arc::new(HandoffQueue::new(Some(debt)));
-    let (trouble, seen) = watch::channel(None);
+    let handoff = Arc::new(HandoffQueue::new(Some(lease)));
+    let (sink_error, seen) = watch::channel(None);
     let metrics = Arc::new(Metrics::default());
     let relay = Relay::new(Settings {
         store: store.clone(),
-        fanout: fanout.clone(),
+        sink: sink.clone(),
         handoff: handoff.clone(),
-        debt,
-        trouble,
+        lease,
+        sink_error,
         metrics: metrics.clone(),
     });
     let stop = CancellationToken::new();
@@ -53,11 +53,11 @@ fn bench_with(store: FakeStore, fanout: FakeFanout) -> Bench {
     Bench {
         relay: running,
         store,
-        fanout,
+        sink,
         handoff,
-        trouble: seen,
+        sink_error: seen,
         metrics,
-        debt,
+        lease,
         stop,
     }
 }
@@ -88,33 +88,33 @@ fn row(batch: i64, topics: &[&str], lease: Option<(Uuid, Instant)>) -> (i64, Row
 }
 
 impl Bench {
-    /// Commits a batch as a writer does that began its flush with `debt`.
-    fn commit_with(&self, debt: OutboxLease, batch: i64, topics: &[&str]) {
-        let lease = Some((debt.owner, Instant::now() + debt.lease));
-        self.store.batches.lock().unwrap().extend([row(batch, topics, lease)]);
+    /// Commits a batch as a writer whose group commit began under `lease`.
+    fn commit_with(&self, lease: OutboxLease, batch: i64, topics: &[&str]) {
+        let leased = Some((lease.owner, Instant::now() + lease.length));
+        self.store.batches.lock().unwrap().extend([row(batch, topics, leased)]);
         self.handoff.push(Committed {
             batch,
             events: events(batch, topics),
             bytes: 100,
             since: Instant::now(),
-            is_leased: !debt.lease.is_zero(),
+            is_leased: !lease.length.is_zero(),
         });
     }
 
     fn commit(&self, batch: i64, topics: &[&str]) {
-        self.commit_with(self.handoff.debt().unwrap(), batch, topics);
+        self.commit_with(self.handoff.lease().unwrap(), batch, topics);
     }
 
-    /// Commits a batch whose flush began while the handover was closed.
+    /// Commits a batch whose group commit began while the queue was closed.
     fn commit_while_closed(&self, batch: i64, topics: &[&str]) {
-        let debt = OutboxLease {
-            lease: Duration::ZERO,
-            ..self.debt
+        let lease = OutboxLease {
+            length: Duration::ZERO,
+            ..self.lease
         };
-        self.commit_with(debt, batch, topics);
+        self.commit_with(lease, batch, topics);
     }
 
-    /// Lets time pass until this holds. It is paused: that takes as long as the relay's own waits.
+    /// Waits until `holds` is true. Time is paused, so this takes as long as the waits of the relay.
     async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let waiting = async {
             while !holds(self) {
@@ -125,7 +125,7 @@ impl Bench {
         assert!(
             in_time,
             "{what}: published {:?}, unpublished {:?}",
-            self.fanout.published(),
+            self.sink.published(),
             self.store.unpublished()
         );
     }
@@ -139,38 +139,40 @@ impl Bench {
         self.until("the fast path runs", |bench| bench.handoff.is_open()).await;
     }
 
-    async fn stability(&self) {
+    async fn all_marked(&self) {
         self.until("all is marked", |bench| bench.store.unpublished().is_empty())
             .await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_handed_over_is_published_in_its_order_and_marked_in_groups() {
+async fn publishes_in_commit_order_and_marks() {
     let bench = bench();
     bench.open().await;
     for batch in 1..=5 {
         bench.commit(batch, &["t", "t"]);
     }
-    bench.stability().await;
+    bench.all_marked().await;
     let expected: Vec<_> = (1..=5).flat_map(|batch| [(batch, 0), (batch, 1)]).collect();
-    assert_eq!(bench.fanout.published(), expected);
+    assert_eq!(bench.sink.published(), expected);
     bench.handoff.flushed().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fan_out_that_fails_leaves_nothing_in_memory_and_gets_everything_when_it_is_back() {
+async fn keeps_nothing_in_memory_while_the_sink_is_down() {
     let bench = bench();
     bench.open().await;
-    *bench.fanout.outage.lock().unwrap() = Some(SinkErrorKind::Unreachable);
+    *bench.sink.outage.lock().unwrap() = Some(SinkErrorKind::Unreachable);
     bench.commit(1, &["t"]);
     bench.commit(2, &["t"]);
     bench
-        .until("it has noticed", |bench| bench.trouble.borrow().is_some())
+        .until("the relay notices the outage", |bench| {
+            bench.sink_error.borrow().is_some()
+        })
         .await;
     assert!(!bench.handoff.is_open());
     bench
-        .until("leases are given back", |bench| {
+        .until("the leases are released", |bench| {
             bench
                 .store
                 .batches
@@ -184,84 +186,84 @@ async fn a_fan_out_that_fails_leaves_nothing_in_memory_and_gets_everything_when_
         bench.commit(batch, &["t"]);
     }
     assert!(bench.handoff.take().is_none());
-    let calls = *bench.fanout.calls.lock().unwrap();
+    let calls = *bench.sink.calls.lock().unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let tries = *bench.fanout.calls.lock().unwrap() - calls;
+    let tries = *bench.sink.calls.lock().unwrap() - calls;
     assert!((10..200).contains(&tries), "{tries} tries in a minute");
-    *bench.fanout.outage.lock().unwrap() = None;
-    bench.stability().await;
+    *bench.sink.outage.lock().unwrap() = None;
+    bench.all_marked().await;
     assert_eq!(
-        bench.fanout.published(),
+        bench.sink.published(),
         (1..=50).map(|batch| (batch, 0)).collect::<Vec<_>>()
     );
     bench.open().await;
-    assert_eq!(*bench.trouble.borrow(), None);
+    assert_eq!(*bench.sink_error.borrow(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_dead_replica_has_left_is_taken_over_when_its_lease_ends() {
+async fn takes_over_batches_of_a_dead_replica() {
     let bench = bench();
     bench.open().await;
     let dead = Some((Uuid::from_u128(2), Instant::now() + LEASE));
     bench.store.batches.lock().unwrap().extend([row(1, &["t"], dead)]);
     tokio::time::sleep(LEASE - Duration::from_millis(1)).await;
-    assert_eq!(bench.fanout.published(), []);
-    bench.stability().await;
-    assert_eq!(bench.fanout.published(), [(1, 0)]);
+    assert_eq!(bench.sink.published(), []);
+    bench.all_marked().await;
+    assert_eq!(bench.sink.published(), [(1, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backlog_is_published_beside_the_fast_path() {
+async fn publishes_a_backlog_beside_the_fast_path() {
     let backlog: BTreeMap<i64, Row> = (1..=2000).map(|batch| row(batch, &["t"], None)).collect();
     let store = FakeStore {
         batches: Mutex::new(backlog),
         ..FakeStore::default()
     };
-    let fanout = FakeFanout {
+    let sink = FakeSink {
         pace: Duration::from_millis(1),
-        ..FakeFanout::default()
+        ..FakeSink::default()
     };
-    let bench = bench_with(store, fanout);
+    let bench = bench_with(store, sink);
     bench.open().await;
     assert!(bench.store.unpublished().len() > 1000, "a backlog is left");
     bench.commit(2001, &["t"]);
     bench
         .until("the fast path goes on", |bench| {
-            bench.fanout.published().contains(&(2001, 0))
+            bench.sink.published().contains(&(2001, 0))
         })
         .await;
-    bench.stability().await;
-    let mut published = bench.fanout.published();
-    published.retain(|place| place.0 != 2001);
+    bench.all_marked().await;
+    let mut published = bench.sink.published();
+    published.retain(|position| position.0 != 2001);
     assert_eq!(published, (1..=2000).map(|batch| (batch, 0)).collect::<Vec<_>>());
     bench.handoff.flushed().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_committed_before_the_fast_path_began_is_not_overtaken() {
+async fn keeps_order_with_a_batch_committed_while_closed() {
     let bench = bench();
     bench.open().await;
-    // The second flush began after the handover was opened.
+    // The second group commit began after the queue was opened.
     bench.commit_while_closed(1, &["t"]);
     bench.commit(2, &["t"]);
-    bench.stability().await;
-    assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
+    bench.all_marked().await;
+    assert_eq!(bench.sink.published(), [(1, 0), (2, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_committed_while_the_fast_path_begins_is_not_overtaken() {
+async fn keeps_order_with_a_batch_committed_while_opening() {
     let bench = bench();
     let store = bench.store.clone();
     let commit = move || store.batches.lock().unwrap().extend([row(1, &["t"], None)]);
     *bench.store.after_claim.lock().unwrap() = Some(Box::new(commit));
     bench.open().await;
     bench.commit(2, &["t"]);
-    bench.stability().await;
-    assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)]);
+    bench.all_marked().await;
+    assert_eq!(bench.sink.published(), [(1, 0), (2, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_told_of_while_it_is_being_claimed_is_published_once() {
+async fn publishes_a_batch_once_that_is_queued_while_claimed() {
     let bench = bench();
     bench.open().await;
     let handoff = bench.handoff.clone();
@@ -276,58 +278,58 @@ async fn what_is_told_of_while_it_is_being_claimed_is_published_once() {
     };
     *bench.store.after_claim.lock().unwrap() = Some(Box::new(push));
     bench.store.batches.lock().unwrap().extend([row(1, &["t"], None)]);
-    bench.stability().await;
+    bench.all_marked().await;
     bench.handoff.flushed().await;
-    assert_eq!(bench.fanout.published(), [(1, 0)]);
+    assert_eq!(bench.sink.published(), [(1, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_is_refused_for_itself_is_parked_and_its_batch_is_marked() {
+async fn dead_letters_a_rejected_event_and_marks_its_batch() {
     let bench = bench();
     bench.open().await;
-    bench.commit(1, &["t", "refused", "t"]);
-    bench.stability().await;
-    assert_eq!(bench.fanout.published(), [(1, 0), (1, 2)]);
-    assert_eq!(*bench.store.parked.lock().unwrap(), [Cursor::new(1, 1)]);
+    bench.commit(1, &["t", "rejected", "t"]);
+    bench.all_marked().await;
+    assert_eq!(bench.sink.published(), [(1, 0), (1, 2)]);
+    assert_eq!(*bench.store.dead_letters.lock().unwrap(), [Cursor::new(1, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_nobody_knows_parks_the_event_that_it_is_about_once_others_go_well() {
+async fn dead_letters_after_unexpected_errors() {
     let bench = bench();
     bench.open().await;
-    bench.commit(1, &["odd", "odd"]);
+    bench.commit(1, &["unexpected", "unexpected"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(*bench.store.parked.lock().unwrap(), []);
-    assert_eq!(*bench.trouble.borrow(), Some(SinkErrorKind::Odd));
+    assert_eq!(*bench.store.dead_letters.lock().unwrap(), []);
+    assert_eq!(*bench.sink_error.borrow(), Some(SinkErrorKind::Unexpected));
     bench.commit(2, &["t"]);
-    bench.stability().await;
-    assert_eq!(bench.fanout.published(), [(2, 0)]);
+    bench.all_marked().await;
+    assert_eq!(bench.sink.published(), [(2, 0)]);
     assert_eq!(
-        *bench.store.parked.lock().unwrap(),
+        *bench.store.dead_letters.lock().unwrap(),
         [Cursor::new(1, 0), Cursor::new(1, 1)]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_stopped_half_way_goes_on_where_it_stopped() {
+async fn resumes_a_batch_where_it_stopped() {
     let store = FakeStore {
         batches: Mutex::new([row(1, &["t"; 8], None)].into()),
         ..FakeStore::default()
     };
-    let fanout = FakeFanout {
+    let sink = FakeSink {
         script: Mutex::new([None, Some(SinkErrorKind::Full), None, Some(SinkErrorKind::ReadOnly)].into()),
-        ..FakeFanout::default()
+        ..FakeSink::default()
     };
-    let bench = bench_with(store, fanout);
-    bench.stability().await;
+    let bench = bench_with(store, sink);
+    bench.all_marked().await;
     assert_eq!(
-        bench.fanout.published(),
+        bench.sink.published(),
         (0..8).map(|position| (1, position)).collect::<Vec<_>>()
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_too_long_in_memory_is_left_to_the_outbox() {
+async fn leaves_a_batch_to_the_outbox_when_its_lease_runs_out() {
     let bench = bench();
     bench.open().await;
     bench
@@ -335,23 +337,23 @@ async fn what_was_too_long_in_memory_is_left_to_the_outbox() {
         .batches
         .lock()
         .unwrap()
-        .extend([row(1, &["t"], Some((bench.debt.owner, Instant::now() + LEASE)))]);
+        .extend([row(1, &["t"], Some((bench.lease.owner, Instant::now() + LEASE)))]);
     let since = Instant::now();
     tokio::time::sleep(LEASE / 2 + Duration::from_millis(1)).await;
     bench.handoff.push(Committed {
         batch: 1,
-        // What memory holds differs here from the store, to tell which of them was published.
+        // The events differ from those in the store, to show which of them were published.
         events: events(9, &["t"]),
         bytes: 1,
         since,
         is_leased: true,
     });
-    bench.stability().await;
-    assert_eq!(bench.fanout.published(), [(1, 0)]);
+    bench.all_marked().await;
+    assert_eq!(bench.sink.published(), [(1, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_takes_no_marks_gets_them_later() {
+async fn marks_later_when_the_store_is_down() {
     let bench = bench();
     bench.open().await;
     bench.commit(1, &["t"]);
@@ -359,32 +361,32 @@ async fn a_store_that_takes_no_marks_gets_them_later() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(bench.store.unpublished(), [1]);
     *bench.store.is_down.lock().unwrap() = false;
-    bench.stability().await;
-    assert_eq!(bench.fanout.published(), [(1, 0)], "published once");
+    bench.all_marked().await;
+    assert_eq!(bench.sink.published(), [(1, 0)], "published once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relay_that_stops_publishes_its_queue_and_gives_its_leases_back() {
+async fn stop_publishes_the_queue_and_releases_leases() {
     let mut bench = bench();
     bench.open().await;
     bench.commit(1, &["t"]);
-    // A flush whose reply was lost: under our lease, and never handed over.
+    // A batch whose reply from the store was lost: under a lease of this process, and never queued.
     bench
         .store
         .batches
         .lock()
         .unwrap()
-        .extend([row(2, &["t"], Some((bench.debt.owner, Instant::now() + LEASE)))]);
+        .extend([row(2, &["t"], Some((bench.lease.owner, Instant::now() + LEASE)))]);
     bench.stop.cancel();
     bench.ended().await;
-    assert_eq!(bench.fanout.published(), [(1, 0)]);
+    assert_eq!(bench.sink.published(), [(1, 0)]);
     let batches = bench.store.batches.lock().unwrap();
     assert!(batches[&1].is_published);
     assert!(batches[&2].lease.is_none() && !batches[&2].is_published);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relay_that_stops_when_it_has_just_begun_publishes_what_was_committed_before_it_began() {
+async fn stop_right_after_the_start_publishes_everything() {
     for is_open in [false, true] {
         let mut bench = bench();
         if is_open {
@@ -394,16 +396,16 @@ async fn a_relay_that_stops_when_it_has_just_begun_publishes_what_was_committed_
         bench.commit(2, &["t"]);
         bench.stop.cancel();
         bench.ended().await;
-        assert_eq!(bench.fanout.published(), [(1, 0), (2, 0)], "open: {is_open}");
+        assert_eq!(bench.sink.published(), [(1, 0), (2, 0)], "open: {is_open}");
         assert!(bench.store.unpublished().is_empty(), "open: {is_open}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relay_that_stops_while_the_fan_out_is_away_gives_all_leases_back() {
+async fn stop_while_the_sink_is_down_releases_leases() {
     let mut bench = bench();
     bench.open().await;
-    *bench.fanout.outage.lock().unwrap() = Some(SinkErrorKind::Unreachable);
+    *bench.sink.outage.lock().unwrap() = Some(SinkErrorKind::Unreachable);
     bench.commit(1, &["t"]);
     bench.stop.cancel();
     bench.ended().await;
@@ -411,30 +413,32 @@ async fn a_relay_that_stops_while_the_fan_out_is_away_gives_all_leases_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_published_and_what_fails_is_counted() {
+async fn counts_published_events_dead_letters_and_errors() {
     let bench = bench();
     bench.open().await;
-    bench.commit(1, &["t", "refused", "t"]);
-    bench.stability().await;
-    let published = |way| bench.metrics.published_by(way).get();
+    bench.commit(1, &["t", "rejected", "t"]);
+    bench.all_marked().await;
+    let published = |path| bench.metrics.published_by(path).get();
     assert_eq!((published(PublishPath::Fast), published(PublishPath::CatchUp)), (2, 0));
     assert_eq!(bench.metrics.sink_dead_letters.get(), 1);
-    *bench.fanout.outage.lock().unwrap() = Some(SinkErrorKind::Full);
+    *bench.sink.outage.lock().unwrap() = Some(SinkErrorKind::Full);
     bench.commit(2, &["t", "t", "t", "t"]);
     bench
-        .until("it has noticed", |bench| bench.trouble.borrow().is_some())
+        .until("the relay notices the outage", |bench| {
+            bench.sink_error.borrow().is_some()
+        })
         .await;
-    *bench.fanout.outage.lock().unwrap() = None;
-    bench.stability().await;
+    *bench.sink.outage.lock().unwrap() = None;
+    bench.all_marked().await;
     assert_eq!((published(PublishPath::Fast), published(PublishPath::CatchUp)), (2, 4));
     assert!(bench.metrics.sink_duration.get_sample_count() >= 3);
-    let errors = |trouble: SinkErrorKind| bench.metrics.sink_errors.with_label_values(&[trouble.as_str()]).get();
+    let errors = |kind: SinkErrorKind| bench.metrics.sink_errors.with_label_values(&[kind.as_str()]).get();
     assert!(errors(SinkErrorKind::Full) >= 1);
-    assert_eq!(errors(SinkErrorKind::Odd), 0);
+    assert_eq!(errors(SinkErrorKind::Unexpected), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_level_of_the_outbox_is_looked_at_until_the_stop() {
+async fn backlog_gauges_are_updated_until_the_stop() {
     let (store, metrics) = (Arc::new(FakeStore::default()), Arc::new(Metrics::default()));
     let stop = CancellationToken::new();
     let mut watching = tokio::task::JoinSet::new();
@@ -452,10 +456,10 @@ async fn the_level_of_the_outbox_is_looked_at_until_the_stop() {
         .lock()
         .unwrap()
         .extend([row(1, &["t"], None), row(2, &["t"], None)]);
-    assert!(level(2).await, "it looks every five seconds");
+    assert!(level(2).await, "the gauges are set every five seconds");
     *store.is_down.lock().unwrap() = true;
     store.batches.lock().unwrap().clear();
-    assert!(!level(0).await, "what is not told stays");
+    assert!(!level(0).await, "the gauges keep their values while the store is down");
     *store.is_down.lock().unwrap() = false;
     assert!(level(0).await);
     stop.cancel();

@@ -1,4 +1,4 @@
-//! The probe of the store: whether it can be reached, takes writes, and which version it is.
+//! The health probe of the store: whether it can be reached and takes writes, and its version.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::store::Maintenance;
 
-/// How often the store is probed: a store that is gone is noticed within this and the probe's own time limit.
+/// How often the store is probed: an outage is noticed within this interval and the time limit of the probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks the store how it is, and tells all who want to know.
+/// Probes the store, and reports its health.
 pub(super) struct Probe {
     pub(super) store: Arc<dyn Maintenance>,
     pub(super) ingest: Ingest,
@@ -25,11 +25,11 @@ pub(super) struct Probe {
 impl Probe {
     /// Probes until the service stops.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut was_well = None;
+        let mut was_up = None;
         let mut knows_version = false;
         while !stop.is_cancelled() {
             let found = self.store.probe().await;
-            let is_well = found.is_ok();
+            let is_up = found.is_ok();
             match &found {
                 Ok(stability) => self.metrics.log_visibility_lag.set(stability.visibility_lag_seconds),
                 Err(error) => {
@@ -37,30 +37,30 @@ impl Probe {
                     self.ingest.suspect_connections();
                 }
             }
-            self.metrics.store_up.set(is_well.into());
-            if was_well != Some(is_well) {
+            self.metrics.store_up.set(is_up.into());
+            if was_up != Some(is_up) {
                 match &found {
-                    Ok(_) if was_well.is_some() => tracing::info!("the store is back"),
+                    Ok(_) if was_up.is_some() => tracing::info!("the store is available again"),
                     Ok(_) => {}
                     Err(error) => tracing::warn!(
                         error.class = error.class.as_str(),
-                        "the store is gone: {}",
+                        "the store is unavailable, publishing fails until it is back: {}",
                         error.line()
                     ),
                 }
             }
             self.health.send_replace(Some(found.map_err(|error| error.class)));
-            knows_version &= was_well == Some(true);
-            if is_well && !knows_version {
-                knows_version = self.learn_version().await;
+            knows_version &= was_up == Some(true);
+            if is_up && !knows_version {
+                knows_version = self.read_version().await;
             }
-            was_well = Some(is_well);
+            was_up = Some(is_up);
             stop.run_until_cancelled(tokio::time::sleep(PROBE_INTERVAL)).await;
         }
     }
 
-    /// A server that was away may have come back as another version. Answers whether that is known now.
-    async fn learn_version(&self) -> bool {
+    /// Reads the version, which may have changed during an outage. Returns whether it is known now.
+    async fn read_version(&self) -> bool {
         match self.store.version().await {
             Ok(version) => {
                 self.metrics.store_info.reset();
@@ -73,7 +73,7 @@ impl Probe {
             Err(error) => {
                 tracing::debug!(
                     error.class = error.class.as_str(),
-                    "the store does not tell its version: {}",
+                    "failed to read the version of the store, retrying with the next probe: {}",
                     error.line()
                 );
                 false

@@ -1,4 +1,4 @@
-//! How long to wait before the store is tried again. The only file that names the `backoff` crate.
+//! How long to wait before the next attempt. The only file that uses the `backoff` crate.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ const FIRST: Duration = Duration::from_millis(25);
 /// No wait is longer than twice this: with four writers and a probe a replica tries fewer than five times a second.
 const LONGEST: Duration = Duration::from_millis(1500);
 
-/// Growing waits with full jitter (each is anything from nothing to its bound, which doubles), without an end: "Exponential
-/// Backoff And Jitter", AWS Architecture Blog, 2015. Many replicas that lost the same server then come back spread out.
+/// Endless growing waits with full jitter (each is random between zero and a bound that doubles): "Exponential Backoff And
+/// Jitter", AWS Architecture Blog, 2015. Replicas that lost the same server then do not reconnect all at once.
 #[derive(Debug)]
 pub struct Backoff(ExponentialBackoff);
 
@@ -35,7 +35,7 @@ impl Backoff {
         self.0.next_backoff().unwrap_or(LONGEST)
     }
 
-    /// Begins again with a short one: the store answered.
+    /// Begins again with a short wait, after a success.
     pub fn reset(&mut self) {
         self.0.reset();
     }

@@ -1,11 +1,11 @@
-//! The rows of a flush.
+//! The rows of a group commit.
 
 use crate::event::Event;
 
-/// What one flush commits: the distinct rows of some events, sorted by `(topic, event_id, position)`.
+/// What one group commit stores: the distinct rows of some events, sorted by `(topic, event_id, position)`.
 ///
-/// Sorted, two flushes that meet the same identities lock them in the same order and cannot deadlock. Made by
-/// [`Batch::new`] alone, so that nobody can hope that somebody sorted it.
+/// Because batches are sorted, two commits with the same identities lock them in the same order and cannot deadlock. Only
+/// [`Batch::new`] makes a batch, so every batch is sorted.
 #[derive(Debug)]
 pub struct Batch {
     events: Vec<Event>,
@@ -22,10 +22,9 @@ pub struct Row {
 }
 
 impl Batch {
-    /// Sorts `events` (in the order of their arrival) into rows. Also answers, for each event, with the index of its row.
+    /// Sorts `events` (in the order of their arrival) into rows. Also returns, for each event, the index of its row.
     ///
     /// Copies whose payload is byte for byte that of the identity's first event in the batch become one row with it.
-    #[must_use]
     pub fn new(events: Vec<Event>) -> (Batch, Vec<u32>) {
         let mut order: Vec<u32> = (0u32..).take(events.len()).collect();
         let at = |index: u32| &events[index as usize];
@@ -57,31 +56,26 @@ impl Batch {
     }
 
     /// The rows, sorted by `(topic, event_id, position)`.
-    #[must_use]
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
     /// The event that a row stores.
-    #[must_use]
     pub fn event(&self, row: Row) -> &Event {
         &self.events[row.position as usize]
     }
 
     /// The number of events, copies included.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
     /// Whether there is nothing to store.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
     /// The events again, in the order of their arrival.
-    #[must_use]
     pub fn into_events(self) -> Vec<Event> {
         self.events
     }
@@ -119,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_sorted_by_topic_then_id_byte_by_byte() {
+    fn rows_are_sorted_by_topic_then_id_by_bytes() {
         assert_eq!(
             rows("tbA taA uaA taB sbA TaA tAA"),
             [(5, 1), (4, 1), (6, 1), (1, 1), (3, 1), (0, 1), (2, 1)]
@@ -134,20 +128,20 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_nothing_has_no_rows() {
+    fn empty_batch_has_no_rows() {
         let (batch, row_of) = batch("");
         assert!(batch.is_empty() && batch.rows().is_empty() && row_of.is_empty());
     }
 
     #[test]
-    fn copies_of_the_first_payload_fold_into_its_row() {
+    fn copies_of_first_payload_join_its_row() {
         assert_eq!(rows("taA taA taA"), [(0, 3)]);
         assert_eq!(rows("taA tbA taA tbA taA"), [(0, 3), (1, 2)]);
         assert_eq!(batch("taA tbA taA tbA taA").1, [0, 1, 0, 1, 0]);
     }
 
     #[test]
-    fn another_payload_is_a_row_of_its_own_and_does_not_end_the_folding() {
+    fn another_payload_is_a_row_of_its_own() {
         assert_eq!(rows("taA taB taA"), [(0, 2), (1, 1)]);
         assert_eq!(batch("taA taB taA").1, [0, 1, 0]);
         assert_eq!(rows("taA taB taB taA taC taA"), [(0, 3), (1, 1), (2, 1), (4, 1)]);
@@ -161,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_events_come_back_in_the_order_of_arrival() {
+    fn events_come_back_in_order_of_arrival() {
         let (batch, _) = batch("tbA taA uaA taA");
         assert_eq!(batch.len(), 4);
         let ids: Vec<String> = batch
@@ -173,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_has_the_row_of_its_identity_and_every_copy_is_counted() {
+    fn every_event_has_its_row_and_is_counted() {
         let letters: Vec<String> = (0..200u32)
             .map(|n| format!("{}{}{}", n % 3, n * 7 % 5, n * n % 4))
             .collect();

@@ -1,20 +1,21 @@
 //! The promises of [`Store`] and [`Appender`], each with a test, on every store.
 //!
-//! A case is written against the traits and gets a [`Bed`]: an empty database of its own. The table at the end of this file
-//! names all cases and runs them on each store; a new store adds one line to it, and a file with its bed and with what only
-//! it can be asked (`postgres` and `sqlite`). A case that is not in the table is dead code, which the compiler reports.
+//! A test is written against the traits and gets a [`TestDatabase`] of its own: an empty database. The table at the end of this file
+//! lists all tests and runs them on each store. A new store adds one line to it, and a file with its test database and the tests
+//! that are only for this store (`postgres` and `sqlite`). A test that is not in the table is dead code, which the compiler
+//! reports.
 
-mod again;
 mod append;
 mod counters;
 mod health;
 mod list;
+mod model;
 mod outbox;
 mod outbox_postgres;
 mod payloads;
 mod postgres;
-mod programs;
 mod prune;
+mod retry;
 mod scan;
 mod schema;
 mod sqlite;
@@ -37,33 +38,33 @@ use crate::store::{
     StoreError,
 };
 
-/// What one attempt to flush may take. Much longer than any should: a machine under load must not fail a test.
+/// How long one attempt to commit may take. Much longer than any should: a machine under load must not fail a test.
 const ATTEMPT: Duration = Duration::from_secs(9);
 
-/// How long something may take that is sure to come, such as the end of another test's transaction.
+/// How long to wait for something that is certain to happen, such as the end of another test's transaction.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An empty database, and what a test does to it behind the store's back.
+/// An empty database for one test, and what the test does to it behind the store's back.
 #[async_trait]
-trait Bed: Sync {
-    /// Makes a database of its own.
+trait TestDatabase: Sync {
+    /// Creates the database.
     async fn open() -> Self
     where
         Self: Sized;
 
-    /// The name that the store bears.
+    /// The name of the store.
     fn name(&self) -> &'static str;
 
     /// Opens the store, each time as another process would.
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Runs some statements by hand.
+    /// Runs some statements directly.
     async fn execute(&self, sql: &str);
 
-    /// Makes the store refuse events with the id `poison`, as for a rule that validation does not know.
+    /// Makes the store reject events with the id `poison`, as if by a rule that validation does not know.
     async fn forbid_poison(&self);
 
-    /// Lets stores that are opened from now on write nothing.
+    /// Makes stores that are opened from now on read-only.
     async fn forbid_writes(&self);
 
     /// Removes the database.
@@ -72,16 +73,16 @@ trait Bed: Sync {
         Self: Sized;
 }
 
-/// Runs a case on a bed of its own, which is removed also when the case fails.
-fn run<B: Bed>(case: impl AsyncFnOnce(&B)) {
+/// Runs a test on a database of its own, which is removed also when the test fails.
+fn run<B: TestDatabase>(case: impl AsyncFnOnce(&B)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
     runtime.expect("a runtime starts").block_on(async {
-        let bed = B::open().await;
-        let outcome = AssertUnwindSafe(case(&bed)).catch_unwind().await;
-        bed.remove().await;
+        let db = B::open().await;
+        let outcome = AssertUnwindSafe(case(&db)).catch_unwind().await;
+        db.remove().await;
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
@@ -96,14 +97,14 @@ struct Options {
 }
 
 /// A store with its schema.
-async fn migrated(bed: &dyn Bed) -> Arc<dyn Store> {
-    let store = bed.store();
+async fn migrated(db: &dyn TestDatabase) -> Arc<dyn Store> {
+    let store = db.store();
     store.migrate().await.unwrap();
     store
 }
 
-/// One writer's connection, and short ways to use it. What it does runs in a task of its own: two writers that are waited
-/// for together work at the same time, also where a flush blocks.
+/// The connection of one writer, and short ways to use it. Each call runs in a task of its own, so two writers work concurrently
+/// even where a commit blocks.
 struct Writer(Option<Box<dyn Appender>>);
 
 impl Writer {
@@ -115,17 +116,17 @@ impl Writer {
         Self(Some(store.appender(writer_id).await.unwrap()))
     }
 
-    /// Commits some events as a new flush.
+    /// Commits some events with a new id.
     async fn send(&mut self, events: &[Event]) -> Appended {
         self.send_as(Uuid::new_v4(), events).await
     }
 
-    /// Commits some events as the flush `id`.
+    /// Commits some events with the id `id`.
     async fn send_as(&mut self, id: Uuid, events: &[Event]) -> Appended {
         self.attempt(id, events, ATTEMPT).await.unwrap()
     }
 
-    /// Commits some events that are owed to the fan-out.
+    /// Commits some events that must be published.
     async fn send_leased(&mut self, events: &[Event]) -> Appended {
         let lease = Some(Lease {
             owner: Uuid::new_v4(),
@@ -147,14 +148,14 @@ impl Writer {
         timeout: Duration,
     ) -> Result<Appended, StoreError> {
         let (batch, _) = Batch::new(events.to_vec());
-        let mut appender = self.0.take().expect("a writer does one thing at a time");
+        let mut appender = self.0.take().expect("a writer has one call at a time");
         let task = tokio::spawn(async move {
-            let flush = GroupCommit {
+            let commit = GroupCommit {
                 id,
                 batch: &batch,
                 lease,
             };
-            let appended = appender.append(&flush, timeout).await;
+            let appended = appender.append(&commit, timeout).await;
             (appender, appended)
         });
         let (appender, appended) = task.await.expect("appending does not panic");
@@ -164,16 +165,16 @@ impl Writer {
 
     async fn dry_run(&mut self, events: &[Event]) -> Result<(), StoreError> {
         let (batch, _) = Batch::new(events.to_vec());
-        let flush = GroupCommit {
+        let commit = GroupCommit {
             id: Uuid::new_v4(),
             batch: &batch,
             lease: None,
         };
-        self.connection().dry_run(&flush, ATTEMPT).await
+        self.connection().dry_run(&commit, ATTEMPT).await
     }
 
     fn connection(&mut self) -> &mut dyn Appender {
-        self.0.as_deref_mut().expect("a writer does one thing at a time")
+        self.0.as_deref_mut().expect("a writer has one call at a time")
     }
 }
 
@@ -195,7 +196,7 @@ fn events(topic: &str, prefix: &str, count: usize) -> Vec<Event> {
         .collect()
 }
 
-/// What became of the rows, in words.
+/// The outcomes of the rows, in words.
 fn kinds(appended: &Appended) -> Vec<&'static str> {
     let kind = |outcome: &Outcome| match outcome {
         Outcome::Stored(_) => "stored",
@@ -205,7 +206,7 @@ fn kinds(appended: &Appended) -> Vec<&'static str> {
     appended.outcomes.iter().map(kind).collect()
 }
 
-/// The places that the outcomes name.
+/// The positions in the outcomes.
 fn places(appended: &Appended) -> Vec<LogPosition> {
     let place = |outcome: &Outcome| match outcome {
         Outcome::Stored(place) => *place,
@@ -241,9 +242,9 @@ async fn listed(store: &Arc<dyn Store>) -> Vec<StoredEvent> {
         .events
 }
 
-/// Walks to the end of what is settled, and returns what it saw and where it goes on.
-async fn walked(store: &Arc<dyn Store>, from: Cursor, limit: u32) -> (Vec<StoredEvent>, Cursor) {
-    walked_by(
+/// Scans to the last stable position. Returns what it saw and where to continue.
+async fn scanned_all(store: &Arc<dyn Store>, from: Cursor, limit: u32) -> (Vec<StoredEvent>, Cursor) {
+    scanned_with(
         store,
         &Scan {
             filter: Filter::default(),
@@ -256,27 +257,27 @@ async fn walked(store: &Arc<dyn Store>, from: Cursor, limit: u32) -> (Vec<Stored
 }
 
 /// The same with a filter.
-async fn walked_by(store: &Arc<dyn Store>, walk: &Scan) -> (Vec<StoredEvent>, Cursor) {
-    let mut walk = walk.clone();
+async fn scanned_with(store: &Arc<dyn Store>, scan: &Scan) -> (Vec<StoredEvent>, Cursor) {
+    let mut scan = scan.clone();
     let mut seen = Vec::new();
     loop {
-        let page = store.scan(&walk).await.unwrap();
-        assert!(page.events.len() <= walk.limit as usize);
-        assert!(page.next >= walk.after, "a walk never goes back");
+        let page = store.scan(&scan).await.unwrap();
+        assert!(page.events.len() <= scan.limit as usize);
+        assert!(page.next >= scan.after, "a scan never goes back");
         assert!(
-            page.is_last || page.next > walk.after,
-            "a page that is not the last moves on"
+            page.is_last || page.next > scan.after,
+            "a page that is not the last advances"
         );
-        walk.after = page.next;
+        scan.after = page.next;
         seen.extend(page.events);
         if page.is_last {
-            return (seen, walk.after);
+            return (seen, scan.after);
         }
     }
 }
 
-/// Waits until all that is committed is settled: other tests and other programs write on the same server.
-async fn settle(store: &Arc<dyn Store>) {
+/// Waits until everything committed is stable: other tests and other programs write on the same server.
+async fn until_stable(store: &Arc<dyn Store>) {
     let newest = List {
         order: Order::Descending,
         limit: 1,
@@ -289,30 +290,30 @@ async fn settle(store: &Arc<dyn Store>) {
         .events
         .first()
         .map_or(Cursor::BEGINNING, |event| event.cursor);
-    eventually("all that is committed is settled", async || {
+    eventually("everything committed is stable", async || {
         store.stability().await.unwrap().last_stable >= newest
     })
     .await;
 }
 
-/// Waits for something that is sure to come.
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+/// Waits for something that is certain to happen.
+async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
-    while !is_so().await {
+    while !condition().await {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Runs the cases named on each of the stores named.
+/// Runs the listed tests on each of the listed stores.
 macro_rules! conformance {
-    (on { $($store:ident: $bed:ty),+ $(,)? } $cases:tt) => {
-        $(mod $store { conformance!(@rooms $bed, $cases); })+
+    (on { $($store:ident: $db:ty),+ $(,)? } $tests:tt) => {
+        $(mod $store { conformance!(@modules $db, $tests); })+
     };
-    (@rooms $bed:ty, { $($room:ident { $($case:ident)+ })+ }) => {
-        $(mod $room {
+    (@modules $db:ty, { $($module:ident { $($test:ident)+ })+ }) => {
+        $(mod $module {
             use crate::store::conformance as suite;
-            $(#[test] fn $case() { suite::run::<$bed>(async |bed| suite::$room::$case(bed).await); })+
+            $(#[test] fn $test() { suite::run::<$db>(async |db| suite::$module::$test(db).await); })+
         })+
     };
 }
@@ -324,125 +325,125 @@ conformance! {
     }
     {
         append {
-            a_new_event_comes_back_byte_for_byte
-            names_and_payloads_of_the_largest_size_are_kept
-            a_flush_keeps_the_order_of_arrival
+            new_event_comes_back_byte_for_byte
+            largest_names_and_payloads_are_kept
+            batch_keeps_order_of_arrival
             identities_are_compared_byte_for_byte
-            of_copies_in_one_flush_the_first_is_stored
-            copies_that_are_the_same_bytes_are_one_row
-            a_duplicate_names_the_first_copy
-            a_conflict_names_the_first_copy_and_changes_nothing
-            of_two_writers_at_the_same_moment_one_stores
-            later_flushes_come_later_in_the_log
-            overlapping_flushes_of_many_rounds_store_each_event_once
-            flushes_of_the_same_topics_never_deadlock
-            an_empty_flush_is_committed
-            a_flush_of_ten_thousand_duplicates_is_answered_in_time
-            an_event_that_the_store_refuses_is_a_data_error_and_nothing_of_its_flush_is_stored
-            a_rehearsal_changes_nothing
-            a_rehearsal_finds_what_the_store_refuses
+            first_copy_in_a_batch_is_stored
+            identical_copies_are_one_row
+            duplicate_returns_position_of_first_copy
+            conflict_returns_first_copy_and_changes_nothing
+            one_of_two_concurrent_writers_stores
+            later_batches_come_later_in_log
+            overlapping_batches_store_each_event_once
+            batches_of_same_topics_never_deadlock
+            empty_batch_is_committed
+            ten_thousand_duplicates_are_answered_in_time
+            poison_event_is_a_data_error_and_nothing_is_stored
+            dry_run_changes_nothing
+            dry_run_finds_poison_event
         }
         payloads {
             equal_values_are_duplicates
-            other_values_are_conflicts
+            different_values_are_conflicts
         }
-        again {
-            a_flush_that_is_sent_again_is_answered_the_same_and_writes_nothing
-            also_with_duplicates_conflicts_and_copies
-            also_of_a_single_event
-            also_after_other_flushes
-            also_when_it_stored_nothing
-            of_two_attempts_at_the_same_moment_one_writes
+        retry {
+            retry_gets_same_answer_and_writes_nothing
+            retry_with_duplicates_conflicts_and_copies
+            retry_of_a_single_event
+            retry_after_other_commits
+            retry_of_a_commit_that_stored_nothing
+            one_of_two_concurrent_attempts_writes
         }
         counters {
-            the_counters_are_exact_for_each_mix
-            a_topic_never_seen_has_zeros
-            topics_are_named_largest_first_and_capped
+            counters_are_exact_for_each_mix
+            unknown_topic_has_zeros
+            topics_are_listed_largest_first_and_capped
             stats_are_one_snapshot
         }
         outbox {
-            a_batch_with_a_lease_is_owed_to_the_fan_out
-            a_batch_without_a_lease_is_born_published
-            a_batch_that_stored_nothing_is_born_published
-            the_oldest_are_claimed_first_and_no_more_than_asked_for
-            what_is_claimed_is_left_alone_until_its_lease_ends
-            the_lease_of_a_flush_holds_others_off
-            a_lease_of_no_length_can_be_claimed_at_once
-            what_is_marked_is_owed_no_more
-            a_mark_or_a_release_by_a_former_owner_does_nothing
-            an_owner_whose_lease_has_ended_marks_what_nobody_else_has_claimed
-            what_is_released_can_be_claimed_at_once
-            claimers_at_the_same_moment_never_claim_the_same
-            the_events_of_a_batch_come_in_its_order
-            the_events_of_several_batches_come_in_log_order_without_what_lies_between
-            a_portion_ends_before_it_has_too_many_bytes
-            a_batch_of_many_events_is_read_in_portions
-            parked_events_are_listed_in_log_order
-            an_event_that_is_parked_again_has_the_new_reason_and_the_old_time
-            what_the_fan_out_has_taken_is_parked_no_longer
-            what_is_owed_is_counted_with_its_age_and_what_is_parked
-            the_ledger_is_pruned_in_steps_up_to_what_is_young
-            a_step_of_the_ledger_ends_at_the_first_young_row
-            what_is_unpublished_or_was_published_lately_stays_in_the_ledger
-            numbers_never_come_again_when_the_ledger_is_empty
+            leased_batch_is_unpublished
+            batch_without_lease_is_published
+            batch_that_stored_nothing_is_published
+            oldest_are_claimed_first_up_to_the_limit
+            claimed_batch_is_not_claimed_until_lease_ends
+            lease_of_a_commit_prevents_claims
+            lease_of_zero_length_can_be_claimed_at_once
+            marked_batch_leaves_the_backlog
+            mark_or_release_by_former_owner_does_nothing
+            expired_owner_marks_batch_not_claimed_since
+            released_batch_can_be_claimed_at_once
+            concurrent_claims_never_overlap
+            events_of_a_batch_come_in_its_order
+            events_of_several_batches_come_in_log_order
+            page_of_batches_is_limited_by_bytes
+            large_batch_is_read_in_pages
+            dead_letters_are_listed_in_log_order
+            repeated_dead_letter_has_new_reason_and_old_time
+            removed_dead_letter_is_gone
+            backlog_has_batches_age_and_dead_letters
+            ledger_is_pruned_in_steps_up_to_young_rows
+            ledger_step_ends_at_first_young_row
+            unpublished_and_recent_rows_stay_in_ledger
+            batch_numbers_are_not_reused_after_ledger_is_empty
         }
         list {
             every_filter_in_both_orders_with_limit_and_offset
-            a_list_shows_what_was_just_acknowledged
-            a_long_list_is_read_page_by_page
-            many_reads_at_once_wait_for_their_turn
-            the_next_of_a_full_list_is_its_last_event
-            the_next_of_a_short_list_is_the_settled_edge
-            the_next_of_a_newest_first_list_is_the_settled_edge
-            the_next_of_a_list_below_a_batch_skips_nothing
+            list_shows_what_was_just_acknowledged
+            long_list_is_read_page_by_page
+            many_concurrent_reads_wait_for_a_connection
+            next_of_full_list_is_its_last_event
+            next_of_short_list_is_last_stable_position
+            next_of_newest_first_list_is_last_stable_position
+            next_of_list_below_a_batch_skips_nothing
         }
         scan {
-            a_walk_shows_everything_once_in_log_order
-            a_walk_with_any_filter_shows_what_a_list_does
-            a_walk_that_is_at_the_end_goes_on_with_what_comes_later
-            a_rare_filter_gives_short_pages_that_move_on
-            a_walk_beside_two_writers_skips_nothing
-            a_page_ends_before_it_has_too_many_bytes
-            a_page_of_a_filter_has_as_many_bytes_as_it_may
+            scan_shows_everything_once_in_log_order
+            scan_with_any_filter_shows_what_list_shows
+            scan_at_end_continues_with_later_events
+            rare_filter_gives_short_pages_that_advance
+            scan_beside_two_writers_skips_nothing
+            page_is_limited_by_bytes
+            filtered_page_uses_all_its_bytes
         }
         health {
-            a_store_bears_its_name
-            a_probe_tells_what_is_settled
-            a_store_that_takes_no_writes_says_so
-            all_that_is_committed_lies_below_the_horizon
-            what_is_received_is_stamped_by_the_store_s_clock
-            a_store_tells_its_version
-            a_server_in_order_gives_no_warnings
-            a_closed_store_takes_no_calls
+            store_has_its_name
+            probe_returns_stability
+            read_only_store_is_reported
+            committed_batches_are_below_committed_below
+            received_at_is_by_clock_of_store
+            store_has_a_version
+            healthy_server_has_no_warnings
+            closed_store_takes_no_calls
         }
         schema {
             migrating_twice_changes_nothing
-            eight_replicas_migrate_an_empty_database_at_once
-            an_empty_database_is_refused_until_it_is_migrated
+            eight_replicas_migrate_concurrently
+            empty_database_is_rejected_until_migrated
         }
         verify {
-            a_store_in_order_has_no_drift
-            a_changed_counter_is_found
-            a_deleted_event_is_found
-            a_deleted_topic_counter_is_found
-            counters_that_contradict_themselves_are_found
+            consistent_store_has_no_drift
+            changed_counter_is_found
+            deleted_event_is_found
+            deleted_topic_counter_is_found
+            contradictory_counters_are_found
             two_events_at_one_place_are_found
-            a_missing_ledger_row_is_found
-            an_outbox_row_without_events_is_found
-            a_parked_event_that_is_gone_is_found
+            missing_ledger_row_is_found
+            unpublished_batch_without_events_is_found
+            dead_letter_without_event_is_found
         }
         prune {
-            what_is_old_goes_and_what_is_not_stays
-            only_counting_changes_nothing_and_says_the_same
-            what_is_not_published_is_kept
-            what_is_parked_is_kept
-            a_step_that_meets_nothing_old_is_the_last
-            a_pruned_identity_is_accepted_anew
-            cursors_stay_good
-            beside_writers_and_each_other_every_event_is_counted_once
+            old_events_are_removed_and_others_stay
+            dry_run_counts_the_same_and_changes_nothing
+            unpublished_events_are_kept
+            dead_letters_are_kept
+            step_without_old_events_is_the_last
+            pruned_identity_is_accepted_again
+            cursors_stay_valid
+            concurrent_pruning_counts_every_event_once
         }
-        programs {
-            any_program_of_flushes_does_what_the_model_does
+        model {
+            random_programs_match_the_model
         }
     }
 }

@@ -1,34 +1,34 @@
-//! What a failure of a store means.
+//! The errors of a store.
 
 use std::sync::Arc;
 
-/// What kind of failure it was: the only judge of what may be done next.
+/// The kind of an error. It alone decides what the caller may do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// A row cannot be kept: never retry the whole, find the culprit.
+    /// A row cannot be stored: do not retry the batch, find the poison event.
     Data,
-    /// A race for a key was lost: send the flush again.
+    /// Another transaction inserted the key first: send the group commit again.
     LostRace,
-    /// Locks, deadlocks, a cancelled statement: nothing was written; retry with jitter.
+    /// A lock, a deadlock, a cancelled statement: nothing was written; retry with jitter.
     Contention,
-    /// The store is full or short of something: nothing was written; back off, not ready.
+    /// The store has run out of disk, memory or connections: nothing was written; back off, not ready.
     Resources,
-    /// It takes no writes: close every connection, not ready.
+    /// The store takes no writes: close every connection, not ready.
     ReadOnly,
-    /// It may have committed or not: reconnect and send the same flush again.
+    /// The outcome of the commit is unknown: reconnect and send the same group commit again.
     Ambiguous,
-    /// It never reached the store: back off and retry.
+    /// The call never reached the store: back off and retry.
     NotSent,
-    /// A prepared statement is no longer good: close the connection, send again.
+    /// A prepared statement is no longer valid: close the connection, send again.
     StalePlan,
-    /// Wrong password, missing database or privilege, a schema that is not ours: retrying is no use at start.
+    /// Wrong password, missing database or privilege, a foreign schema: at start, retrying does not help.
     Configuration,
-    /// Anything else: treated as ambiguous, a bounded number of times.
+    /// Anything else: treated as ambiguous, a limited number of times.
     Unexpected,
 }
 
 impl ErrorClass {
-    /// All of them.
+    /// All classes.
     pub const ALL: [ErrorClass; 10] = [
         ErrorClass::Data,
         ErrorClass::LostRace,
@@ -42,21 +42,18 @@ impl ErrorClass {
         ErrorClass::Unexpected,
     ];
 
-    /// Whether the flush may have been committed all the same.
-    #[must_use]
+    /// Whether the group commit may have been committed all the same.
     pub fn is_ambiguous(self) -> bool {
         matches!(self, ErrorClass::Ambiguous | ErrorClass::Unexpected)
     }
 
-    /// Whether the connection that met it must be closed: its state is unknown, or it is of no more use. A new one is cheap
-    /// beside a flush, so only the classes that leave a session surely intact keep theirs.
-    #[must_use]
+    /// Whether the connection must be closed: its state is unknown, or it is useless. A new connection is cheap compared with a
+    /// group commit, so a connection is kept only after errors that surely leave the session intact.
     pub fn breaks_connection(self) -> bool {
         !matches!(self, ErrorClass::Data | ErrorClass::LostRace | ErrorClass::Contention)
     }
 
-    /// The name that logs and metrics bear.
-    #[must_use]
+    /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorClass::Data => "data",
@@ -73,11 +70,11 @@ impl ErrorClass {
     }
 }
 
-/// A failure of the store. Its text is for logs, never for answers: it may name a host or hold SQL.
+/// An error of the store. Its text is for logs, never for answers: it may contain a host name or SQL.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{context}")]
 pub struct StoreError {
-    /// What may be done next.
+    /// What the caller may do next.
     pub class: ErrorClass,
     context: String,
     #[source]
@@ -85,7 +82,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// An error of this class, with what was being done or is wrong.
+    /// An error of this class. `context` says what failed or what is wrong.
     pub fn new(class: ErrorClass, context: impl Into<String>) -> Self {
         Self {
             class,
@@ -94,22 +91,19 @@ impl StoreError {
         }
     }
 
-    /// The same, caused by `source`.
-    #[must_use]
+    /// The same error with its cause.
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into().into());
         self
     }
 
-    /// The same failure, met where it means `class`.
-    #[must_use]
+    /// The same error as another class.
     pub fn as_class(mut self, class: ErrorClass) -> Self {
         self.class = class;
         self
     }
 
-    /// The same, met before a flush was sent: whatever it was, nothing of the flush can have been stored.
-    #[must_use]
+    /// The same error, before anything was sent: nothing can have been stored, so it is not ambiguous.
     pub fn before_sending(mut self) -> Self {
         if self.class.is_ambiguous() {
             self.class = ErrorClass::NotSent;
@@ -117,8 +111,7 @@ impl StoreError {
         self
     }
 
-    /// What was being done and what went wrong, in one line for the log.
-    #[must_use]
+    /// The context and the cause in one line for the log.
     pub fn line(&self) -> String {
         match &self.source {
             Some(source) => format!("{}: {source}", self.context),
@@ -132,12 +125,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_in_one_line_what_was_done_and_why_it_failed() {
-        let error = StoreError::new(ErrorClass::Contention, "flushing");
-        assert_eq!(error.line(), "flushing");
+    fn line_has_context_and_cause() {
+        let error = StoreError::new(ErrorClass::Contention, "failed to commit a batch");
+        assert_eq!(error.line(), "failed to commit a batch");
         assert_eq!(
             error.with_source("deadlock detected").line(),
-            "flushing: deadlock detected"
+            "failed to commit a batch: deadlock detected"
         );
     }
 }

@@ -1,16 +1,19 @@
-//! The embedded store on SQLite: one file, the schema in `migrations/sqlite`, and who opens it for what.
+//! The embedded store on SQLite: one file; the schema is in `migrations/sqlite`.
 //!
-//! One writer ([`append`]) and a few readers ([`connect::Readers`]) on one file in WAL mode, with `synchronous = full`: an
-//! answer means that the write-ahead log was synced. (The relay's connection ([`outbox`]) waits for the disk only where it must.) SQLite calls block, so reads run on tokio's threads for blocking work,
-//! and the writer hands its thread's other tasks over while it commits. Other processes may open the same file, to `verify`
-//! it or to `prune` it; only one may serve from it ([`connect::claim`]).
+//! One writer ([`append`]) and a few readers ([`readers`]) use the file in WAL mode, with `synchronous = full`: a group commit
+//! returns after the write-ahead log was synced. (The connection of the relay, in [`outbox`], waits for the disk only where it
+//! must.) Calls of SQLite block, so reads run on tokio's threads for blocking work, and while the writer commits, the other
+//! tasks of its thread move to another thread. Other processes may open the same file, to `verify` or `prune` it; only one
+//! process may serve from it ([`claim`]).
 
 mod append;
+mod claim;
 mod connect;
 mod error;
 mod outbox;
 mod prune;
 mod read;
+mod readers;
 mod schema;
 mod verify;
 
@@ -22,47 +25,47 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::TransactionBehavior;
 
-use self::connect::{Link, Readers, Role, StoreFile, blocking, closed};
-use self::error::during;
+use self::connect::{Link, Role, StoreFile, blocking, closed};
+use self::error::failed_to;
+use self::readers::Readers;
 use crate::event::{Timestamp, Topic};
 use crate::store::{
     Appender, Counts, ErrorClass, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan,
     Stability, StoreError, StoreStats, Verification,
 };
 
-/// The first version whose write-ahead log loses nothing: before it, a checkpoint that met a reset of the log could.
+/// The first version whose write-ahead log loses nothing: in older versions a checkpoint that met a reset of the log could.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// With how many events a flush is full. Nobody else writes, so nothing waits for it, and the fewer flushes there are the fewer
-/// times the disk is waited for: sixteen requests with 1000 events at a time are stored at 56 000 events/s in flushes of up to
-/// 1000, at 77 000 to 80 000 in such of 5000, and at 91 000 in such of 10 000, for which others wait longer (two cores, one run each).
+/// The number of events at which a group commit is full. There is no other writer that would wait for it, and fewer commits wait
+/// for the disk less often: sixteen concurrent requests with 1000 events each are stored at 56 000 events/s in commits of up to
+/// 1000 events, at 77 000 to 80 000 in commits of 5000, and at 91 000 in commits of 10 000, which make small requests wait longer
+/// (two cores, one run each).
 const BATCH_EVENTS: usize = 5000;
 
 /// How long a probe may take before the store counts as unreachable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long reading the counters may take; their number is small, so only a disk in trouble takes longer.
+/// How long reading the counters may take. There are few of them, so only an ailing disk takes longer.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a recount may take: as long as it needs.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How long a recount may take: practically without limit.
+const RECOUNT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// A store on SQLite.
 pub struct Sqlite {
     file: Arc<StoreFile>,
     readers: Readers,
     probe: Arc<tokio::sync::Mutex<()>>,
-    /// The connection that writes to the outbox; `None`: it is opened by the next call.
+    /// The connection that writes to the outbox; `None`: the next call opens it.
     relay: Arc<tokio::sync::Mutex<Option<Link>>>,
     claim: std::sync::Mutex<Option<File>>,
 }
 
 impl Sqlite {
-    /// A store in the file at `path`; opens nothing yet.
-    ///
-    /// # Errors
-    /// [`ErrorClass::Configuration`] when the SQLite that this program was built with is too old.
+    /// A store in the file at `path`; opens nothing yet. Fails as [`ErrorClass::Configuration`] when this program was built with
+    /// an SQLite that is too old.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
-            let message = format!("SQLite {} is too old: it may lose data", rusqlite::version());
+            let message = format!("SQLite {} is too old and may lose data", rusqlite::version());
             return Err(StoreError::new(ErrorClass::Configuration, message));
         }
         let file = Arc::new(StoreFile::new(path));
@@ -75,8 +78,8 @@ impl Sqlite {
         })
     }
 
-    /// Runs something on a connection of its own, on a thread where it may block.
-    async fn alone<T: Send + 'static>(
+    /// Runs `work` on a new connection, on a thread for blocking work.
+    async fn with_new_connection<T: Send + 'static>(
         &self,
         role: Role,
         work: impl FnOnce(Link) -> Result<T, StoreError> + Send + 'static,
@@ -105,9 +108,9 @@ impl EventWriter for Sqlite {
         BATCH_EVENTS
     }
 
-    async fn appender(&self, _lane: u32) -> Result<Box<dyn Appender>, StoreError> {
+    async fn appender(&self, _writer_id: u32) -> Result<Box<dyn Appender>, StoreError> {
         let readers = self.readers.clone();
-        self.alone(Role::Writer, |link| {
+        self.with_new_connection(Role::Writer, |link| {
             link.check_writable()?;
             schema::check(&link.connection)?;
             schema::check_durable(&link)?;
@@ -127,10 +130,10 @@ impl EventReader for Sqlite {
             .await
     }
 
-    async fn scan(&self, walk: &Scan) -> Result<Page, StoreError> {
-        let walk = walk.clone();
+    async fn scan(&self, scan: &Scan) -> Result<Page, StoreError> {
+        let scan = scan.clone();
         self.readers
-            .run(read::LIST_TIMEOUT, move |connection| read::scan(connection, &walk))
+            .run(read::LIST_TIMEOUT, move |connection| read::scan(connection, &scan))
             .await
     }
 
@@ -148,7 +151,7 @@ impl EventReader for Sqlite {
     async fn stability(&self) -> Result<Stability, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |connection| {
-                read::stability(connection).map_err(during("reading the settled edge"))
+                read::stability(connection).map_err(failed_to("read the last stable position"))
             })
             .await
     }
@@ -165,29 +168,36 @@ impl EventReader for Sqlite {
 impl Maintenance for Sqlite {
     async fn claim(&self) -> Result<(), StoreError> {
         let file = self.file.clone();
-        let claim = blocking(move || connect::claim(&file)).await?;
+        let claim = blocking(move || claim::claim(&file)).await?;
         *self.claim.lock().expect("nothing panics while it holds the claim") = Some(claim);
         Ok(())
     }
 
     async fn migrate(&self) -> Result<i64, StoreError> {
-        self.alone(Role::Migrator, |mut link| schema::migrate(&mut link)).await
+        self.with_new_connection(Role::Migrator, |mut link| schema::migrate(&mut link))
+            .await
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
-        self.alone(Role::Reader, |link| schema::check(&link.connection)).await
+        self.with_new_connection(Role::Reader, |link| schema::check(&link.connection))
+            .await
     }
 
     async fn probe(&self) -> Result<Stability, StoreError> {
-        // A connection of its own: a slow read can never make the service look dead. Opening it looks at the file anew. A
-        // disk that hangs holds its thread, so there is never more than one.
-        let hanging = || StoreError::new(ErrorClass::NotSent, "probing: the disk does not answer");
+        // On a new connection: a slow read can never make the service look dead, and opening it checks the file again. A disk
+        // that hangs blocks the thread, so there is at most one probe.
+        let hanging = || {
+            StoreError::new(
+                ErrorClass::NotSent,
+                "failed to probe the store: the disk does not answer",
+            )
+        };
         let probe = self.probe.clone().try_lock_owned().map_err(|_| hanging())?;
-        let probing = self.alone(Role::Writer, move |link| {
+        let probing = self.with_new_connection(Role::Writer, move |link| {
             let _probe = probe;
             link.limit(PROBE_TIMEOUT)?;
             link.check_writable()?;
-            read::stability(&link.connection).map_err(during("probing"))
+            read::stability(&link.connection).map_err(failed_to("probe the store"))
         });
         match tokio::time::timeout(PROBE_TIMEOUT, probing).await {
             Ok(probed) => probed.map_err(StoreError::before_sending),
@@ -200,15 +210,15 @@ impl Maintenance for Sqlite {
         if step.dry_run {
             return self
                 .readers
-                .run(PATIENCE, move |connection| prune::look(connection, &step))
+                .run(RECOUNT_TIMEOUT, move |connection| prune::dry_run(connection, &step))
                 .await;
         }
-        self.alone(Role::Writer, move |mut link| {
+        self.with_new_connection(Role::Writer, move |mut link| {
             link.check_writable()?;
             let transaction = link
                 .connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(during("beginning to prune"))?;
+                .map_err(failed_to("begin to prune"))?;
             let pruned = prune::prune(&transaction, &step)?;
             transaction.commit().map_err(error::committing)?;
             Ok(pruned)
@@ -217,7 +227,7 @@ impl Maintenance for Sqlite {
     }
 
     async fn verify(&self) -> Result<Verification, StoreError> {
-        self.readers.run(PATIENCE, verify::verify).await
+        self.readers.run(RECOUNT_TIMEOUT, verify::verify).await
     }
 
     async fn version(&self) -> Result<String, StoreError> {

@@ -1,4 +1,4 @@
-//! The tail: the newest settled events, written once for all followers.
+//! The ring buffer: the newest stable events, formatted once for all subscribers.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,66 +10,66 @@ use crate::api::events::{self, Form};
 use crate::event::{Cursor, StoredEvent, Topic};
 use crate::store::Page;
 
-/// The most bytes that the tail keeps. Who is further behind reads the store.
-const TAIL_BYTES_MAX: usize = 8 << 20;
-/// The least bytes of a segment, where there are so many: what a follower is given at once, and keeps in memory when it does
-/// not read on.
+/// The most bytes in the ring buffer. A subscriber that is further behind reads the store.
+const BYTES_MAX: usize = 8 << 20;
+/// The least bytes of a segment, if there are that many events: what a subscriber gets at once, and keeps in memory while its
+/// client does not read.
 const SEGMENT_BYTES: usize = 64 << 10;
 
-/// All settled events between two places, the newest that there are.
+/// All stable events between two positions, up to the newest.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
-    /// The places behind which the tail begins, and at which it ends. Nothing before it has begun.
+    /// The position after which the ring buffer begins, and the one at which it ends. `None` before it has begun.
     bounds: Option<(Cursor, Cursor)>,
     segments: VecDeque<Arc<Segment>>,
     bytes: usize,
 }
 
-/// Some events in a row.
+/// Some consecutive events.
 #[derive(Debug)]
 struct Segment {
-    /// Of each event its place, its topic, and where it is in `frames`.
+    /// For each event its cursor, its topic, and its range in `frames`.
     events: Vec<(Cursor, Topic, Range<usize>)>,
     frames: Bytes,
-    /// No event of the tail before the next segment lies behind this place.
+    /// The cursor of the last event.
     last: Cursor,
 }
 
-/// Events as they are sent.
+/// Events as they are sent to a client.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Frames {
-    /// How many.
+    /// The number of events.
     pub(super) events: usize,
-    /// Their frames, one after the other.
+    /// Their frames, one after another.
     pub(super) bytes: Bytes,
 }
 
-/// What a follower finds in the tail.
+/// What a subscriber finds in the ring buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Frames, maybe none of its topic, and the place that it has come to.
+pub(super) enum RingRead {
+    /// Frames, maybe none of its topic, and the position after them.
     Frames(Frames, Cursor),
-    /// It has seen all that there is.
-    Nothing,
-    /// What it wants next is in the store alone.
+    /// The subscriber has read everything.
+    UpToDate,
+    /// The next events are only in the store.
     Behind,
 }
 
 impl Ring {
-    /// Begins an empty tail at `edge`.
-    pub(super) fn begin(&mut self, edge: Cursor) {
+    /// Begins an empty ring buffer at a position.
+    pub(super) fn begin(&mut self, at: Cursor) {
         *self = Self {
-            bounds: Some((edge, edge)),
+            bounds: Some((at, at)),
             ..Self::default()
         };
     }
 
-    /// The place at which the tail ends.
+    /// The position at which the ring buffer ends; `None` before it has begun.
     pub(super) fn end(&self) -> Option<Cursor> {
         self.bounds.map(|(_, end)| end)
     }
 
-    /// Adds what comes next in the log, and forgets the oldest beyond the bound.
+    /// Adds the next page of the log, and drops the oldest segments beyond the limit.
     pub(super) fn extend(&mut self, page: &Page) {
         let Some((mut start, _)) = self.bounds else { return };
         let mut events = page.events.iter().peekable();
@@ -94,7 +94,7 @@ impl Ring {
             segment.frames = frames.into();
             self.segments.push_back(Arc::new(segment));
         }
-        while self.bytes > TAIL_BYTES_MAX
+        while self.bytes > BYTES_MAX
             && let Some(oldest) = self.segments.pop_front()
         {
             self.bytes -= oldest.frames.len();
@@ -103,29 +103,29 @@ impl Ring {
         self.bounds = Some((start, page.next));
     }
 
-    /// What there is for a follower that has come to `at`.
-    pub(super) fn look(&self, at: Cursor, topic: Option<&Topic>) -> Look {
+    /// The next events for a subscriber that has come to `at`.
+    pub(super) fn read(&self, at: Cursor, topic: Option<&Topic>) -> RingRead {
         let Some((start, end)) = self.bounds else {
-            return Look::Behind;
+            return RingRead::Behind;
         };
         if at >= end {
-            return Look::Nothing;
+            return RingRead::UpToDate;
         }
         if at < start {
-            return Look::Behind;
+            return RingRead::Behind;
         }
         let index = self.segments.partition_point(|segment| segment.last <= at);
         match self.segments.get(index) {
-            Some(segment) => Look::Frames(segment.behind(at, topic), segment.last),
-            // The edge has moved on over events of nobody.
-            None => Look::Frames(Frames::default(), end),
+            Some(segment) => RingRead::Frames(segment.frames_after(at, topic), segment.last),
+            // The last stable position has moved on without new events.
+            None => RingRead::Frames(Frames::default(), end),
         }
     }
 }
 
 impl Segment {
-    /// The frames behind a place, of one topic or of all.
-    fn behind(&self, at: Cursor, topic: Option<&Topic>) -> Frames {
+    /// The frames after a position, of one topic or of all.
+    fn frames_after(&self, at: Cursor, topic: Option<&Topic>) -> Frames {
         let first = self.events.partition_point(|(cursor, _, _)| *cursor <= at);
         let events = &self.events[first..];
         match (topic, events.first()) {
@@ -160,7 +160,7 @@ pub(super) fn frames(events: &[StoredEvent]) -> Frames {
     }
 }
 
-/// One event as a stream of Server-Sent Events has it: WHATWG HTML, section 9.2.
+/// Formats one event as a Server-Sent Event: WHATWG HTML, section 9.2.
 fn write_frame(out: &mut Vec<u8>, event: &StoredEvent) {
     out.extend_from_slice(format!("id: {}\nevent: event\ndata: ", event.cursor).as_bytes());
     events::StoredEvent::of(event, Form::OneLine).write_json(out);
@@ -197,16 +197,16 @@ mod tests {
         }
     }
 
-    fn tail(batches: std::ops::Range<i64>) -> Ring {
-        let mut tail = Ring::default();
-        tail.begin(Cursor::new(batches.start - 1, 0));
+    fn ring(batches: std::ops::Range<i64>) -> Ring {
+        let mut ring = Ring::default();
+        ring.begin(Cursor::new(batches.start - 1, 0));
         let next = batches.end - 1;
-        tail.extend(&page(batches, next));
-        tail
+        ring.extend(&page(batches, next));
+        ring
     }
 
     #[test]
-    fn a_frame_is_an_id_a_name_and_one_line_of_data() {
+    fn formats_an_event_as_one_frame() {
         let text = String::from_utf8(frames(&[event(7, "t")]).bytes.to_vec()).unwrap();
         let cursor = Cursor::new(7, 0);
         assert_eq!(
@@ -219,59 +219,59 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_finds_what_lies_behind_its_place() {
-        let tail = tail(10..13);
-        assert_eq!(tail.look(Cursor::new(12, 0), None), Look::Nothing);
-        assert_eq!(tail.look(Cursor::new(13, 0), None), Look::Nothing);
-        assert_eq!(tail.look(Cursor::new(8, 0), None), Look::Behind);
+    fn reads_the_events_after_a_position() {
+        let ring = ring(10..13);
+        assert_eq!(ring.read(Cursor::new(12, 0), None), RingRead::UpToDate);
+        assert_eq!(ring.read(Cursor::new(13, 0), None), RingRead::UpToDate);
+        assert_eq!(ring.read(Cursor::new(8, 0), None), RingRead::Behind);
         let all = frames(&[event(10, "even"), event(11, "odd"), event(12, "even")]);
         assert_eq!(
-            tail.look(Cursor::new(9, 0), None),
-            Look::Frames(all, Cursor::new(12, 0))
+            ring.read(Cursor::new(9, 0), None),
+            RingRead::Frames(all, Cursor::new(12, 0))
         );
         let odd = Topic::parse("odd").unwrap();
         let rest = frames(&[event(11, "odd")]);
         assert_eq!(
-            tail.look(Cursor::new(10, 0), Some(&odd)),
-            Look::Frames(rest, Cursor::new(12, 0))
+            ring.read(Cursor::new(10, 0), Some(&odd)),
+            RingRead::Frames(rest, Cursor::new(12, 0))
         );
         assert_eq!(
-            tail.look(Cursor::new(11, 0), Some(&odd)),
-            Look::Frames(Frames::default(), Cursor::new(12, 0))
+            ring.read(Cursor::new(11, 0), Some(&odd)),
+            RingRead::Frames(Frames::default(), Cursor::new(12, 0))
         );
     }
 
     #[test]
-    fn an_edge_that_moves_over_nothing_is_followed() {
-        let mut tail = tail(10..13);
-        tail.extend(&page(0..0, 20));
+    fn follows_a_position_without_events() {
+        let mut ring = ring(10..13);
+        ring.extend(&page(0..0, 20));
         assert_eq!(
-            tail.look(Cursor::new(12, 0), None),
-            Look::Frames(Frames::default(), Cursor::new(20, 0))
+            ring.read(Cursor::new(12, 0), None),
+            RingRead::Frames(Frames::default(), Cursor::new(20, 0))
         );
-        assert_eq!(tail.look(Cursor::new(20, 0), None), Look::Nothing);
-        tail.extend(&page(21..22, 21));
+        assert_eq!(ring.read(Cursor::new(20, 0), None), RingRead::UpToDate);
+        ring.extend(&page(21..22, 21));
         assert_eq!(
-            tail.look(Cursor::new(20, 0), None),
-            Look::Frames(frames(&[event(21, "odd")]), Cursor::new(21, 0))
+            ring.read(Cursor::new(20, 0), None),
+            RingRead::Frames(frames(&[event(21, "odd")]), Cursor::new(21, 0))
         );
     }
 
     #[test]
-    fn the_tail_forgets_its_oldest_and_never_leaves_a_hole() {
-        let mut tail = Ring::default();
-        assert_eq!(tail.look(Cursor::BEGINNING, None), Look::Behind);
-        tail.begin(Cursor::BEGINNING);
+    fn drops_its_oldest_and_leaves_no_gap() {
+        let mut ring = Ring::default();
+        assert_eq!(ring.read(Cursor::BEGINNING, None), RingRead::Behind);
+        ring.begin(Cursor::BEGINNING);
         let mut begin = 1;
-        while tail.look(Cursor::BEGINNING, None) != Look::Behind {
-            tail.extend(&page(begin..begin + 1000, begin + 999));
+        while ring.read(Cursor::BEGINNING, None) != RingRead::Behind {
+            ring.extend(&page(begin..begin + 1000, begin + 999));
             begin += 1000;
-            assert!(tail.bytes <= TAIL_BYTES_MAX);
+            assert!(ring.bytes <= BYTES_MAX);
         }
-        // From the oldest place that is still in it a follower finds every event.
-        let (start, end) = tail.bounds.unwrap();
+        // From its oldest position on, every event is there.
+        let (start, end) = ring.bounds.unwrap();
         let (mut at, mut found) = (start, 0);
-        while let Look::Frames(frames, next) = tail.look(at, None) {
+        while let RingRead::Frames(frames, next) = ring.read(at, None) {
             assert!(frames.bytes.len() < SEGMENT_BYTES + 1000);
             let ids = frames
                 .bytes

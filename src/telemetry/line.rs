@@ -1,8 +1,8 @@
-//! A record of the log is one line, whatever is in it.
+//! Keeps each record of the log on one line, whatever it contains.
 //!
-//! What others have sent (names, paths, headers, errors of servers) is in the log, and may hold anything. The formatters quote
-//! what is a field of its own, but not what is part of a message, and not everything that a terminal obeys. So each record is
-//! looked at once more when it is written: this is the one place that sees all of them.
+//! Text from outside (names, paths, headers, errors of servers) is in the log, and may contain anything. The formatters escape
+//! fields of their own, but not parts of a message, and not every control sequence of a terminal. So each record is checked once
+//! more when it is written: every record passes here.
 
 use std::borrow::Cow;
 use std::io::{self, Write, stderr};
@@ -10,7 +10,7 @@ use std::io::{self, Write, stderr};
 /// Standard error, on which each record becomes one line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines {
-    /// Whether the formatter colours its lines. Then colours are let through, and no other escapes.
+    /// Whether the formatter colours its lines. Then colours are kept, and no other escapes.
     pub(super) is_coloured: bool,
 }
 
@@ -29,21 +29,21 @@ impl Write for Lines {
     }
 }
 
-/// The record with everything replaced that could end its line, or change how it is shown. What comes instead is right within
-/// JSON's strings, too.
+/// The record with all characters escaped that could end its line, or change how it is displayed. The escapes are also valid in
+/// strings of JSON.
 fn one_line(record: &str, is_coloured: bool) -> Cow<'_, str> {
     let (text, end) = match record.strip_suffix('\n') {
         Some(text) => (text, "\n"),
         None => (record, ""),
     };
     let directs = |c: char| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let is_unfit = |c: char| c.is_control() || directs(c);
-    if !text.contains(is_unfit) {
+    let is_unsafe = |c: char| c.is_control() || directs(c);
+    if !text.contains(is_unsafe) {
         return Cow::Borrowed(record);
     }
     let mut line = String::with_capacity(record.len() + 16);
     for (at, c) in text.char_indices() {
-        if is_unfit(c) && !(is_coloured && is_colour(&text[at..])) {
+        if is_unsafe(c) && !(is_coloured && is_colour(&text[at..])) {
             line.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             line.push(c);
@@ -53,7 +53,7 @@ fn one_line(record: &str, is_coloured: bool) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// Whether a text begins with what sets a colour (ECMA-48, "select graphic rendition").
+/// Whether a text begins with a colour (ECMA-48, "select graphic rendition").
 fn is_colour(text: &str) -> bool {
     let parameters = text.strip_prefix("\u{1b}[").unwrap_or_default();
     parameters
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_cannot_end_its_line_nor_speak_to_a_terminal() {
+    fn escapes_line_breaks_and_control_sequences() {
         let record = "a\nb\r\u{1b}[31m\u{9b}31m\u{7f}\0\t\u{2028}\u{202e}é\n";
         assert_eq!(
             one_line(record, false),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_such_characters_is_written_as_it_is() {
+    fn writes_other_records_unchanged() {
         assert!(matches!(
             one_line("all is well: é \u{1f600}\n", false),
             Cow::Borrowed(_)
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_instead_is_the_same_character_in_json() {
+    fn escapes_are_valid_in_json() {
         let record = "{\"message\":\"\u{9b}\u{7f}\"}\n";
         let line = one_line(record, false);
         let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -1,14 +1,11 @@
-//! Traces in a build without OpenTelemetry: no request has one.
+//! Traces in a build without OpenTelemetry: no request is traced.
 
 use tokio::time::Instant;
 
 use crate::config::TraceConfig;
 use crate::event::Trace;
 
-/// Refuses: this build sends no traces.
-///
-/// # Errors
-/// Always.
+/// Fails: this build sends no traces.
 pub async fn send_traces(_config: TraceConfig) -> Result<(), String> {
     Err(
         "this eventsieve was built without traces: build it with the feature `otel`, or unset OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -23,7 +20,7 @@ pub async fn end_traces() {}
 pub enum RequestSpan {}
 
 impl RequestSpan {
-    /// None.
+    /// Always `None`.
     pub fn begin<'a>(_name: impl FnOnce() -> String, _header: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         None
     }
@@ -49,12 +46,12 @@ impl RequestSpan {
     }
 }
 
-/// A step on behalf of requests, none of which is traced.
+/// A step in the traces of requests, none of which is traced.
 #[derive(Debug)]
 pub struct Step;
 
 impl Step {
-    /// A step.
+    /// A step that records nothing.
     pub fn new(_name: &'static str, _begun: Instant) -> Self {
         Self
     }

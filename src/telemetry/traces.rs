@@ -1,12 +1,11 @@
-//! Traces: the spans of a request, from its head to the fan-out of its events, sent to a collector over OTLP/HTTP.
+//! Traces: the spans of a request, from its head to the publishing of its events, sent to a collector over OTLP/HTTP.
 //!
-//! One process has one way to a collector, or none. Where it has none, no request has a trace, and everything here is one look
-//! at a cell that is empty.
+//! A process sends to one collector, or to none. Without one, no request is traced, and each function here only reads an empty
+//! cell.
 //!
-//! A request is one span ([`RequestSpan`]), and each thing that is done on its behalf another one below it ([`Step`]). Many
-//! requests share a flush; each has a span of its own for it, with the same times. Spans are made when they end, for nothing of
-//! them is known elsewhere: what goes with a request and its events through the process is the text of a `traceparent`
-//! ([`Trace`]). Only requests that are sampled have one.
+//! A request is one span ([`RequestSpan`]), and each step on its behalf another one below it ([`Step`]). Many requests share a
+//! group commit; each has a span of its own for it, with the same times. Spans are made when they end: what goes with a request
+//! and its events through the process is the text of a `traceparent` ([`Trace`]). Only sampled requests have one.
 
 mod exporter;
 
@@ -27,13 +26,13 @@ use self::exporter::Collector;
 use crate::config::TraceConfig;
 use crate::event::Trace;
 
-/// The most that the end of the process waits for a collector that does not answer.
+/// How long the end of the process waits for a collector that does not answer.
 const LAST_SEND: Duration = Duration::from_secs(5);
 
-/// What the spans say of where they come from.
+/// The instrumentation scope of the spans.
 const SCOPE: &str = "eventsieve";
 
-/// Set once, before anything is served.
+/// Set once, before the first request.
 static TRACING: OnceLock<Tracing> = OnceLock::new();
 
 struct Tracing {
@@ -41,13 +40,13 @@ struct Tracing {
     tracer: SdkTracer,
 }
 
-/// Traces requests from now on, and sends their spans to a collector, from a thread of its own. Nothing is connected yet. The
+/// Traces requests from now on, and sends their spans to a collector, from a thread of its own. It connects with the first spans. The
 /// SDK reads `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_BSP_*` itself.
 ///
 /// # Errors
-/// A sentence that says why it cannot be: an address that is none, or certificates that cannot be read.
+/// A sentence that says what is wrong: an invalid address, or certificates that cannot be read.
 pub async fn send_traces(config: TraceConfig) -> Result<(), String> {
-    // Its HTTP client starts a runtime of its own, which it may not within another one.
+    // The HTTP client starts a runtime of its own, which it may not do within another one.
     let making = tokio::task::spawn_blocking(move || {
         let collector = Collector::new(&config.endpoint)?;
         let resource = Resource::builder().with_service_name(config.service_name).build();
@@ -60,27 +59,27 @@ pub async fn send_traces(config: TraceConfig) -> Result<(), String> {
     });
     let provider = making.await.map_err(|error| error.to_string())??;
     let tracer = provider.tracer(SCOPE);
-    // Who comes second changes nothing: a process is started once.
+    // A second call changes nothing: a process is started once.
     drop(TRACING.set(Tracing { provider, tracer }));
     Ok(())
 }
 
-/// Sends what was not sent yet, for no longer than some seconds, and traces nothing more.
+/// Sends the remaining spans, within some seconds, and ends tracing.
 pub async fn end_traces() {
     if let Some(tracing) = TRACING.get() {
         let ending = tokio::task::spawn_blocking(|| tracing.provider.shutdown_with_timeout(LAST_SEND));
         if !matches!(ending.await, Ok(Ok(()))) {
-            tracing::warn!("the last spans may not have reached the collector");
+            tracing::warn!("failed to send the last spans, the collector may not have them");
         }
     }
 }
 
-/// The span of a request that is under way. It ends when this is dropped.
+/// The span of a request in progress. It ends on drop.
 pub struct RequestSpan(opentelemetry_sdk::trace::Span);
 
 impl RequestSpan {
-    /// Begins the span of a request, below that of its client if the header `traceparent` names one; one that breaks the rules of
-    /// W3C Trace Context is ignored. `None` where nothing is traced: then no header is looked at.
+    /// Begins the span of a request, below that of its client if the header `traceparent` names one; a header that is invalid by W3C
+    /// Trace Context is ignored. `None` without a collector: then no header is read.
     pub fn begin<'a>(name: impl FnOnce() -> String, header: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         let tracing = TRACING.get()?;
         let headers = Headers {
@@ -92,8 +91,7 @@ impl RequestSpan {
         Some(Self(tracing.tracer.build_with_context(builder, &client)))
     }
 
-    /// The trace for what is done on behalf of the request; `None` if it is not sampled.
-    #[must_use]
+    /// The trace for steps on behalf of the request; `None` if it is not sampled.
     pub fn trace(&self) -> Option<Trace> {
         let context = self.0.span_context();
         let traceparent = || format!("00-{}-{}-01", context.trace_id(), context.span_id());
@@ -101,17 +99,16 @@ impl RequestSpan {
     }
 
     /// The id of the trace, in 32 hexadecimal digits.
-    #[must_use]
     pub fn trace_id(&self) -> String {
         self.0.span_context().trace_id().to_string()
     }
 
-    /// Says something about the request.
+    /// Sets an attribute.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         self.0.set_attribute(KeyValue::new(key, value));
     }
 
-    /// The request has failed, and it was not its own fault.
+    /// Marks the request as failed by the service.
     pub fn fail(&mut self) {
         self.0.set_status(Status::error(""));
     }
@@ -132,13 +129,13 @@ impl Extractor for Headers<'_> {
         }
     }
 
-    /// Nothing asks for them.
+    /// Never called.
     fn keys(&self) -> Vec<&str> {
         Vec::new()
     }
 }
 
-/// Something that is done on behalf of requests: a span in the trace of each, when it has ended.
+/// A step on behalf of requests: a span in the trace of each, made when it ends.
 #[derive(Debug)]
 pub struct Step {
     name: &'static str,
@@ -148,8 +145,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// A step (`room.verb`) that began at this instant.
-    #[must_use]
+    /// A step (`module.verb`) that began at this instant.
     pub fn new(name: &'static str, begun: Instant) -> Self {
         Self {
             name,
@@ -159,27 +155,24 @@ impl Step {
         }
     }
 
-    /// The same with something said about it.
-    #[must_use]
+    /// The same with an attribute.
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.attributes.push(KeyValue::new(key, value));
         self
     }
 
-    /// The same with a number of things.
-    #[must_use]
+    /// The same with a number as an attribute.
     pub fn count(self, key: &'static str, count: usize) -> Self {
         self.with(key, i64::try_from(count).unwrap_or(i64::MAX))
     }
 
-    /// The same, which has failed for this reason.
-    #[must_use]
+    /// The same, failed for this reason.
     pub fn failed(mut self, reason: &'static str) -> Self {
         self.failure = Some(reason);
         self
     }
 
-    /// It has ended at this moment, in each of these traces.
+    /// Ends the step at this moment, in each of these traces.
     pub fn end<'a>(self, traces: impl IntoIterator<Item = &'a Trace>) {
         let Some(tracing) = TRACING.get() else { return };
         let (begun, ended) = times(self.begun);
@@ -197,10 +190,10 @@ impl Step {
     }
 }
 
-/// An instant, and this moment, by the clock on the wall.
+/// An instant, and this moment, in wall-clock time.
 #[expect(
     clippy::disallowed_methods,
-    reason = "spans are told in wall-clock time, so that those of many hosts fit together"
+    reason = "spans carry wall-clock time, so that those of many hosts fit together"
 )]
 fn times(begun: Instant) -> (SystemTime, SystemTime) {
     let now = SystemTime::now();
@@ -221,8 +214,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_collector_no_request_is_traced_and_none_of_its_headers_is_looked_at() {
-        let span = RequestSpan::begin(|| panic!("a name is made"), |name| panic!("{name} is looked at"));
+    fn without_a_collector_reads_no_header() {
+        let span = RequestSpan::begin(|| panic!("a name was made"), |name| panic!("{name} was read"));
         assert!(span.is_none());
     }
 

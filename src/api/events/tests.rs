@@ -110,7 +110,7 @@ fn parser_requires_exactly_the_members_of_an_event() {
     for member in whole.as_object().unwrap().keys() {
         let mut incomplete = whole.clone();
         incomplete.as_object_mut().unwrap().shift_remove(member);
-        let errors = serde_json::to_value(parse(&incomplete).into_faults()).unwrap();
+        let errors = serde_json::to_value(parse(&incomplete).into_errors()).unwrap();
         assert_eq!(
             errors,
             json!([{ "type": "missing", "loc": ["body", member], "msg": "Field required" }])

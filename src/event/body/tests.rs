@@ -20,11 +20,11 @@ fn lines(text: impl AsRef<[u8]>) -> Parsed {
     parse_lines(&body(text), MAX).unwrap()
 }
 
-/// The faults as they are answered, without their messages.
-fn told(faults: &[ValidationError]) -> Vec<(String, String)> {
-    let place = |fault: &ValidationError| serde_json::to_string(&fault.loc).unwrap();
-    let told = |fault: &ValidationError| (fault.kind.to_string(), place(fault));
-    faults.iter().map(told).collect()
+/// The errors as they are answered, without their messages.
+fn answered(errors: &[ValidationError]) -> Vec<(String, String)> {
+    let loc = |error: &ValidationError| serde_json::to_string(&error.loc).unwrap();
+    let answered = |error: &ValidationError| (error.kind.to_string(), loc(error));
+    errors.iter().map(answered).collect()
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -34,13 +34,13 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[track_caller]
 fn assert_rejected(parsed: Parsed, expected: &[(&str, &str)]) {
-    assert_eq!(told(&parsed.into_faults()), pairs(expected));
+    assert_eq!(answered(&parsed.into_errors()), pairs(expected));
 }
 
 #[track_caller]
-fn assert_refused(text: impl AsRef<[u8]>, expected: (&str, &str)) {
-    let faults = parse_json(&body(text), MAX).unwrap_err();
-    assert_eq!(told(&faults), pairs(&[expected]));
+fn assert_fails(text: impl AsRef<[u8]>, expected: (&str, &str)) {
+    let errors = parse_json(&body(text), MAX).unwrap_err();
+    assert_eq!(answered(&errors), pairs(&[expected]));
 }
 
 fn event_with(member: &str, value: &str) -> String {
@@ -56,7 +56,7 @@ fn event_with(member: &str, value: &str) -> String {
 }
 
 #[test]
-fn the_shape_is_told_by_the_body() {
+fn reads_every_shape() {
     for (text, shape, count) in [
         (EVENT.to_owned(), Shape::One, 1),
         (format!(" \r\n\t{EVENT}\n"), Shape::One, 1),
@@ -137,17 +137,17 @@ fn members_that_are_not_listed_are_ignored() {
 }
 
 #[test]
-fn a_member_events_makes_no_envelope_inside_a_batch() {
+fn a_member_events_inside_a_batch_is_no_envelope() {
     let text = EVENT.replacen('{', r#"{"events":5,"#, 1);
     assert_eq!(parsed(format!("[{text}]")).events.len(), 1);
     assert_eq!(lines(&text).events.len(), 1);
-    assert_refused(&text, ("list_type", r#"["body","events"]"#));
+    assert_fails(&text, ("list_type", r#"["body","events"]"#));
 }
 
 #[test]
-fn every_fault_of_an_event_is_told_in_the_order_of_the_members() {
+fn returns_all_errors_in_the_order_of_the_members() {
     let text = r#"{"payload":[],"source":null,"event_id":"","topic":"a b"}"#;
-    let faults = |prefix: &str| {
+    let errors = |prefix: &str| {
         [
             ("string_pattern_mismatch", "topic"),
             ("string_too_short", "event_id"),
@@ -157,12 +157,12 @@ fn every_fault_of_an_event_is_told_in_the_order_of_the_members() {
         ]
         .map(|(kind, member)| (kind.to_owned(), format!("{prefix},\"{member}\"]")))
     };
-    let told = |parsed: Parsed| told(&parsed.into_faults());
-    assert_eq!(told(parsed(text)), faults(r#"["body""#));
-    assert_eq!(told(parsed(format!("[{EVENT},{text}]"))), faults(r#"["body",1"#));
+    let answered = |parsed: Parsed| answered(&parsed.into_errors());
+    assert_eq!(answered(parsed(text)), errors(r#"["body""#));
+    assert_eq!(answered(parsed(format!("[{EVENT},{text}]"))), errors(r#"["body",1"#));
     let envelope = format!(r#"{{"events":[{EVENT},{text}]}}"#);
-    assert_eq!(told(parsed(envelope)), faults(r#"["body","events",1"#));
-    assert_eq!(told(lines(format!("{EVENT}\n\n{text}"))), faults(r#"["line",3"#));
+    assert_eq!(answered(parsed(envelope)), errors(r#"["body","events",1"#));
+    assert_eq!(answered(lines(format!("{EVENT}\n\n{text}"))), errors(r#"["line",3"#));
 }
 
 #[test]
@@ -186,8 +186,8 @@ fn each_member_has_its_rules() {
             ("\"a\u{85}\"", "string_pattern_mismatch"),
             (r#""\ud800""#, "string_pattern_mismatch"),
         ] {
-            let place = format!(r#"["body","{member}"]"#);
-            assert_rejected(parsed(event_with(member, value)), &[(kind, &place)]);
+            let loc = format!(r#"["body","{member}"]"#);
+            assert_rejected(parsed(event_with(member, value)), &[(kind, &loc)]);
         }
         for value in [r#""';--""#, r#""\u00e9""#, r#""*""#, &escaped_fits] {
             assert_eq!(parsed(event_with(member, value)).events.len(), 1, "{value}");
@@ -210,7 +210,7 @@ fn each_member_has_its_rules() {
 
 /// Every input of the table of poison events; none may reach a store.
 #[test]
-fn poison_is_refused() {
+fn rejects_payloads_that_no_store_can_hold() {
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000));
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX));
     let digits = format!("{{\"a\":{}}}", "1".repeat(1001));
@@ -249,7 +249,7 @@ fn poison_is_refused() {
 }
 
 #[test]
-fn a_repeated_member_is_refused() {
+fn rejects_a_repeated_member() {
     for (extra, member) in [
         (r#""topic":"t""#, "topic"),
         (r#""\u0074opic":"t""#, "topic"),
@@ -257,13 +257,13 @@ fn a_repeated_member_is_refused() {
         (r#""timestamp":null,"timestamp":null"#, "timestamp"),
     ] {
         let text = EVENT.replacen('{', &format!("{{{extra},"), 1);
-        let place = format!(r#"["body","{member}"]"#);
-        assert_rejected(parsed(text), &[("repeated_member", &place)]);
+        let loc = format!(r#"["body","{member}"]"#);
+        assert_rejected(parsed(text), &[("repeated_member", &loc)]);
     }
 }
 
 #[test]
-fn what_is_no_object_is_no_event() {
+fn rejects_events_that_are_not_objects() {
     for scalar in ["null", "1", "1e400", r#""x""#, r#""\ud800""#, "true"] {
         assert_rejected(parsed(scalar), &[("dict_type", r#"["body"]"#)]);
     }
@@ -278,7 +278,7 @@ fn what_is_no_object_is_no_event() {
 }
 
 #[test]
-fn a_body_that_is_not_json_is_refused_as_a_whole() {
+fn a_body_that_is_not_json_fails_as_a_whole() {
     for text in [
         "",
         " ",
@@ -305,36 +305,36 @@ fn a_body_that_is_not_json_is_refused_as_a_whole() {
         "\u{feff}{}",
         "\u{a0}{}",
     ] {
-        assert_refused(text, ("json_invalid", r#"["body"]"#));
+        assert_fails(text, ("json_invalid", r#"["body"]"#));
     }
-    assert_refused(b"{\"x\":\"\xff\"}", ("json_invalid", r#"["body"]"#));
-    assert_refused(b"\xed\xa0\x80", ("json_invalid", r#"["body"]"#));
+    assert_fails(b"{\"x\":\"\xff\"}", ("json_invalid", r#"["body"]"#));
+    assert_fails(b"\xed\xa0\x80", ("json_invalid", r#"["body"]"#));
 }
 
 #[test]
 fn events_is_one_list() {
     for value in ["{}", "null", "5", "1e400", r#""[]""#, r#""\ud800""#, "true"] {
         let text = format!(r#"{{"events":{value},"x":[]}}"#);
-        assert_refused(text, ("list_type", r#"["body","events"]"#));
+        assert_fails(text, ("list_type", r#"["body","events"]"#));
     }
     let twice = r#"{"events":[],"events":[]}"#;
-    assert_refused(twice, ("repeated_member", r#"["body","events"]"#));
+    assert_fails(twice, ("repeated_member", r#"["body","events"]"#));
 }
 
 #[test]
 fn a_request_has_at_most_so_many_events() {
     let list = |count: usize| format!("[{}]", vec![EVENT; count].join(","));
     assert_eq!(parsed(list(MAX)).events.len(), MAX);
-    assert_refused(list(MAX + 1), ("list_too_long", r#"["body"]"#));
+    assert_fails(list(MAX + 1), ("list_too_long", r#"["body"]"#));
     let envelope = format!(r#"{{"events":{}}}"#, list(MAX + 1));
-    assert_refused(envelope, ("list_too_long", r#"["body","events"]"#));
-    assert_refused("[1,1,1,1,1,1,1,1,1,1,1", ("list_too_long", r#"["body"]"#));
+    assert_fails(envelope, ("list_too_long", r#"["body","events"]"#));
+    assert_fails("[1,1,1,1,1,1,1,1,1,1,1", ("list_too_long", r#"["body"]"#));
 
     let many = format!("{EVENT}\n\n").repeat(MAX);
     assert_eq!(lines(&many).events.len(), MAX);
     for text in [many + EVENT, "x\n".repeat(MAX + 1)] {
-        let faults = parse_lines(&body(text), MAX).unwrap_err();
-        assert_eq!(told(&faults), pairs(&[("list_too_long", r#"["body"]"#)]));
+        let errors = parse_lines(&body(text), MAX).unwrap_err();
+        assert_eq!(answered(&errors), pairs(&[("list_too_long", r#"["body"]"#)]));
     }
 }
 
@@ -358,29 +358,29 @@ fn blank_lines_are_skipped_but_counted() {
 }
 
 #[test]
-fn a_line_that_is_not_json_spoils_no_other() {
+fn a_line_that_is_not_json_does_not_affect_others() {
     let mut text = format!("{EVENT}\n").into_bytes();
     text.extend_from_slice(b"{\"x\":\"\xff\"}\n{\"topic\":\n\xef\xbb\xbf{}\n");
     text.extend_from_slice(EVENT.as_bytes());
     let parsed = lines(text);
     assert_eq!(parsed.indices, [0, 4]);
-    let msg = &parsed.rejected[1].faults[0].msg;
+    let msg = &parsed.rejected[1].errors[0].msg;
     assert_eq!(msg, "Invalid JSON: EOF while parsing a value at column 9");
     let invalid = [2, 3, 4].map(|line| ("json_invalid".to_owned(), format!(r#"["line",{line}]"#)));
-    assert_eq!(told(&parsed.into_faults()), invalid);
+    assert_eq!(answered(&parsed.into_errors()), invalid);
 }
 
 #[test]
-fn beyond_the_first_hundred_faults_each_event_keeps_its_first() {
+fn keeps_one_error_an_event_beyond_a_hundred() {
     let text = format!("[{}]", vec!["{}"; 30].join(","));
     let parsed = parse_json(&body(text), 30).unwrap();
-    let counts: Vec<_> = parsed.rejected.iter().map(|rejected| rejected.faults.len()).collect();
+    let counts: Vec<_> = parsed.rejected.iter().map(|rejected| rejected.errors.len()).collect();
     assert_eq!(counts, [[5; 20].as_slice(), &[1; 10]].concat());
-    assert_eq!(parsed.into_faults().len(), VALIDATION_ERRORS_MAX);
+    assert_eq!(parsed.into_errors().len(), VALIDATION_ERRORS_MAX);
 }
 
 #[test]
-fn no_nesting_overflows_the_stack() {
+fn deep_nesting_does_not_overflow_the_stack() {
     let deep = "[".repeat(1_000_000);
     let closed = format!("{deep}{}", "]".repeat(1_000_000));
     let objects = "{\"a\":".repeat(300_000);
@@ -390,8 +390,8 @@ fn no_nesting_overflows_the_stack() {
         format!("{{\"x\":{deep}"),
         format!("{{\"events\":{objects}"),
     ] {
-        let faults = parse_json(&body(text), MAX).unwrap_err();
-        assert_eq!(faults[0].kind, ValidationErrorKind::JsonInvalid);
+        let errors = parse_json(&body(text), MAX).unwrap_err();
+        assert_eq!(errors[0].kind, ValidationErrorKind::JsonInvalid);
     }
     assert_rejected(parsed(&closed), &[("dict_type", r#"["body",0]"#)]);
     assert_rejected(lines(&closed), &[("dict_type", r#"["line",1]"#)]);
@@ -400,14 +400,14 @@ fn no_nesting_overflows_the_stack() {
 }
 
 #[test]
-fn every_shape_names_the_place_of_an_event() {
-    for (shape, place) in [
+fn locates_events_of_every_shape() {
+    for (shape, loc) in [
         (Shape::One, r#"["body"]"#),
         (Shape::Array, r#"["body",3]"#),
         (Shape::Envelope, r#"["body","events",3]"#),
         (Shape::Lines, r#"["line",3]"#),
     ] {
-        assert_eq!(serde_json::to_string(&shape.loc(3)).unwrap(), place);
+        assert_eq!(serde_json::to_string(&shape.loc(3)).unwrap(), loc);
     }
 }
 
@@ -457,10 +457,10 @@ proptest! {
     }
 
     #[test]
-    fn a_body_is_read_if_and_only_if_serde_json_reads_it(text in "[{}\\[\\]\",:0-9e.\\-\\\\u \n]{0,12}|\\{\"events\":[{}\\[\\]\",:0-9e.\\-\\\\u ]{0,8}\\}") {
+    fn reads_what_serde_json_reads(text in "[{}\\[\\]\",:0-9e.\\-\\\\u \n]{0,12}|\\{\"events\":[{}\\[\\]\",:0-9e.\\-\\\\u ]{0,8}\\}") {
         let json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
-        let refused = parse_json(&body(&text), 1000).err().map(|faults| faults[0].kind);
-        prop_assert_eq!(refused == Some(ValidationErrorKind::JsonInvalid), !json, "{}", text);
+        let error = parse_json(&body(&text), 1000).err().map(|errors| errors[0].kind);
+        prop_assert_eq!(error == Some(ValidationErrorKind::JsonInvalid), !json, "{}", text);
         let _parsed = parse_lines(&body(&text), 1000);
     }
 
@@ -485,7 +485,7 @@ proptest! {
             prop_assert_eq!(other.count(), texts.len());
             for (one, two) in array.rejected.iter().zip(&other.rejected) {
                 prop_assert_eq!(one.index, two.index);
-                let kinds = |rejected: &Rejected| rejected.faults.iter().map(|fault| fault.kind).collect::<Vec<_>>();
+                let kinds = |rejected: &Rejected| rejected.errors.iter().map(|error| error.kind).collect::<Vec<_>>();
                 prop_assert_eq!(kinds(one), kinds(two));
             }
         }

@@ -90,7 +90,7 @@ fn a_payload_has_at_most_64_levels() {
 }
 
 #[test]
-fn nul_and_unpaired_surrogates_are_refused_in_values_and_keys() {
+fn rejects_nul_and_unpaired_surrogates() {
     for text in [
         r"\u0000",
         r"a\u0000",
@@ -109,15 +109,15 @@ fn nul_and_unpaired_surrogates_are_refused_in_values_and_keys() {
         r"\ud83d\ude00\ude00",
         r"\ud83d\ud83d\ude00",
     ] {
-        let refused = Some(ValidationErrorKind::PayloadUnrepresentable);
-        assert_eq!(kind_of_member(&format!("\"{text}\"")), refused, "{text}");
-        assert_eq!(kind(&format!("{{\"{text}\":1}}")), refused, "{text}");
-        assert_eq!(kind(&format!("{{\"a\":[{{\"b\":[\"{text}\"]}}]}}")), refused, "{text}");
+        let rejected = Some(ValidationErrorKind::PayloadUnrepresentable);
+        assert_eq!(kind_of_member(&format!("\"{text}\"")), rejected, "{text}");
+        assert_eq!(kind(&format!("{{\"{text}\":1}}")), rejected, "{text}");
+        assert_eq!(kind(&format!("{{\"a\":[{{\"b\":[\"{text}\"]}}]}}")), rejected, "{text}");
     }
 }
 
 #[test]
-fn all_other_strings_are_fine() {
+fn accepts_all_other_strings() {
     for text in [
         "",
         "0",
@@ -144,7 +144,7 @@ fn all_other_strings_are_fine() {
 }
 
 #[test]
-fn numbers_are_finite_doubles_that_do_not_underflow() {
+fn accepts_finite_doubles() {
     for number in [
         "1e309",
         "-1e309",
@@ -200,29 +200,29 @@ fn numbers_are_finite_doubles_that_do_not_underflow() {
     ] {
         assert_eq!(kind_of_member(number), None, "{number}");
     }
-    let refused = Some(ValidationErrorKind::PayloadUnrepresentable);
+    let rejected = Some(ValidationErrorKind::PayloadUnrepresentable);
     assert_eq!(kind_of_member(&"9".repeat(308)), None);
-    assert_eq!(kind_of_member(&"9".repeat(309)), refused);
+    assert_eq!(kind_of_member(&"9".repeat(309)), rejected);
     assert_eq!(kind_of_member(&format!("{}.5", "9".repeat(308))), None);
     assert_eq!(kind_of_member(&format!("0.{}1", "0".repeat(322))), None);
-    assert_eq!(kind_of_member(&format!("0.{}1", "0".repeat(323))), refused);
+    assert_eq!(kind_of_member(&format!("0.{}1", "0".repeat(323))), rejected);
     assert_eq!(kind_of_member(&format!("1{}e-900", "0".repeat(900))), None);
     assert_eq!(kind_of_member(&format!("0.{}1e900", "0".repeat(900))), None);
 }
 
 #[test]
 fn a_number_has_at_most_1000_characters() {
-    let refused = Some(ValidationErrorKind::PayloadUnrepresentable);
+    let rejected = Some(ValidationErrorKind::PayloadUnrepresentable);
     assert_eq!(kind_of_member(&format!("0.{}", "1".repeat(998))), None);
-    assert_eq!(kind_of_member(&format!("0.{}", "1".repeat(999))), refused);
+    assert_eq!(kind_of_member(&format!("0.{}", "1".repeat(999))), rejected);
     assert_eq!(kind_of_member(&format!("-0.{}", "0".repeat(997))), None);
-    assert_eq!(kind_of_member(&format!("-0.{}", "0".repeat(998))), refused);
+    assert_eq!(kind_of_member(&format!("-0.{}", "0".repeat(998))), rejected);
     assert_eq!(kind_of_member(&format!("1e{}5", "0".repeat(997))), None);
-    assert_eq!(kind_of_member(&format!("1e{}5", "0".repeat(998))), refused);
+    assert_eq!(kind_of_member(&format!("1e{}5", "0".repeat(998))), rejected);
 }
 
 #[test]
-fn a_zero_has_an_exponent_that_postgresql_takes() {
+fn bounds_the_exponent_of_a_zero() {
     for number in [
         "0e400000",
         "0e999999",
@@ -255,7 +255,7 @@ fn a_zero_has_an_exponent_that_postgresql_takes() {
 }
 
 #[test]
-fn one_line_turns_line_breaks_into_blanks_and_copies_nothing_else() {
+fn one_line_replaces_line_breaks_only() {
     let payload = Payload::parse("\n{\r\n\"a\\n\" :\n1\t}\r").unwrap();
     assert_eq!(payload.as_str(), "{\r\n\"a\\n\" :\n1\t}");
     assert_eq!(payload.one_line(), "{  \"a\\n\" : 1\t}");
@@ -269,7 +269,7 @@ fn debug_shows_no_payload() {
     assert_eq!(format!("{payload:?}"), "Payload(12 bytes)");
 }
 
-/// A JSON value, and whether it may stand in a payload by what its parts are made of; its depth is counted apart.
+/// A JSON value, and whether a payload may contain it; its depth is counted separately.
 #[derive(Debug, Clone)]
 struct Sample {
     text: String,
@@ -345,7 +345,7 @@ fn member() -> impl Strategy<Value = Sample> {
             proptest::collection::vec((string(), inner), 0..4).prop_map(|members| object(&members)),
         ]
     });
-    // Around the value so many arrays that the bound on the depth is near.
+    // So many arrays around the value that the limit of the depth is near.
     (value, prop_oneof![4 => Just(0), 1 => 55..66usize]).prop_map(|(value, arrays)| Sample {
         text: format!("{}{}{}", "[".repeat(arrays), value.text, "]".repeat(arrays)),
         levels: value.levels + arrays,
@@ -369,7 +369,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn a_payload_is_accepted_if_and_only_if_its_parts_may_stand_in_it(
+    fn accepts_payloads_of_allowed_parts(
         sample in proptest::collection::vec((string(), member()), 0..4).prop_map(|members| object(&members))
     ) {
         let accepted = Payload::parse(sample.text.as_str());

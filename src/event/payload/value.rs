@@ -1,4 +1,4 @@
-//! When two payloads are the same JSON value: the rules of PostgreSQL's `jsonb`, for stores that have none.
+//! Whether two payloads are the same JSON value: the rules of PostgreSQL's `jsonb`, for stores without it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 /// Whether two JSON texts are the same value: member order and white space do not matter, of a repeated member the last
 /// counts, numbers are equal when their exact values are, and strings when they are after their escapes are read.
 ///
-/// Both must be texts that [`super::Payload`] accepted: they are JSON, and the limit of levels bounds the recursion. Anything
-/// else is never the same.
+/// Both must be texts of accepted payloads: they are JSON, and the limit of levels bounds the recursion. Other texts are never
+/// the same.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
     one == other || Value::read(one).is_some_and(|one| Value::read(other) == Some(one))
 }
 
-/// A JSON value, as far as equality goes.
+/// A JSON value, to be compared.
 #[derive(PartialEq, Eq)]
 enum Value<'a> {
     Object(BTreeMap<Cow<'a, str>, Value<'a>>),
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
         while self.next()? != b'}' {
             let name = self.string()?;
             self.skip(b':')?;
-            // Of those with one name the last stays.
+            // The last of repeated members counts.
             members.insert(name, self.value()?);
             if self.next()? == b',' {
                 self.skip(b',')?;
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The first byte that is no white space, which is skipped.
+    /// Skips white space, and returns the next byte.
     fn next(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_ascii_start();
         self.rest.bytes().next()
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_the_same_when_their_exact_values_are() {
+    fn compares_numbers_exactly() {
         for same in [
             "1 1.0 1e0 10e-1 0.1e1 0.01E+2 1.000",
             "-0 0 0.0 0e5 -0.000e-3",
@@ -191,13 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_repeated_member_counts_however_its_name_is_written() {
+    fn last_of_repeated_members_counts() {
         assert!(is_same(r#"{"a":1,"\u0061":2}"#, r#"{"a":2}"#));
         assert!(!is_same(r#"{"a":1,"\u0061":2}"#, r#"{"a":1}"#));
     }
 
     #[test]
-    fn values_of_different_kinds_are_never_the_same() {
+    fn values_of_different_types_differ() {
         let kinds = [
             "null",
             "true",
@@ -219,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_is_the_same_with_its_point_moved(digits in "[1-9][0-9]{0,20}", shift in -30i32..30, zeros in 0usize..5) {
+        fn number_equals_itself_with_moved_point(digits in "[1-9][0-9]{0,20}", shift in -30i32..30, zeros in 0usize..5) {
             let moved = format!("{digits}{}e{}", "0".repeat(zeros), -i64::from(shift) - i64::try_from(zeros).unwrap());
             let (same, other) = (format!("{digits}e{}", -shift), format!("{digits}1"));
             prop_assert!(is_same(&same, &moved), "{} {}", same, moved);

@@ -18,7 +18,7 @@ use utoipa::openapi::schema::{Object, Schema};
 use utoipa::openapi::{Content, Ref, RefOr, Type};
 
 use crate::api::problem::{Problem, ValidationErrors};
-use crate::event::{Breach, Loc, ValidationErrorKind};
+use crate::event::{Loc, ValidationError, ValidationErrorKind};
 use crate::http::error::ApiError;
 use crate::http::request_id::{RequestId, X_REQUEST_ID};
 
@@ -124,7 +124,7 @@ fn error(status: StatusCode, reasons: &[(&'static str, ApiError)]) -> Response {
 
 fn invalid(kind: ValidationErrorKind, msg: &'static str, loc: &[&'static str]) -> ApiError {
     let loc = loc.iter().map(|step| Loc::name(step)).collect();
-    ApiError::Invalid(vec![Breach::new(kind, msg).at(loc)])
+    ApiError::Invalid(vec![ValidationError::new(kind, msg).at(loc)])
 }
 
 fn invalid_query() -> (&'static str, ApiError) {

@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 
 use crate::api::events::LIMIT_MAX;
-use crate::event::{Breach, Cursor, ValidationError, ValidationErrorKind};
+use crate::event::{Cursor, ValidationError, ValidationErrorKind};
 use crate::http::query::Query;
 use crate::store::{EventReader, Filter, List, Order, Page, Scan, StoreError};
 
@@ -56,7 +56,8 @@ impl ReadRequest {
         let order = query.word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)]);
         let after = query.after();
         if after.is_some() {
-            let not_allowed = || Breach::new(ValidationErrorKind::NotAllowed, "Not allowed together with 'after'");
+            let not_allowed =
+                || ValidationError::new(ValidationErrorKind::NotAllowed, "Not allowed together with 'after'");
             if offset.is_some() {
                 query.reject("offset", not_allowed());
             }

@@ -11,7 +11,7 @@ use crate::api::publish::{
     RejectedCount, RejectedEvent, RejectedStatus,
 };
 use crate::event::{
-    Breach, Event, EventId, Parsed, Rejected, Shape, Topic, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind,
+    Event, EventId, Parsed, Rejected, Shape, Topic, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind,
 };
 use crate::http::observe::Tally;
 use crate::http::prefer::{PREFERENCE_APPLIED, Preferences};
@@ -19,7 +19,7 @@ use crate::ingest::{EventOutcome, Handling};
 
 /// The validation error of an event that the store did not accept, for a reason that only the store knows.
 fn store_refused(parsed: &Parsed, index: usize) -> ValidationError {
-    Breach::new(ValidationErrorKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
+    ValidationError::new(ValidationErrorKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
 }
 
 /// What the answer needs of a request whose events have been handed over.
@@ -79,7 +79,7 @@ impl Report {
         let rejected = self
             .rejected
             .into_iter()
-            .map(|rejected| (rejected.index, rejected.faults));
+            .map(|rejected| (rejected.index, rejected.errors));
         let mut errors: Vec<(usize, Vec<ValidationError>)> = rejected.chain(refused).collect();
         errors.sort_by_key(|(index, _)| *index);
         errors
@@ -153,6 +153,6 @@ fn rejected(event: &Rejected) -> RejectedEvent<'_> {
     RejectedEvent {
         index: event.index,
         status: RejectedStatus::Rejected,
-        errors: Cow::Borrowed(&event.faults),
+        errors: Cow::Borrowed(&event.errors),
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::event::{Cursor, Timestamp};
-use crate::store::{Appended, Appender, GroupCommit, Named, StoreError};
+use crate::store::{Appended, Appender, GroupCommit, LogPosition, Named, Outcome, StoreError};
 
 /// What the next attempt does.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub(super) enum Behave {
     FailLate(ErrorClass),
 }
 
-/// A store in memory that keeps a ledger, fails on command, and refuses every event whose id begins with "poison".
+/// A store in memory that keeps a ledger, fails on command, and rejects every event whose id begins with "poison".
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) script: Mutex<VecDeque<Behave>>,
@@ -41,7 +41,7 @@ pub(super) struct FakeAppender(Arc<Fake>, usize);
 
 #[async_trait]
 impl Appender for FakeAppender {
-    async fn append(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+    async fn append(&mut self, commit: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
         tokio::task::yield_now().await;
         if self.1 < *self.0.cuts.lock().unwrap() {
             return Err(StoreError::new(ErrorClass::Ambiguous, "the connection is dead"));
@@ -51,10 +51,10 @@ impl Appender for FakeAppender {
         }
         let behave = self.0.script.lock().unwrap().pop_front();
         match behave {
-            None => self.0.commit(flush),
+            None => self.0.commit(commit),
             Some(Behave::Fail(class)) => Err(StoreError::new(class, "on command")),
             Some(Behave::CommitAndFail(class)) => {
-                self.0.commit(flush)?;
+                self.0.commit(commit)?;
                 Err(StoreError::new(class, "on command"))
             }
             Some(Behave::FailLate(class)) => {
@@ -76,32 +76,32 @@ impl Appender for FakeAppender {
         Ok(())
     }
 
-    async fn dry_run(&mut self, flush: &GroupCommit<'_>, _: Duration) -> Result<(), StoreError> {
-        Fake::check(flush)
+    async fn dry_run(&mut self, commit: &GroupCommit<'_>, _: Duration) -> Result<(), StoreError> {
+        Fake::check(commit)
     }
 }
 
 impl Fake {
-    fn check(flush: &GroupCommit<'_>) -> Result<(), StoreError> {
-        let is_poison = |row: &crate::store::Row| flush.batch.event(*row).event_id.as_str().starts_with("poison");
-        if flush.batch.rows().iter().any(is_poison) {
+    fn check(commit: &GroupCommit<'_>) -> Result<(), StoreError> {
+        let is_poison = |row: &crate::store::Row| commit.batch.event(*row).event_id.as_str().starts_with("poison");
+        if commit.batch.rows().iter().any(is_poison) {
             return Err(StoreError::new(ErrorClass::Data, "poison"));
         }
         Ok(())
     }
 
-    fn commit(&self, flush: &GroupCommit<'_>) -> Result<Appended, StoreError> {
-        Self::check(flush)?;
+    fn commit(&self, commit: &GroupCommit<'_>) -> Result<Appended, StoreError> {
+        Self::check(commit)?;
         let mut ledger = self.ledger.lock().unwrap();
-        if let Some(appended) = ledger.get(&flush.id) {
+        if let Some(appended) = ledger.get(&commit.id) {
             return Ok(appended.clone());
         }
         let batch = i64::try_from(ledger.len()).unwrap() + 1;
         let received_at = Timestamp::from_micros(batch).unwrap();
         let mut rows = self.rows.lock().unwrap();
         let mut outcome = |row: &crate::store::Row| {
-            let event = flush.batch.event(*row);
-            let place = LogPosition {
+            let event = commit.batch.event(*row);
+            let position = LogPosition {
                 cursor: Cursor::new(batch, i32::try_from(row.position).unwrap()),
                 received_at,
             };
@@ -110,7 +110,7 @@ impl Fake {
                 .entry((event.topic.to_string(), event.event_id.to_string()))
                 .or_insert_with(|| {
                     is_new = true;
-                    place
+                    position
                 });
             if is_new {
                 Outcome::Stored(first)
@@ -118,15 +118,15 @@ impl Fake {
                 Outcome::Duplicate(Some(first))
             }
         };
-        let outcomes = flush.batch.rows().iter().map(&mut outcome).collect();
-        *self.received.lock().unwrap() += flush.batch.len();
-        self.group_commits.lock().unwrap().push(flush.batch.len());
+        let outcomes = commit.batch.rows().iter().map(&mut outcome).collect();
+        *self.received.lock().unwrap() += commit.batch.len();
+        self.group_commits.lock().unwrap().push(commit.batch.len());
         let appended = Appended {
             batch,
             received_at,
             outcomes,
         };
-        ledger.insert(flush.id, appended.clone());
+        ledger.insert(commit.id, appended.clone());
         Ok(appended)
     }
 }
@@ -150,7 +150,7 @@ impl EventWriter for FakeStore {
     }
     async fn appender(&self, _: u32) -> Result<Box<dyn Appender>, StoreError> {
         if *self.0.outage.lock().unwrap() == Some(ErrorClass::NotSent) {
-            return Err(StoreError::new(ErrorClass::NotSent, "refused"));
+            return Err(StoreError::new(ErrorClass::NotSent, "no connection"));
         }
         let cuts = *self.0.cuts.lock().unwrap();
         Ok(Box::new(FakeAppender(self.0.clone(), cuts)))

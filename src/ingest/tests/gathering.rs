@@ -1,9 +1,9 @@
-//! What goes together in one batch, and what waits for nobody.
+//! Which requests are committed together in one batch, and when a writer takes them.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_while_a_writer_commits_is_one_batch() {
+async fn commits_waiting_requests_together() {
     let bench = bench(1, []);
     let requests = ["a", "b", "c", "d", "e"].map(|id| bench.submit(std::slice::from_ref(Box::leak(Box::new(id)))));
     let answers = futures_util::future::join_all(requests).await;
@@ -11,12 +11,12 @@ async fn what_waits_while_a_writer_commits_is_one_batch() {
     assert_eq!(bench.fake.group_commits.lock().unwrap().iter().sum::<usize>(), 5);
     assert!(
         bench.fake.group_commits.lock().unwrap().len() <= 2,
-        "one alone at most, then all the others together"
+        "at most one is committed alone, then all the others together"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_few_that_come_during_a_commit_go_together_though_other_writers_are_free() {
+async fn gathers_few_events_during_a_commit() {
     let bench = bench(4, [Behave::Hang]);
     let mut first = Box::pin(bench.submit(&["first"]));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -31,7 +31,7 @@ async fn a_few_that_come_during_a_commit_go_together_though_other_writers_are_fr
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_takes_long_holds_up_nobody_for_long() {
+async fn a_slow_commit_delays_no_request_for_long() {
     let bench = bench(2, [Behave::Hang]);
     let mut first = Box::pin(bench.submit(&["first"]));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -47,7 +47,7 @@ async fn a_commit_that_takes_long_holds_up_nobody_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_full_batch_has_left_over_is_not_held_up_either() {
+async fn rest_of_a_full_batch_is_not_delayed() {
     let bench = bench(2, [Behave::Hang]);
     let ids: Vec<String> = (0..51).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -60,7 +60,7 @@ async fn what_a_full_batch_has_left_over_is_not_held_up_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_idle_writers_all_end_when_it_is_closed() {
+async fn close_ends_all_idle_writers() {
     let mut bench = bench(4, []);
     for _ in 0..20 {
         let requests = [["a"], ["b"], ["c"], ["d"], ["e"]];
@@ -73,7 +73,7 @@ async fn many_idle_writers_all_end_when_it_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_worth_a_batch_waits_for_nobody() {
+async fn takes_many_events_at_once() {
     let bench = bench(2, [Behave::Hang]);
     let mut first = Box::pin(bench.submit(&["first"]));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -86,7 +86,7 @@ async fn what_is_worth_a_batch_waits_for_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_few_large_events_are_worth_a_batch_too() {
+async fn takes_large_events_at_once() {
     let bench = bench(2, [Behave::Hang]);
     let mut first = Box::pin(bench.submit(&["first"]));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -100,7 +100,7 @@ async fn a_few_large_events_are_worth_a_batch_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_batch_takes_no_more_and_a_larger_request_is_one_of_its_own() {
+async fn bounds_a_batch_and_splits_no_request() {
     let bench = bench(1, []);
     let ids: Vec<String> = (0..60).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();

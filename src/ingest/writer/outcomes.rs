@@ -1,12 +1,12 @@
-//! What a flush has come to: for each request's events, and in numbers.
+//! The outcome of a group commit: for each event, and in numbers.
 
 use std::time::Duration;
 
-use crate::ingest::EventOutcome;
+use crate::ingest::submission::EventOutcome;
 use crate::metrics::Commit;
 use crate::store::{Appended, Batch, Outcome};
 
-/// How many events of each verdict a flush had. The first copy of a row that was stored is the stored one.
+/// How many events of each outcome a batch had. Of the copies in one stored row the first counts as stored.
 pub(super) fn commit_of(batch: &Batch, appended: &Appended, latency: Duration) -> Commit {
     let mut commit = Commit {
         stored: 0,
@@ -28,15 +28,15 @@ pub(super) fn commit_of(batch: &Batch, appended: &Appended, latency: Duration) -
     commit
 }
 
-/// The verdict of each event, in the order of their arrival.
-pub(super) fn verdicts(batch: &Batch, row_of: &[u32], appended: &Appended) -> Vec<EventOutcome> {
-    let verdict = |(index, row): (u32, &u32)| {
+/// The outcome of each event, in the order of their arrival.
+pub(super) fn outcomes(batch: &Batch, row_of: &[u32], appended: &Appended) -> Vec<EventOutcome> {
+    let outcome = |(index, row): (u32, &u32)| {
         let row = *row as usize;
         match appended.outcomes[row] {
             // A copy that was folded into the row of the first.
-            Outcome::Stored(place) if batch.rows()[row].position != index => EventOutcome::Duplicate(Some(place)),
+            Outcome::Stored(first) if batch.rows()[row].position != index => EventOutcome::Duplicate(Some(first)),
             outcome => outcome.into(),
         }
     };
-    (0u32..).zip(row_of).map(verdict).collect()
+    (0u32..).zip(row_of).map(outcome).collect()
 }

@@ -1,143 +1,140 @@
-//! What the store refuses of a request: the search for it, and what becomes of the rest.
+//! Poison events: finds the events of a request that the store rejects, and decides about the rest of the request.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::in_doubt::Failure;
-use super::{ATTEMPT_TIMEOUT, Writer, put_back, verdicts};
+use super::Writer;
+use super::outcomes::outcomes;
+use super::result::CommitFailure;
 use crate::event::Event;
-use crate::ingest::pending::{Seat, Work};
-use crate::ingest::queue::Seated;
-use crate::ingest::{EventOutcome, Handling, SubmitError};
+use crate::ingest::pending::PendingRequest;
+use crate::ingest::submission::{EventOutcome, Handling, SubmitError};
 use crate::metrics::OutcomeLabel;
 use crate::store::{Batch, ErrorClass, GroupCommit, StoreError};
 
-/// How many rehearsals the search for events that the store refuses may cost; what is not cleared by then is refused.
-const REHEARSALS_MAX: u32 = 256;
+/// How many dry runs the search for poison events may cost; events that are not cleared by then are rejected.
+const DRY_RUNS_MAX: u32 = 256;
 
 impl Writer {
-    /// Finds the events of a single request that the store refuses. A strict request is refused for them; what is left of a
-    /// lenient one comes back, to be stored.
-    pub(super) async fn without_culprits(&mut self, mut group: Vec<Seated>) -> Option<Vec<Seated>> {
-        let (seat, mut work) = group.pop()?;
-        let culprits = match self.culprits(&work.events).await {
-            Ok(culprits) if !culprits.is_empty() => culprits,
-            // Nothing is refused any more, or the store went away in the middle of the search: from the beginning, while
-            // the request may still give up.
+    /// Finds the poison events of a claimed request and answers it: a strict request is rejected; of a lenient one the other
+    /// events are stored. Without an answer the request comes back, claimed, to be committed again.
+    pub(super) async fn commit_without_poison(
+        &mut self,
+        request: Arc<PendingRequest>,
+    ) -> Option<Vec<Arc<PendingRequest>>> {
+        let mut events = request.take_events();
+        let poison = match self.find_poison(&events).await {
+            Ok(poison) if !poison.is_empty() => poison,
+            // The store rejects nothing any more, or it failed during the search: start again, and meanwhile let the request
+            // withdraw.
             other => {
                 if let Err(error) = other {
-                    self.report(&error);
+                    self.shared.report(&error);
                 }
-                let seat = put_back((seat, work));
+                request.put_back(events);
+                request.unclaim();
                 tokio::time::sleep(self.backoff.next_wait()).await;
-                return Some(self.retake(vec![seat]));
+                return Some(self.claim_again(vec![request]));
             }
         };
-        self.count_refused(culprits.len());
-        match work.handling {
-            Handling::Lenient if culprits.len() < work.events.len() => {
-                self.store_the_rest(seat, work, &culprits).await;
-                None
-            }
-            Handling::Strict | Handling::Lenient => {
-                let answer = Err(SubmitError::Refused(culprits));
-                work.events.clear();
-                self.answer(*work, answer);
-                None
-            }
-        }
+        self.count_rejected(poison.len());
+        let answer = if request.handling == Handling::Lenient && poison.len() < events.len() {
+            self.store_the_others(&request, events, &poison).await
+        } else {
+            events.clear();
+            Err(SubmitError::Refused(poison))
+        };
+        self.answer(&request, answer);
+        None
     }
 
-    /// Stores what the store does not refuse of a lenient request, as one flush, and answers for all of it.
-    async fn store_the_rest(&mut self, seat: Arc<Seat>, mut work: Box<Work>, culprits: &[usize]) {
-        let all = std::mem::take(&mut work.events);
-        let is_culprit = |index: &usize| culprits.binary_search(index).is_ok();
-        let total = all.len();
-        let good: Vec<Event> = all
+    /// Stores the events of a lenient request that are not poison, in one group commit.
+    async fn store_the_others(
+        &mut self,
+        request: &Arc<PendingRequest>,
+        events: Vec<Event>,
+        poison: &[usize],
+    ) -> Result<Vec<EventOutcome>, SubmitError> {
+        let is_poison = |index: &usize| poison.binary_search(index).is_ok();
+        let total = events.len();
+        let good: Vec<Event> = events
             .into_iter()
             .enumerate()
-            .filter(|(index, _)| !is_culprit(index))
-            .map(|(_, e)| e)
+            .filter(|(index, _)| !is_poison(index))
+            .map(|(_, event)| event)
             .collect();
         let (batch, row_of) = Batch::new(good);
-        let group = [(seat, work)];
+        let requests = std::slice::from_ref(request);
         let result = loop {
-            match self.append(&batch, &group).await {
-                Err(Failure::Definite) if !group[0].1.is_late() => tokio::time::sleep(self.backoff.next_wait()).await,
+            match self.commit_batch(&batch, requests).await {
+                Err(CommitFailure::NotStored) if !request.is_late() => {
+                    tokio::time::sleep(self.backoff.next_wait()).await;
+                }
                 result => break result,
             }
         };
-        let answer = match result {
-            Ok(flushed) => {
-                let mut verdicts = verdicts(&batch, &row_of, &flushed.appended).into_iter();
-                let count = batch.len();
-                self.hand_over(batch, &flushed, &group, &[count]);
-                let verdict = |index| {
-                    if is_culprit(&index) {
+        match result {
+            Ok(committed) => {
+                let mut outcomes = outcomes(&batch, &row_of, &committed.appended).into_iter();
+                self.hand_off(batch, &committed, requests);
+                let outcome = |index| {
+                    if is_poison(&index) {
                         Some(EventOutcome::Refused)
                     } else {
-                        verdicts.next()
+                        outcomes.next()
                     }
                 };
-                Ok((0..total).filter_map(verdict).collect())
+                Ok((0..total).filter_map(outcome).collect())
             }
-            Err(Failure::Unknown) => Err(SubmitError::Unknown),
-            Err(Failure::Definite) => Err(SubmitError::TooLate),
-            Err(Failure::Refused) => Err(SubmitError::Refused((0..total).collect())),
-        };
-        let [(_, work)] = group;
-        self.answer(*work, answer);
+            Err(CommitFailure::Unknown) => Err(SubmitError::Unknown),
+            Err(CommitFailure::NotStored) => Err(SubmitError::TooLate),
+            Err(CommitFailure::Poison) => Err(SubmitError::Refused((0..total).collect())),
+        }
     }
 
-    /// The indices of the events that the store refuses, by rehearsing halves and halves of halves.
-    async fn culprits(&mut self, events: &[Event]) -> Result<Vec<usize>, StoreError> {
-        let mut culprits = Vec::new();
+    /// The indices of the poison events, found by bisection with dry runs.
+    async fn find_poison(&mut self, events: &[Event]) -> Result<Vec<usize>, StoreError> {
+        let mut poison = Vec::new();
         let mut ranges = vec![(0, events.len())];
-        let mut rehearsals = 0;
+        let mut dry_runs = 0;
         while let Some((start, end)) = ranges.pop() {
-            rehearsals += 1;
-            if rehearsals <= REHEARSALS_MAX && self.is_accepted(&events[start..end]).await? {
+            dry_runs += 1;
+            if dry_runs <= DRY_RUNS_MAX && self.is_accepted(&events[start..end]).await? {
                 continue;
             }
-            if end - start == 1 || rehearsals > REHEARSALS_MAX {
-                culprits.extend(start..end);
+            if end - start == 1 || dry_runs > DRY_RUNS_MAX {
+                poison.extend(start..end);
             } else {
                 let middle = start.midpoint(end);
                 ranges.extend([(middle, end), (start, middle)]);
             }
         }
-        culprits.sort_unstable();
-        Ok(culprits)
+        poison.sort_unstable();
+        Ok(poison)
     }
 
+    /// Whether a dry run takes these events.
     async fn is_accepted(&mut self, events: &[Event]) -> Result<bool, StoreError> {
         let (batch, _) = Batch::new(events.to_vec());
-        let mut appender = self.appender().await?;
-        let result = appender
-            .dry_run(
-                &GroupCommit {
-                    id: Uuid::new_v4(),
-                    batch: &batch,
-                    lease: None,
-                },
-                ATTEMPT_TIMEOUT,
-            )
-            .await;
-        self.keep_unless_broken(appender, &result);
-        match result {
+        let commit = GroupCommit {
+            id: Uuid::new_v4(),
+            batch: &batch,
+            lease: None,
+        };
+        match self.dry_run(&commit).await {
             Ok(()) => Ok(true),
             Err(error) if error.class == ErrorClass::Data => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Counts events that the store refused, and says so: nobody may be waiting to hear it.
-    fn count_refused(&self, events: usize) {
+    /// Counts events that the store rejected, and logs them: an asynchronous request has no other answer.
+    fn count_rejected(&self, events: usize) {
         self.shared
             .metrics
             .events_of(OutcomeLabel::Rejected)
             .inc_by(events as u64);
-        tracing::warn!(events, "the store refused events");
+        tracing::warn!(events, "the store rejected events of a request, they are not stored");
     }
 }

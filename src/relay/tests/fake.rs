@@ -1,4 +1,4 @@
-//! A store and a fan-out in memory, which fail on command.
+//! A store and a sink in memory, which fail on command.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -7,14 +7,15 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::*;
-use crate::sink::Undeliverable;
-use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter};
+use crate::event::StoredEvent;
+use crate::sink::{SinkError, Undeliverable};
+use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter, StoreError};
 
 /// The outbox of a store in memory. A portion has at most [`PORTION`] events.
 #[derive(Default)]
 pub(super) struct FakeStore {
     pub(super) batches: Mutex<BTreeMap<i64, Row>>,
-    pub(super) parked: Mutex<Vec<Cursor>>,
+    pub(super) dead_letters: Mutex<Vec<Cursor>>,
     /// Happens right after the next claim.
     pub(super) after_claim: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub(super) is_down: Mutex<bool>,
@@ -102,21 +103,21 @@ impl Outbox for FakeStore {
         Ok(0)
     }
 
-    async fn dead_letter(&self, refused: &[NewDeadLetter]) -> Result<(), StoreError> {
+    async fn dead_letter(&self, letters: &[NewDeadLetter]) -> Result<(), StoreError> {
         self.check()?;
-        self.parked
+        self.dead_letters
             .lock()
             .unwrap()
-            .extend(refused.iter().map(|refused| refused.cursor));
+            .extend(letters.iter().map(|letter| letter.cursor));
         Ok(())
     }
 
     async fn dead_letters(&self, _: Cursor, _: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        unreachable!("the relay only parks")
+        unreachable!("the relay only adds dead letters")
     }
 
     async fn remove_dead_letters(&self, _: &[Cursor]) -> Result<u64, StoreError> {
-        unreachable!("the relay only parks")
+        unreachable!("the relay only adds dead letters")
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
@@ -129,14 +130,14 @@ impl Outbox for FakeStore {
     }
 
     async fn prune_commit_ledger(&self, _: i64, _: Duration, _: u32) -> Result<CommitLedgerPruned, StoreError> {
-        unreachable!("that is a task of its own")
+        unreachable!("another task prunes the ledger")
     }
 }
 
-/// Remembers what it was given, and fails on command. An event of the topic "odd" makes a pipeline fail for no known reason,
-/// one of the topic "refused" is refused for itself.
+/// Remembers the published events, and fails on command. An event of the topic "unexpected" makes a pipeline fail with an
+/// unexpected error, one of the topic "rejected" is rejected.
 #[derive(Default)]
-pub(super) struct FakeFanout {
+pub(super) struct FakeSink {
     pub(super) published: Mutex<Vec<Cursor>>,
     /// The next calls fail like this.
     pub(super) script: Mutex<VecDeque<Option<SinkErrorKind>>>,
@@ -146,10 +147,10 @@ pub(super) struct FakeFanout {
     pub(super) calls: Mutex<usize>,
 }
 
-impl FakeFanout {
+impl FakeSink {
     pub(super) fn check(&self) -> Result<(), SinkError> {
         let outage = *self.outage.lock().unwrap();
-        outage.map_or(Ok(()), |trouble| Err(SinkError::new(trouble, "outage")))
+        outage.map_or(Ok(()), |kind| Err(SinkError::new(kind, "outage")))
     }
 
     pub(super) fn published(&self) -> Vec<(i64, i32)> {
@@ -162,7 +163,7 @@ impl FakeFanout {
 }
 
 #[async_trait]
-impl Sink for FakeFanout {
+impl Sink for FakeSink {
     async fn connect(&self) -> Result<(), SinkError> {
         *self.calls.lock().unwrap() += 1;
         self.check()
@@ -173,20 +174,20 @@ impl Sink for FakeFanout {
         tokio::time::sleep(self.pace).await;
         *self.calls.lock().unwrap() += 1;
         self.check()?;
-        if let Some(Some(trouble)) = self.script.lock().unwrap().pop_front() {
-            return Err(SinkError::new(trouble, "on command"));
+        if let Some(Some(kind)) = self.script.lock().unwrap().pop_front() {
+            return Err(SinkError::new(kind, "on command"));
         }
         let is = |event: &StoredEvent, topic: &str| event.event.topic.as_str() == topic;
-        if events.iter().any(|event| is(event, "odd")) {
-            return Err(SinkError::new(SinkErrorKind::Odd, "odd"));
+        if events.iter().any(|event| is(event, "unexpected")) {
+            return Err(SinkError::new(SinkErrorKind::Unexpected, "unexpected"));
         }
-        let taken = events.iter().filter(|event| !is(event, "refused"));
+        let taken = events.iter().filter(|event| !is(event, "rejected"));
         self.published.lock().unwrap().extend(taken.map(|event| event.cursor));
-        let refused = events.iter().enumerate().filter(|(_, event)| is(event, "refused"));
-        let refusal = |(index, _)| Undeliverable {
+        let rejected = events.iter().enumerate().filter(|(_, event)| is(event, "rejected"));
+        let undeliverable = |(index, _)| Undeliverable {
             index,
-            reason: "refused".to_owned(),
+            reason: "rejected".to_owned(),
         };
-        Ok(refused.map(refusal).collect())
+        Ok(rejected.map(undeliverable).collect())
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::{Bed, Writer, counts, event, events, kinds, listed, migrated, places, topic};
+use super::{TestDatabase, Writer, counts, event, events, kinds, listed, migrated, places, topic};
 use crate::event::{Event, Payload, Source, Timestamp};
 use crate::store::{ErrorClass, Filter, List, Outcome};
 
-pub(super) async fn a_new_event_comes_back_byte_for_byte(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn new_event_comes_back_byte_for_byte(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut sent = vec![
         event("t", "white space", "{ \"b\" :\t1,\r\n\n  \"a\":[ ] }"),
         event("t", "order", r#"{"b":1,"a":2,"b":3,"":4}"#),
@@ -53,7 +53,7 @@ pub(super) async fn a_new_event_comes_back_byte_for_byte(bed: &dyn Bed) {
 
     let appended = Writer::of(&store).await.send(&sent).await;
     assert_eq!(kinds(&appended), vec!["stored"; sent.len()]);
-    let back = listed(&bed.store()).await;
+    let back = listed(&db.store()).await;
     assert_eq!(back.iter().map(|stored| stored.event.clone()).collect::<Vec<_>>(), sent);
     for (stored, sent) in back.iter().zip(&sent) {
         assert_eq!(stored.event.payload.as_str(), sent.payload.as_str());
@@ -62,8 +62,8 @@ pub(super) async fn a_new_event_comes_back_byte_for_byte(bed: &dyn Bed) {
     }
 }
 
-pub(super) async fn names_and_payloads_of_the_largest_size_are_kept(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn largest_names_and_payloads_are_kept(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     // Four-byte characters that hardly repeat: a key of an index cannot compress them.
     let name: String = (0..63u32)
         .filter_map(|n| char::from_u32(0x1_0000 + n * 7919))
@@ -107,8 +107,8 @@ pub(super) async fn names_and_payloads_of_the_largest_size_are_kept(bed: &dyn Be
     assert!(!kinds(&writer.send(&spaced).await).contains(&"stored"));
 }
 
-pub(super) async fn a_flush_keeps_the_order_of_arrival(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn batch_keeps_order_of_arrival(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let sent = [
         event("z", "9", "{}"),
         event("a", "5", "{}"),
@@ -131,8 +131,8 @@ pub(super) async fn a_flush_keeps_the_order_of_arrival(bed: &dyn Bed) {
     );
 }
 
-pub(super) async fn identities_are_compared_byte_for_byte(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn identities_are_compared_byte_for_byte(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let ids = [
         "a",
@@ -201,8 +201,8 @@ pub(super) async fn identities_are_compared_byte_for_byte(bed: &dyn Bed) {
     }
 }
 
-pub(super) async fn of_copies_in_one_flush_the_first_is_stored(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn first_copy_in_a_batch_is_stored(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let sent = [
         event("t", "1", r#"{"v":1}"#),
         event("t", "1", r#"{"v":2}"#),
@@ -220,8 +220,8 @@ pub(super) async fn of_copies_in_one_flush_the_first_is_stored(bed: &dyn Bed) {
     assert_eq!(store.stats().await.unwrap().counts, counts(5, 1, 4, 2));
 }
 
-pub(super) async fn copies_that_are_the_same_bytes_are_one_row(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn identical_copies_are_one_row(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let sent = vec![event("t", "1", r#"{"v":1}"#); 7];
     assert_eq!(kinds(&writer.send(&sent).await), ["stored"]);
@@ -235,8 +235,8 @@ pub(super) async fn copies_that_are_the_same_bytes_are_one_row(bed: &dyn Bed) {
     assert_eq!(store.stats().await.unwrap().counts, counts(17, 1, 16, 3));
 }
 
-pub(super) async fn a_duplicate_names_the_first_copy(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn duplicate_returns_position_of_first_copy(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     let sent = [event("t", "1", "{}"), event("t", "2", "{}"), event("u", "1", "{}")];
     let first = one.send(&sent[..2]).await;
@@ -255,8 +255,8 @@ pub(super) async fn a_duplicate_names_the_first_copy(bed: &dyn Bed) {
     );
 }
 
-pub(super) async fn a_conflict_names_the_first_copy_and_changes_nothing(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn conflict_returns_first_copy_and_changes_nothing(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let sent = event("t", "1", r#"{"v":1}"#);
     let first = Writer::of(&store).await.send(std::slice::from_ref(&sent)).await;
     let before = listed(&store).await;
@@ -277,8 +277,8 @@ pub(super) async fn a_conflict_names_the_first_copy_and_changes_nothing(bed: &dy
     assert_eq!(listed(&store).await, before);
 }
 
-pub(super) async fn of_two_writers_at_the_same_moment_one_stores(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn one_of_two_concurrent_writers_stores(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     for round in 0..40 {
         let id = round.to_string();
@@ -292,8 +292,8 @@ pub(super) async fn of_two_writers_at_the_same_moment_one_stores(bed: &dyn Bed) 
     assert_eq!(store.stats().await.unwrap().counts, counts(80, 40, 40, 40));
 }
 
-pub(super) async fn later_flushes_come_later_in_the_log(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn later_batches_come_later_in_log(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     let mut newest = 0;
     for round in 0..20 {
@@ -311,8 +311,8 @@ pub(super) async fn later_flushes_come_later_in_the_log(bed: &dyn Bed) {
 }
 
 /// Each round sends the same identities from both writers, each in an order of its own.
-pub(super) async fn overlapping_flushes_of_many_rounds_store_each_event_once(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn overlapping_batches_store_each_event_once(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     // Sixteen lanes apart: on PostgreSQL the two then share a shard of the counters, the worst case.
     let mut writers = [Writer::writer_id(&store, 0).await, Writer::writer_id(&store, 16).await];
     let mut stored: HashMap<(i64, i32), u32> = HashMap::new();
@@ -348,8 +348,8 @@ pub(super) async fn overlapping_flushes_of_many_rounds_store_each_event_once(bed
 }
 
 /// No event is sent twice here, so that the writers meet at the counters alone.
-pub(super) async fn flushes_of_the_same_topics_never_deadlock(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn batches_of_same_topics_never_deadlock(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writers = [Writer::writer_id(&store, 0).await, Writer::writer_id(&store, 16).await];
     let sent = |by: &str, round: usize| -> Vec<Event> {
         let topic = |n: usize| format!("t{}", (n * 37 + round) % 100);
@@ -365,17 +365,17 @@ pub(super) async fn flushes_of_the_same_topics_never_deadlock(bed: &dyn Bed) {
     assert_eq!(store.stats().await.unwrap().counts, counts(12_000, 12_000, 0, 0));
 }
 
-pub(super) async fn an_empty_flush_is_committed(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn empty_batch_is_committed(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let appended = Writer::of(&store).await.send(&[]).await;
     assert_eq!(appended.outcomes, []);
     assert_eq!(store.stats().await.unwrap().counts, counts(0, 0, 0, 0));
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
-/// A store whose work for a flush grows with the square of its rows takes minutes here.
-pub(super) async fn a_flush_of_ten_thousand_duplicates_is_answered_in_time(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+/// A store whose work for a batch grows with the square of its rows takes minutes here.
+pub(super) async fn ten_thousand_duplicates_are_answered_in_time(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let sent = events("t", "", 10_000);
     let first = writer.send(&sent).await;
@@ -385,9 +385,9 @@ pub(super) async fn a_flush_of_ten_thousand_duplicates_is_answered_in_time(bed: 
     assert_eq!(store.stats().await.unwrap().counts, counts(20_000, 10_000, 10_000, 0));
 }
 
-pub(super) async fn an_event_that_the_store_refuses_is_a_data_error_and_nothing_of_its_flush_is_stored(bed: &dyn Bed) {
-    let store = migrated(bed).await;
-    bed.forbid_poison().await;
+pub(super) async fn poison_event_is_a_data_error_and_nothing_is_stored(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
+    db.forbid_poison().await;
     let mut writer = Writer::of(&store).await;
     let sent = [event("t", "1", "{}"), event("t", "poison", "{}"), event("u", "1", "{}")];
     let error = writer
@@ -406,8 +406,8 @@ pub(super) async fn an_event_that_the_store_refuses_is_a_data_error_and_nothing_
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
-pub(super) async fn a_rehearsal_changes_nothing(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn dry_run_changes_nothing(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let sent = [
         event("t", "1", "{}"),
@@ -426,9 +426,9 @@ pub(super) async fn a_rehearsal_changes_nothing(bed: &dyn Bed) {
     assert_eq!(kinds(&writer.send(&sent).await), ["duplicate", "stored", "conflict"]);
 }
 
-pub(super) async fn a_rehearsal_finds_what_the_store_refuses(bed: &dyn Bed) {
-    let store = migrated(bed).await;
-    bed.forbid_poison().await;
+pub(super) async fn dry_run_finds_poison_event(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
+    db.forbid_poison().await;
     let mut writer = Writer::of(&store).await;
     let sent = [event("t", "1", "{}"), event("t", "poison", "{}")];
     let error = writer.dry_run(&sent).await.unwrap_err();

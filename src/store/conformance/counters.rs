@@ -1,13 +1,13 @@
 //! The counters, and the statistics made of them.
 
-use super::{Bed, Writer, counts, event, events, listed, migrated, topic};
+use super::{TestDatabase, Writer, counts, event, events, listed, migrated, topic};
 use crate::event::Event;
 use crate::store::{Counts, TOPICS_MAX};
 
-pub(super) async fn the_counters_are_exact_for_each_mix(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn counters_are_exact_for_each_mix(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
-    // Each letter is an event: its identity, in capitals with another payload. A blank begins the next flush.
+    // Each letter is an event: its identity, in capitals with another payload. A blank begins the next batch.
     let mixes = [
         ("a", counts(1, 1, 0, 0)),
         ("abc", counts(3, 3, 0, 0)),
@@ -26,7 +26,7 @@ pub(super) async fn the_counters_are_exact_for_each_mix(bed: &dyn Bed) {
     let mut total = Counts::default();
     for (mix, expected) in mixes {
         let name = mix.replace(' ', "|");
-        for flush in mix.split(' ') {
+        for batch in mix.split(' ') {
             let event = |letter: char| {
                 event(
                     &name,
@@ -38,7 +38,7 @@ pub(super) async fn the_counters_are_exact_for_each_mix(bed: &dyn Bed) {
                     },
                 )
             };
-            writer.send(&flush.chars().map(event).collect::<Vec<_>>()).await;
+            writer.send(&batch.chars().map(event).collect::<Vec<_>>()).await;
         }
         let counted = store.topic_counts(&topic(&name)).await.unwrap();
         assert_eq!(counted, expected, "{mix}");
@@ -58,8 +58,8 @@ pub(super) async fn the_counters_are_exact_for_each_mix(bed: &dyn Bed) {
     assert_eq!(store.verify().await.unwrap().counts, total);
 }
 
-pub(super) async fn a_topic_never_seen_has_zeros(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn unknown_topic_has_zeros(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     assert_eq!(store.stats().await.unwrap().counts, Counts::default());
     assert_eq!(store.stats().await.unwrap().topics, []);
     Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
@@ -68,8 +68,8 @@ pub(super) async fn a_topic_never_seen_has_zeros(bed: &dyn Bed) {
     assert_eq!(store.stats().await.unwrap().topic_count, 1);
 }
 
-pub(super) async fn topics_are_named_largest_first_and_capped(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn topics_are_listed_largest_first_and_capped(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let max = usize::try_from(TOPICS_MAX).unwrap();
     // The largest by unique events, which sort last by name; and one that is large by duplicates alone.
@@ -89,8 +89,8 @@ pub(super) async fn topics_are_named_largest_first_and_capped(bed: &dyn Bed) {
     assert_eq!(stats.counts, counts(distinct + 49, distinct, 49, 0));
 }
 
-pub(super) async fn stats_are_one_snapshot(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn stats_are_one_snapshot(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     let writing = async {
         for round in 0..40 {
@@ -111,7 +111,7 @@ pub(super) async fn stats_are_one_snapshot(bed: &dyn Bed) {
                 stats.topics.iter().map(|(_, unique)| unique).sum::<i64>(),
                 counts.unique_processed
             );
-            assert_eq!(counts.received % 6, 0, "a flush is counted as a whole: {counts:?}");
+            assert_eq!(counts.received % 6, 0, "a batch is counted as a whole: {counts:?}");
             assert!(counts.received >= received);
             received = counts.received;
         }

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Bed, Writer, event, listed, migrated, settle, topic};
+use super::{TestDatabase, Writer, event, listed, migrated, topic, until_stable};
 use crate::event::{Cursor, Timestamp};
 use crate::store::{ErrorClass, Filter, Lease, List, Prune, Scan};
 
-pub(super) async fn a_store_bears_its_name(bed: &dyn Bed) {
-    assert_eq!(bed.store().name(), bed.name());
+pub(super) async fn store_has_its_name(db: &dyn TestDatabase) {
+    assert_eq!(db.store().name(), db.name());
 }
 
-pub(super) async fn a_probe_tells_what_is_settled(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn probe_returns_stability(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let empty = store.probe().await.unwrap();
     let appended = Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
-    settle(&store).await;
+    until_stable(&store).await;
     let (before, probe, after) = (
         store.stability().await.unwrap(),
         store.probe().await.unwrap(),
@@ -30,12 +30,12 @@ pub(super) async fn a_probe_tells_what_is_settled(bed: &dyn Bed) {
     assert!(store.stats().await.unwrap().stability.last_stable >= after.last_stable);
 }
 
-pub(super) async fn a_store_that_takes_no_writes_says_so(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn read_only_store_is_reported(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
     store.probe().await.unwrap();
-    bed.forbid_writes().await;
-    let store = bed.store();
+    db.forbid_writes().await;
+    let store = db.store();
     assert_eq!(store.probe().await.unwrap_err().class, ErrorClass::ReadOnly);
     assert_eq!(store.probe().await.unwrap_err().class, ErrorClass::ReadOnly);
     assert_eq!(store.appender(0).await.err().unwrap().class, ErrorClass::ReadOnly);
@@ -52,8 +52,8 @@ pub(super) async fn a_store_that_takes_no_writes_says_so(bed: &dyn Bed) {
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
-pub(super) async fn all_that_is_committed_lies_below_the_horizon(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn committed_batches_are_below_committed_below(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let mut writer = Writer::of(&store).await;
     for round in 0..20 {
         let before = other.stability().await.unwrap();
@@ -61,7 +61,7 @@ pub(super) async fn all_that_is_committed_lies_below_the_horizon(bed: &dyn Bed) 
         let after = other.stability().await.unwrap();
         assert!(
             before.last_stable < Cursor::new(appended.batch, 0),
-            "what is not committed is not settled"
+            "an uncommitted batch is not stable"
         );
         assert!(appended.batch < after.committed_below);
         assert!(after.last_stable.batch() < after.committed_below);
@@ -69,8 +69,8 @@ pub(super) async fn all_that_is_committed_lies_below_the_horizon(bed: &dyn Bed) 
     }
 }
 
-pub(super) async fn what_is_received_is_stamped_by_the_store_s_clock(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn received_at_is_by_clock_of_store(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     for round in 0..5 {
         let before = store.clock().await.unwrap();
@@ -80,20 +80,20 @@ pub(super) async fn what_is_received_is_stamped_by_the_store_s_clock(bed: &dyn B
     }
 }
 
-pub(super) async fn a_store_tells_its_version(bed: &dyn Bed) {
-    let version = bed.store().version().await.unwrap();
+pub(super) async fn store_has_a_version(db: &dyn TestDatabase) {
+    let version = db.store().version().await.unwrap();
     let major = version.split('.').next().unwrap().parse::<u32>().unwrap();
-    let expected = if bed.name() == "postgres" { 14..100 } else { 3..4 };
+    let expected = if db.name() == "postgres" { 14..100 } else { 3..4 };
     assert!(expected.contains(&major), "{version}");
     assert!(version.chars().all(|c| c.is_ascii_digit() || c == '.'), "{version}");
 }
 
-pub(super) async fn a_server_in_order_gives_no_warnings(bed: &dyn Bed) {
-    assert_eq!(migrated(bed).await.warnings().await.unwrap(), [""; 0]);
+pub(super) async fn healthy_server_has_no_warnings(db: &dyn TestDatabase) {
+    assert_eq!(migrated(db).await.warnings().await.unwrap(), [""; 0]);
 }
 
-pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn closed_store_takes_no_calls(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
     listed(&store).await;
     store.probe().await.unwrap();
@@ -105,7 +105,7 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
     store.close().await;
     store.close().await;
 
-    let walk = Scan {
+    let scan = Scan {
         filter: Filter::default(),
         after: Cursor::BEGINNING,
         limit: 1,
@@ -125,7 +125,7 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
             })
             .await
             .err(),
-        store.scan(&walk).await.err(),
+        store.scan(&scan).await.err(),
         store.stats().await.err(),
         store.topic_counts(&topic("t")).await.err(),
         store.stability().await.err(),
@@ -148,5 +148,5 @@ pub(super) async fn a_closed_store_takes_no_calls(bed: &dyn Bed) {
     ];
     let classes: Vec<_> = classes.map(|error| error.map(|error| error.class)).to_vec();
     assert_eq!(classes, [Some(ErrorClass::NotSent); 21]);
-    assert_eq!(listed(&bed.store()).await.len(), 1, "another one goes on");
+    assert_eq!(listed(&db.store()).await.len(), 1, "another one goes on");
 }

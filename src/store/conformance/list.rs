@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::{Bed, Writer, event, events, listed, migrated, settle, walked};
+use super::{TestDatabase, Writer, event, events, listed, migrated, scanned_all, until_stable};
 use crate::event::{Cursor, Event, EventId, Source, StoredEvent, Timestamp, Topic};
 use crate::store::{Filter, List, Order, Store};
 
@@ -73,11 +73,11 @@ pub(super) fn matches(filter: &Filter, event: &Event) -> bool {
         && filter.until.is_none_or(|until| event.occurred_at < until)
 }
 
-pub(super) async fn every_filter_in_both_orders_with_limit_and_offset(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn every_filter_in_both_orders_with_limit_and_offset(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
-    for flush in varied().chunks(7) {
-        writer.send(flush).await;
+    for batch in varied().chunks(7) {
+        writer.send(batch).await;
     }
     let all = listed(&store).await;
     assert_eq!(all.len(), 30);
@@ -108,8 +108,8 @@ pub(super) async fn every_filter_in_both_orders_with_limit_and_offset(bed: &dyn 
     assert!(seen > 500, "the filters match something: {seen}");
 }
 
-pub(super) async fn a_list_shows_what_was_just_acknowledged(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn list_shows_what_was_just_acknowledged(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let mut writer = Writer::of(&store).await;
     for round in 1..=40 {
         writer.send(&[event("t", &round.to_string(), "{}")]).await;
@@ -127,11 +127,11 @@ pub(super) async fn a_list_shows_what_was_just_acknowledged(bed: &dyn Bed) {
 }
 
 /// Read page by page, a list is complete, ends, and does not show what came after it began.
-pub(super) async fn a_long_list_is_read_page_by_page(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn long_list_is_read_page_by_page(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
-    for flush in varied().chunks(4) {
-        writer.send(flush).await;
+    for batch in varied().chunks(4) {
+        writer.send(batch).await;
     }
     let all = listed(&store).await;
     for filter in [Filter::default(), filters()[60].clone()] {
@@ -171,18 +171,18 @@ pub(super) async fn a_long_list_is_read_page_by_page(bed: &dyn Bed) {
     }
 }
 
-pub(super) async fn many_reads_at_once_wait_for_their_turn(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn many_concurrent_reads_wait_for_a_connection(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     Writer::of(&store).await.send(&events("t", "", 3)).await;
     for read in join_all((0..100).map(|_| listed(&store))).await {
         assert_eq!(read.len(), 3);
     }
 }
 
-pub(super) async fn the_next_of_a_full_list_is_its_last_event(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn next_of_full_list_is_its_last_event(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     Writer::of(&store).await.send(&events("t", "", 5)).await;
-    settle(&store).await;
+    until_stable(&store).await;
     let page = store
         .list(&List {
             limit: 3,
@@ -191,12 +191,12 @@ pub(super) async fn the_next_of_a_full_list_is_its_last_event(bed: &dyn Bed) {
         .await
         .unwrap();
     assert_eq!(page.next, page.events[2].cursor);
-    let (rest, _) = walked(&store, page.next, 1000).await;
+    let (rest, _) = scanned_all(&store, page.next, 1000).await;
     assert_eq!(rest, listed(&store).await[3..]);
 }
 
-pub(super) async fn the_next_of_a_short_list_is_the_settled_edge(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn next_of_short_list_is_last_stable_position(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     for filter in [
         Filter::default(),
@@ -220,8 +220,8 @@ pub(super) async fn the_next_of_a_short_list_is_the_settled_edge(bed: &dyn Bed) 
     }
 }
 
-pub(super) async fn the_next_of_a_newest_first_list_is_the_settled_edge(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn next_of_newest_first_list_is_last_stable_position(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let list = List {
         order: Order::Descending,
         limit: 2,
@@ -232,7 +232,7 @@ pub(super) async fn the_next_of_a_newest_first_list_is_the_settled_edge(bed: &dy
     is_the_edge(&store, &list).await;
     let page = is_the_edge(&store, &List { offset: 2, ..list }).await;
     assert_eq!(page.len(), 2);
-    settle(&store).await;
+    until_stable(&store).await;
     let next = store
         .list(&List {
             order: Order::Descending,
@@ -242,13 +242,13 @@ pub(super) async fn the_next_of_a_newest_first_list_is_the_settled_edge(bed: &dy
         .await
         .unwrap()
         .next;
-    assert_eq!(walked(&store, next, 10).await.0, []);
+    assert_eq!(scanned_all(&store, next, 10).await.0, []);
     Writer::of(&store).await.send(&events("t", "later", 2)).await;
-    settle(&store).await;
-    assert_eq!(walked(&store, next, 10).await.0.len(), 2);
+    until_stable(&store).await;
+    assert_eq!(scanned_all(&store, next, 10).await.0.len(), 2);
 }
 
-/// The edge moves while this is asked: other tests write on the same server.
+/// The last stable position moves during this test: other tests write on the same server.
 async fn is_the_edge(store: &Arc<dyn Store>, list: &List) -> Vec<StoredEvent> {
     let before = store.stability().await.unwrap().last_stable;
     let page = store.list(list).await.unwrap();
@@ -261,13 +261,13 @@ async fn is_the_edge(store: &Arc<dyn Store>, list: &List) -> Vec<StoredEvent> {
     page.events
 }
 
-/// What came after the list began is not in it, and must not be passed over by the walk that follows.
-pub(super) async fn the_next_of_a_list_below_a_batch_skips_nothing(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+/// Events that came after the list began are not in it, and a scan that follows must not skip them.
+pub(super) async fn next_of_list_below_a_batch_skips_nothing(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     writer.send(&events("t", "", 3)).await;
     let later = writer.send(&events("t", "later", 2)).await;
-    settle(&store).await;
+    until_stable(&store).await;
     for (order, offset) in [(Order::Ascending, 0), (Order::Descending, 0), (Order::Ascending, 10)] {
         let list = List {
             order,
@@ -280,7 +280,7 @@ pub(super) async fn the_next_of_a_list_below_a_batch_skips_nothing(bed: &dyn Bed
         assert!(page.events.iter().all(|stored| stored.cursor.batch() < later.batch));
         assert!(page.next < Cursor::new(later.batch, 0), "{order:?} {offset}");
         assert_eq!(
-            walked(&store, page.next, 100).await.0,
+            scanned_all(&store, page.next, 100).await.0,
             listed(&store).await[3..],
             "{order:?} {offset}"
         );

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use super::outbox::{age, long, unpublished};
 use super::postgres::{Server, on_postgres};
-use super::{Bed, Writer, event, events, eventually, listed, migrated, settle, walked};
+use super::{TestDatabase, Writer, event, events, eventually, listed, migrated, scanned_all, until_stable};
 use crate::event::Cursor;
 use crate::store::NewDeadLetter;
 
@@ -20,11 +20,11 @@ async fn relay_states(pg: &mut PgConnection) -> Vec<(String, bool)> {
 
 /// Another replica is within its statement: what it has locked is passed over and not waited for.
 #[test]
-fn a_claim_passes_over_what_another_one_has_locked() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn claim_skips_locked_batches() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let batches = unpublished(&store, 5).await;
-        let mut other = bed.connect().await;
+        let mut other = db.connect().await;
         let sql = format!(
             "begin; select from batches where batch in ({}, {}) for update",
             batches[0], batches[2]
@@ -44,13 +44,13 @@ fn a_claim_passes_over_what_another_one_has_locked() {
 
 /// A mark waits for a lock no longer than a second, keeps its connection, and succeeds later.
 #[test]
-fn a_mark_gives_way_to_a_lock_that_lasts() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn mark_gives_up_on_a_lasting_lock() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let batches = unpublished(&store, 1).await;
         let lease = long();
         assert_eq!(store.claim_unpublished(lease, 1).await.unwrap(), batches);
-        let mut other = bed.connect().await;
+        let mut other = db.connect().await;
         other.execute("begin; select from batches for update").await.unwrap();
         let error = store.mark_published(lease.owner, &batches).await.unwrap_err();
         assert!(!error.class.breaks_connection(), "{}", error.line());
@@ -63,16 +63,16 @@ fn a_mark_gives_way_to_a_lock_that_lasts() {
     });
 }
 
-/// While Redis is slow nothing must hold the log's settled edge, or a lock.
+/// While Redis is slow, nothing may hold back the last stable position, or hold a lock.
 #[test]
-fn no_call_of_the_outbox_leaves_a_transaction_open() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
-        let mut pg = bed.connect().await;
+fn outbox_leaves_no_transaction_open() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        let mut pg = db.connect().await;
         let batches = unpublished(&store, 3).await;
         let cursor = listed(&store).await[0].cursor;
         let lease = long();
-        let refused = NewDeadLetter {
+        let new_dead_letter = NewDeadLetter {
             cursor,
             reason: "no".to_owned(),
         };
@@ -83,7 +83,7 @@ fn no_call_of_the_outbox_leaves_a_transaction_open() {
                 1 => drop(store.events_of(&batches[..1], None, 1).await.unwrap()),
                 2 => assert_eq!(store.mark_published(lease.owner, &batches[..1]).await.unwrap(), 1),
                 3 => assert_eq!(store.release(lease.owner, None).await.unwrap(), 2),
-                4 => store.dead_letter(std::slice::from_ref(&refused)).await.unwrap(),
+                4 => store.dead_letter(std::slice::from_ref(&new_dead_letter)).await.unwrap(),
                 5 => assert_eq!(store.remove_dead_letters(&[cursor]).await.unwrap(), 1),
                 _ => drop(store.prune_commit_ledger(0, Duration::ZERO, 1).await.unwrap()),
             }
@@ -92,31 +92,32 @@ fn no_call_of_the_outbox_leaves_a_transaction_open() {
     });
 }
 
-/// A stranger's transaction holds the walk back, and not the fan-out.
+/// A foreign transaction holds scans back, but not publishing.
 #[test]
-fn a_batch_that_is_not_settled_is_claimed_and_read() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn unstable_batch_is_claimed_and_read() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
         writer.send(&events("t", "before ", 1)).await;
-        settle(&store).await;
-        let (_, edge) = walked(&store, Cursor::BEGINNING, 10).await;
-        let mut stranger = bed.stranger().await;
-        let batch = writer.send_owed(&events("t", "behind ", 2)).await;
-        assert_eq!(walked(&store, edge, 10).await.0, []);
+        until_stable(&store).await;
+        let (_, edge) = scanned_all(&store, Cursor::BEGINNING, 10).await;
+        let mut foreign = db.foreign().await;
+        let batch = writer.send_unleased(&events("t", "behind ", 2)).await;
+        assert_eq!(scanned_all(&store, edge, 10).await.0, []);
         assert_eq!(store.claim_unpublished(long(), 10).await.unwrap(), [batch]);
         let portion = store.events_of(&[batch], None, usize::MAX).await.unwrap();
         assert_eq!(portion.events, listed(&store).await[1..]);
-        stranger.execute("rollback").await.unwrap();
+        foreign.execute("rollback").await.unwrap();
     });
 }
 
-/// What the relay's statements run with when they end, written down by themselves: after `park` nobody else owes the event.
+/// The setting that the relay's statements have when they end, recorded by triggers: once an event is a dead letter, its row is
+/// the only record that it must be published.
 #[test]
-fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
-    on_postgres(async |bed| {
-        migrated(bed).await;
-        bed.execute(
+fn mark_is_lazy_and_dead_letter_is_durable() {
+    on_postgres(async |db| {
+        migrated(db).await;
+        db.execute(
             "create table seen (number bigint generated always as identity, what text, setting text, isolation text);
              create function see() returns trigger language plpgsql as $$ begin
                  insert into seen (what, setting, isolation) select tg_op || ' ' || tg_table_name,
@@ -128,13 +129,13 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
         )
         .await;
         for (default, durable) in [("off", "on"), ("on", "on"), ("remote_apply", "remote_apply")] {
-            let database = bed.database();
-            bed.execute(&format!(
+            let database = db.database();
+            db.execute(&format!(
                 "alter database {database} set synchronous_commit = {default};
                  alter database {database} set default_transaction_isolation = 'serializable'; truncate seen"
             ))
             .await;
-            let store = bed.store();
+            let store = db.store();
             unpublished(&store, 1).await;
             let cursor = listed(&store).await[0].cursor;
             let reason = "no".to_owned();
@@ -146,7 +147,7 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
             store.prune_commit_ledger(0, Duration::ZERO, 1).await.unwrap();
             let seen: Vec<(String, String, String)> =
                 sqlx::query_as("select what, setting, isolation from seen order by number")
-                    .fetch_all(&mut bed.connect().await)
+                    .fetch_all(&mut db.connect().await)
                     .await
                     .unwrap();
             let expected = [
@@ -164,14 +165,14 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
 }
 
 #[test]
-fn a_relay_whose_connection_died_goes_on_with_a_new_one() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn dead_relay_connection_is_replaced() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let batches = unpublished(&store, 1).await;
         assert_eq!(store.claim_unpublished(long(), 0).await.unwrap(), [0; 0]);
         let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
                    where datname = current_database() and application_name = 'eventsieve relay'";
-        bed.execute(sql).await;
+        db.execute(sql).await;
         let error = store.claim_unpublished(long(), 1).await.unwrap_err();
         assert!(error.class.breaks_connection(), "{}", error.line());
         assert_eq!(store.claim_unpublished(long(), 1).await.unwrap(), batches);
@@ -180,22 +181,18 @@ fn a_relay_whose_connection_died_goes_on_with_a_new_one() {
 
 /// The ledger of an idle log is empty, and the cluster is another one whose transaction ids start low.
 #[test]
-fn a_batch_that_was_pruned_from_the_ledger_never_comes_again() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn batch_pruned_from_ledger_is_not_reused() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         Writer::of(&store).await.send(&[]).await;
-        bed.execute("update batches set batch = batch + 1000000000").await;
-        age(bed, "true").await;
+        db.execute("update batches set batch = batch + 1000000000").await;
+        age(db, "true").await;
         let pruned = store
             .prune_commit_ledger(0, Duration::from_secs(3600), 10)
             .await
             .unwrap();
         assert_eq!(pruned.removed, 1);
-        let batch = Writer::of(&bed.store())
-            .await
-            .send(&[event("t", "1", "{}")])
-            .await
-            .batch;
+        let batch = Writer::of(&db.store()).await.send(&[event("t", "1", "{}")]).await.batch;
         assert!(batch > 1_000_000_000, "{batch}");
         assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
     });
@@ -203,20 +200,20 @@ fn a_batch_that_was_pruned_from_the_ledger_never_comes_again() {
 
 /// An event that is being pruned at this moment is waited for, and then left out.
 #[test]
-fn an_event_that_is_pruned_meanwhile_is_not_parked() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn pruned_event_is_not_dead_lettered() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         Writer::of(&store).await.send(&events("t", "", 2)).await;
         let all = listed(&store).await;
-        let mut pruner = bed.connect().await;
+        let mut pruner = db.connect().await;
         // Parking waits for a second; neither the way to the server nor its disk is to take part of that.
-        let mut pg = bed.connect().await;
+        let mut pg = db.connect().await;
         pruner.execute("set synchronous_commit = off").await.unwrap();
         pruner
             .execute("begin; delete from events where event_id = '0'")
             .await
             .unwrap();
-        let refused: Vec<_> = all
+        let new_dead_letters: Vec<_> = all
             .iter()
             .map(|stored| NewDeadLetter {
                 cursor: stored.cursor,
@@ -226,37 +223,37 @@ fn an_event_that_is_pruned_meanwhile_is_not_parked() {
         let end = async {
             let sql =
                 "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-            eventually("parking waits, or has ended", async || {
+            eventually("dead-lettering waits, or has ended", async || {
                 sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut pg).await.unwrap() == 1
             })
             .await;
             pruner.execute("commit").await.unwrap();
         };
-        let (parked, ()) = tokio::join!(store.dead_letter(&refused), end);
-        parked.unwrap();
-        let parked = store.dead_letters(Cursor::BEGINNING, 10).await.unwrap();
-        assert_eq!(parked.len(), 1);
+        let (result, ()) = tokio::join!(store.dead_letter(&new_dead_letters), end);
+        result.unwrap();
+        let letters = store.dead_letters(Cursor::BEGINNING, 10).await.unwrap();
+        assert_eq!(letters.len(), 1);
         assert_eq!(store.stats().await.unwrap().backlog.dead_letters, 1);
     });
 }
 
 /// What a plan may never do is to read the whole log or the whole ledger for a claim or a portion.
 #[test]
-fn the_outbox_finds_its_rows_by_an_index() {
-    on_postgres(async |bed: &Server| {
-        let store = migrated(bed).await;
+fn outbox_finds_its_rows_by_index() {
+    on_postgres(async |db: &Server| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
         writer.send(&events("t", "", 3000)).await;
-        bed.execute(
+        db.execute(
             "insert into batches (batch, flush_id, received_at, published_at)
              select -g, gen_random_uuid(), now() - interval '1 day', now() - interval '1 day' from generate_series(1, 20000) g;
              analyze",
         )
         .await;
-        let batch = writer.send_owed(&events("u", "", 2)).await;
+        let batch = writer.send_unleased(&events("u", "", 2)).await;
         let scans = "select relname::text, seq_scan, seq_tup_read from pg_stat_user_tables where relname in ('batches', 'events') and seq_scan > 0";
-        bed.execute("select pg_stat_reset()").await;
-        let other = bed.store();
+        db.execute("select pg_stat_reset()").await;
+        let other = db.store();
         let lease = long();
         // More often than the planner makes plans of its own for each call's values.
         for _ in 0..8 {
@@ -273,7 +270,7 @@ fn the_outbox_finds_its_rows_by_an_index() {
         }
         // A session that ends has reported all that it counted.
         other.close().await;
-        let mut pg = bed.connect().await;
+        let mut pg = db.connect().await;
         eventually("the relay is gone", async || relay_states(&mut pg).await.is_empty()).await;
         let read: Vec<(String, i64, i64)> = sqlx::query_as(scans).fetch_all(&mut pg).await.unwrap();
         assert_eq!(read, []);

@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::postgres::on_postgres;
-use super::{Bed, Writer, event, kinds, migrated};
+use super::{TestDatabase, Writer, event, kinds, migrated};
 use crate::event::{Event, Payload};
 
 /// Pairs of texts of the same value, as the member `v` of a payload.
@@ -68,17 +68,17 @@ const DIFFERENT: [(&str, &str); 26] = [
     (r#""\\u0041""#, r#""A""#),
 ];
 
-pub(super) async fn equal_values_are_duplicates(bed: &dyn Bed) {
-    compare(bed, &EQUAL, "duplicate").await;
+pub(super) async fn equal_values_are_duplicates(db: &dyn TestDatabase) {
+    compare(db, &EQUAL, "duplicate").await;
 }
 
-pub(super) async fn other_values_are_conflicts(bed: &dyn Bed) {
-    compare(bed, &DIFFERENT, "conflict").await;
+pub(super) async fn different_values_are_conflicts(db: &dyn TestDatabase) {
+    compare(db, &DIFFERENT, "conflict").await;
 }
 
-/// Sends each pair in both orders, as two flushes and as one.
-async fn compare(bed: &dyn Bed, pairs: &[(&str, &str)], expected: &str) {
-    let store = migrated(bed).await;
+/// Sends each pair in both orders, as two batches and as one.
+async fn compare(db: &dyn TestDatabase, pairs: &[(&str, &str)], expected: &str) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let payload = |text: &str| format!(r#"{{"v":{text}}}"#);
     for (number, (one, other)) in pairs.iter().enumerate() {
@@ -158,8 +158,8 @@ fn object_twice(value: impl Strategy<Value = Twice>) -> impl Strategy<Value = Tw
 
 /// The stores that have no JSON of their own compare as PostgreSQL's `jsonb` does.
 #[test]
-fn random_payloads_are_the_same_value_when_postgresql_says_so() {
-    on_postgres(async |bed| {
+fn random_payloads_compare_as_in_postgresql() {
+    on_postgres(async |db| {
         let (mut runner, payload) = (TestRunner::default(), object_twice(value_twice()));
         let pairs: Vec<Twice> = (0..5000)
             .map(|_| payload.new_tree(&mut runner).unwrap().current())
@@ -171,7 +171,7 @@ fn random_payloads_are_the_same_value_when_postgresql_says_so() {
         )
         .bind(&ones)
         .bind(&others)
-        .fetch_all(&mut bed.connect().await)
+        .fetch_all(&mut db.connect().await)
         .await
         .unwrap();
         let mut same = 0;

@@ -1,4 +1,4 @@
-//! The bed on PostgreSQL, and what only PostgreSQL can be asked.
+//! The test database on PostgreSQL, and the tests that are only for PostgreSQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use uuid::Uuid;
 
 use super::{
-    Bed, Options, Writer, counts, event, events, eventually, kinds, listed, migrated, places, run, settle, walked,
+    Options, TestDatabase, Writer, counts, event, events, eventually, kinds, listed, migrated, places, run,
+    scanned_all, until_stable,
 };
 use crate::config::DatabaseUrl;
 use crate::event::Cursor;
@@ -34,15 +35,15 @@ impl Server {
     }
 
     /// A transaction that is writing, in *another* database of the server. Other tests wait while it is open.
-    pub(super) async fn stranger(&self) -> PgConnection {
-        let mut stranger = self.server.connect().await.unwrap();
-        stranger.execute("begin; select pg_current_xact_id()").await.unwrap();
-        stranger
+    pub(super) async fn foreign(&self) -> PgConnection {
+        let mut foreign = self.server.connect().await.unwrap();
+        foreign.execute("begin; select pg_current_xact_id()").await.unwrap();
+        foreign
     }
 }
 
 #[async_trait]
-impl Bed for Server {
+impl TestDatabase for Server {
     async fn open() -> Self {
         let url = parsed(&["conformance"]).unwrap_or_else(|problem| {
             panic!("these tests need a PostgreSQL (deploy/test-services.sh starts one): {problem}")
@@ -104,23 +105,23 @@ fn parsed(arguments: &[&str]) -> Result<DatabaseUrl, String> {
     options.store.check().map_err(|error| error.to_string())
 }
 
-/// Runs a case that only PostgreSQL can be asked.
+/// Runs a test that is only for PostgreSQL.
 pub(super) fn on_postgres(case: impl AsyncFnOnce(&Server)) {
     run::<Server>(case);
 }
 
-/// The processes of those of the database's connections that wait for a lock.
-async fn waiting(bed: &Server) -> Vec<i32> {
+/// The processes of the connections to the database that wait for a lock.
+async fn waiting(db: &Server) -> Vec<i32> {
     let sql = "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     sqlx::query_scalar(sql)
-        .fetch_all(&mut bed.connect().await)
+        .fetch_all(&mut db.connect().await)
         .await
         .unwrap()
 }
 
-/// Locks the counters of topic `t`: a flush that stores events of it gets as far as that, with its events inserted.
-async fn stall(bed: &Server) -> PgConnection {
-    let mut lock = bed.connect().await;
+/// Locks the counters of topic `t`: a commit with events of that topic inserts its events and then waits.
+async fn stall(db: &Server) -> PgConnection {
+    let mut lock = db.connect().await;
     lock.execute("begin; select from topic_counts where topic = 't' for update")
         .await
         .unwrap();
@@ -128,22 +129,22 @@ async fn stall(bed: &Server) -> PgConnection {
 }
 
 #[test]
-fn an_open_transaction_of_a_stranger_holds_events_back_and_none_is_skipped() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn open_foreign_transaction_delays_and_skips_none() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
         writer.send(&events("t", "before ", 3)).await;
-        settle(&store).await;
+        until_stable(&store).await;
 
-        let mut stranger = bed.stranger().await;
+        let mut foreign = db.foreign().await;
         let newer = writer.send(&events("t", "behind ", 3)).await;
         writer.send(&events("u", "behind ", 2)).await;
-        let (seen, next) = walked(&store, Cursor::BEGINNING, 2).await;
+        let (seen, next) = scanned_all(&store, Cursor::BEGINNING, 2).await;
         assert_eq!(seen, listed(&store).await[..3]);
         assert!(next < Cursor::new(newer.batch, 0));
-        let settled = store.stability().await.unwrap();
-        assert!(settled.visibility_lag_seconds > 0.0);
-        assert!(settled.last_stable < Cursor::new(newer.batch, 0) && newer.batch < settled.committed_below);
+        let stability = store.stability().await.unwrap();
+        assert!(stability.visibility_lag_seconds > 0.0);
+        assert!(stability.last_stable < Cursor::new(newer.batch, 0) && newer.batch < stability.committed_below);
         for (order, limit) in [
             (Order::Ascending, 100),
             (Order::Ascending, 4),
@@ -166,29 +167,29 @@ fn an_open_transaction_of_a_stranger_holds_events_back_and_none_is_skipped() {
             assert!(page.next < Cursor::new(newer.batch, 0), "{order:?} {limit}");
         }
 
-        stranger.execute("rollback").await.unwrap();
-        settle(&store).await;
+        foreign.execute("rollback").await.unwrap();
+        until_stable(&store).await;
         assert!(store.stability().await.unwrap().visibility_lag_seconds == 0.0);
-        assert_eq!(walked(&store, next, 2).await.0, listed(&store).await[3..]);
+        assert_eq!(scanned_all(&store, next, 2).await.0, listed(&store).await[3..]);
     });
 }
 
-/// The order of numbers is not the order of commits: a flush that got the lower number commits last.
+/// The order of numbers is not the order of commits: a batch with the lower number commits last.
 #[test]
-fn a_flush_that_commits_late_is_not_skipped() {
-    on_postgres(async |bed| {
-        let (store, other) = (migrated(bed).await, bed.store());
+fn late_commit_is_not_skipped() {
+    on_postgres(async |db| {
+        let (store, other) = (migrated(db).await, db.store());
         let (mut slow, mut fast) = (Writer::of(&store).await, Writer::of(&other).await);
         slow.send(&events("t", "before ", 1)).await;
-        settle(&store).await;
-        let (_, start) = walked(&store, Cursor::BEGINNING, 10).await;
+        until_stable(&store).await;
+        let (_, start) = scanned_all(&store, Cursor::BEGINNING, 10).await;
 
-        let mut lock = stall(bed).await;
+        let mut lock = stall(db).await;
         let late = events("t", "late ", 2);
         let meanwhile = async {
-            eventually("the slow flush waits", async || waiting(bed).await.len() == 1).await;
+            eventually("the slow commit waits", async || waiting(db).await.len() == 1).await;
             let early = fast.send(&events("u", "early ", 2)).await;
-            let (seen, next) = walked(&store, start, 10).await;
+            let (seen, next) = scanned_all(&store, start, 10).await;
             assert_eq!(seen, [], "what was committed behind it is held back");
             assert_eq!(listed(&store).await.len(), 3);
             lock.execute("rollback").await.unwrap();
@@ -196,8 +197,8 @@ fn a_flush_that_commits_late_is_not_skipped() {
         };
         let (late, (early, next)) = tokio::join!(slow.send(&late), meanwhile);
         assert!(late.batch < early.batch);
-        settle(&store).await;
-        let (seen, _) = walked(&store, next, 10).await;
+        until_stable(&store).await;
+        let (seen, _) = scanned_all(&store, next, 10).await;
         assert_eq!(
             seen.iter().map(|stored| stored.cursor.batch()).collect::<Vec<_>>(),
             [late.batch, late.batch, early.batch, early.batch]
@@ -206,21 +207,21 @@ fn a_flush_that_commits_late_is_not_skipped() {
 }
 
 #[test]
-fn a_duplicate_of_an_event_whose_transaction_is_still_open_names_its_place() {
-    on_postgres(async |bed| {
-        let (store, other) = (migrated(bed).await, bed.store());
+fn duplicate_of_open_transaction_returns_its_position() {
+    on_postgres(async |db| {
+        let (store, other) = (migrated(db).await, db.store());
         let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
         one.send(&[event("t", "before", "{}")]).await;
 
-        let mut lock = stall(bed).await;
+        let mut lock = stall(db).await;
         let (sent, rival) = (
             [event("t", "1", r#"{"v":1}"#)],
             [event("t", "1", r#"{"v":2}"#), event("t", "2", "{}")],
         );
         let rival = async {
-            eventually("the first flush waits", async || waiting(bed).await.len() == 1).await;
+            eventually("the first commit waits", async || waiting(db).await.len() == 1).await;
             let release = async {
-                eventually("the second waits for it", async || waiting(bed).await.len() == 2).await;
+                eventually("the second waits for it", async || waiting(db).await.len() == 2).await;
                 lock.execute("rollback").await.unwrap();
             };
             tokio::join!(two.send(&rival), release).0
@@ -235,16 +236,16 @@ fn a_duplicate_of_an_event_whose_transaction_is_still_open_names_its_place() {
     });
 }
 
-/// The first attempt is given up while the server still works on it. It may end either way; the second is right in both.
+/// The first attempt is given up while the server still works on it. Whether it commits or not, the second is right.
 #[test]
-fn an_attempt_that_lands_after_its_time_out_is_counted_once() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn attempt_after_timeout_is_counted_once() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
-        // Of several rows, as what follows: its statement is prepared, and all of it is sent at once.
+        // With several rows, like the next one: its statement is then prepared and sent at once.
         writer.send(&events("t", "before", 2)).await;
 
-        let mut lock = stall(bed).await;
+        let mut lock = stall(db).await;
         let (id, sent) = (Uuid::new_v4(), events("t", "", 3));
         let error = writer.attempt(id, &sent, Duration::from_millis(200)).await.unwrap_err();
         assert!(
@@ -254,7 +255,7 @@ fn an_attempt_that_lands_after_its_time_out_is_counted_once() {
         );
         let mut first = Vec::new();
         eventually("it still goes on", async || {
-            first = waiting(bed).await;
+            first = waiting(db).await;
             !first.is_empty()
         })
         .await;
@@ -262,9 +263,9 @@ fn an_attempt_that_lands_after_its_time_out_is_counted_once() {
 
         let mut writer = Writer::of(&store).await;
         let release = async {
-            // For the first, or where the server has noticed that nobody waits for that, for the lock.
+            // For the first attempt, or for the lock if the server has noticed that the client of the first attempt is gone.
             eventually("the second attempt waits", async || {
-                waiting(bed).await.iter().any(|pid| !first.contains(pid))
+                waiting(db).await.iter().any(|pid| !first.contains(pid))
             })
             .await;
             lock.execute("rollback").await.unwrap();
@@ -278,15 +279,15 @@ fn an_attempt_that_lands_after_its_time_out_is_counted_once() {
 }
 
 #[test]
-fn overlapping_flushes_never_deadlock() {
-    on_postgres(async |bed| {
-        super::append::overlapping_flushes_of_many_rounds_store_each_event_once(bed).await;
-        bed.execute("delete from events; delete from batches; delete from topic_counts")
+fn overlapping_batches_never_deadlock() {
+    on_postgres(async |db| {
+        super::append::overlapping_batches_store_each_event_once(db).await;
+        db.execute("delete from events; delete from batches; delete from topic_counts")
             .await;
-        super::append::flushes_of_the_same_topics_never_deadlock(bed).await;
+        super::append::batches_of_same_topics_never_deadlock(db).await;
         // The writers are gone: a backend that ends has reported all that it counted.
         let sql = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'eventsieve writer'";
-        let mut pg = bed.connect().await;
+        let mut pg = db.connect().await;
         eventually("the writers are gone", async || {
             sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut pg).await.unwrap() == 0
         })
@@ -298,34 +299,34 @@ fn overlapping_flushes_never_deadlock() {
 }
 
 #[test]
-fn what_a_lease_says_is_in_the_outbox() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn lease_is_stored_in_the_outbox() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let leased = Writer::of(&store).await.send_leased(&[event("t", "1", "{}")]).await;
         let sql =
             "select owner is not null and published_at is null and lease_until = received_at + interval '30 seconds'
                    from batches where batch = $1";
-        let is_owed: bool = sqlx::query_scalar(sql)
+        let is_leased: bool = sqlx::query_scalar(sql)
             .bind(leased.batch)
-            .fetch_one(&mut bed.connect().await)
+            .fetch_one(&mut db.connect().await)
             .await
             .unwrap();
-        assert!(is_owed);
+        assert!(is_leased);
     });
 }
 
 /// A dump is restored into a new cluster, whose transaction ids start below those of the dump.
 #[test]
-fn batches_go_on_rising_in_a_cluster_whose_transaction_ids_start_low() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn batches_keep_rising_when_transaction_ids_start_low() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         Writer::of(&store).await.send(&events("t", "old ", 3)).await;
         Writer::of(&store).await.send(&events("u", "old ", 2)).await;
-        bed.execute("update events set batch = batch + 1000000000; update batches set batch = batch + 1000000000")
+        db.execute("update events set batch = batch + 1000000000; update batches set batch = batch + 1000000000")
             .await;
         let old = listed(&store).await;
 
-        let other = bed.store();
+        let other = db.store();
         let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
         let newer = one.send(&events("t", "new ", 2)).await;
         assert!(newer.batch > old[4].cursor.batch());
@@ -337,31 +338,31 @@ fn batches_go_on_rising_in_a_cluster_whose_transaction_ids_start_low() {
             "it is raised once"
         );
 
-        settle(&store).await;
+        until_stable(&store).await;
         let all = listed(&store).await;
         assert_eq!(all[..5], old);
-        assert_eq!(walked(&store, Cursor::BEGINNING, 2).await.0, all);
-        assert_eq!(walked(&store, old[4].cursor, 2).await.0, all[5..]);
+        assert_eq!(scanned_all(&store, Cursor::BEGINNING, 2).await.0, all);
+        assert_eq!(scanned_all(&store, old[4].cursor, 2).await.0, all[5..]);
         assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
     });
 }
 
 #[test]
-fn a_batch_that_was_pruned_never_comes_again() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
-        bed.execute("update log set high_water = 5000000000").await;
+fn pruned_batch_number_is_not_reused() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        db.execute("update log set high_water = 5000000000").await;
         assert!(Writer::of(&store).await.send(&[event("t", "1", "{}")]).await.batch > 5_000_000_000);
     });
 }
 
-/// The walk's page is bounded also where one topic is large.
+/// The page of a scan is bounded also where one topic is large.
 #[test]
-fn a_page_of_one_topic_is_bounded_too() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn page_of_one_topic_is_bounded() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         Writer::of(&store).await.send(&events("t", "", 6000)).await;
-        settle(&store).await;
+        until_stable(&store).await;
         let filter = Filter {
             topic: Some(super::topic("t")),
             until: Some(crate::event::Timestamp::parse("2000-01-01T00:00:00Z").unwrap()),
@@ -381,18 +382,18 @@ fn a_page_of_one_topic_is_bounded_too() {
 }
 
 #[test]
-fn defaults_that_would_break_a_promise_are_overruled_for_writers() {
-    on_postgres(async |bed| {
-        migrated(bed).await;
+fn unsafe_defaults_are_overruled_for_writers() {
+    on_postgres(async |db| {
+        migrated(db).await;
         for setting in [
             "synchronous_commit = off",
             "default_transaction_isolation = 'serializable'",
         ] {
-            bed.execute(&format!("alter database {} set {setting}", bed.database))
+            db.execute(&format!("alter database {} set {setting}", db.database))
                 .await;
         }
-        // What a flush runs with, written down by the flush itself.
-        bed.execute(
+        // The settings of a commit, recorded by a trigger.
+        db.execute(
             "create table seen (synchronous_commit text, isolation text);
              create function see() returns trigger language plpgsql as $$ begin
                  insert into seen select current_setting('synchronous_commit'), current_setting('transaction_isolation');
@@ -401,11 +402,11 @@ fn defaults_that_would_break_a_promise_are_overruled_for_writers() {
              create trigger see after insert on batches for each statement execute function see()",
         )
         .await;
-        let store = bed.store();
+        let store = db.store();
         assert_eq!(store.warnings().await.unwrap(), [""; 0]);
         Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
         let seen: Vec<(String, String)> = sqlx::query_as("select * from seen")
-            .fetch_all(&mut bed.connect().await)
+            .fetch_all(&mut db.connect().await)
             .await
             .unwrap();
         assert_eq!(seen, [("on".to_owned(), "read committed".to_owned())]);
@@ -414,10 +415,10 @@ fn defaults_that_would_break_a_promise_are_overruled_for_writers() {
 
 /// Migrations only add, so that a roll-back to the version before is possible.
 #[test]
-fn a_schema_that_is_newer_is_taken() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
-        bed.execute(
+fn newer_schema_is_accepted() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        db.execute(
             "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
              values (9999, 'of a later version', true, '', 0)",
         )
@@ -428,24 +429,24 @@ fn a_schema_that_is_newer_is_taken() {
 }
 
 #[test]
-fn a_database_that_is_somebody_elses_is_refused() {
-    on_postgres(async |bed| {
-        bed.execute("create table events (id int)").await;
-        let error = bed.store().migrate().await.unwrap_err();
+fn foreign_database_is_rejected() {
+    on_postgres(async |db| {
+        db.execute("create table events (id int)").await;
+        let error = db.store().migrate().await.unwrap_err();
         assert_eq!(error.class, store::ErrorClass::Configuration, "{}", error.line());
     });
 }
 
 #[test]
-fn a_reader_whose_idle_connection_died_reads_on_a_new_one() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn dead_idle_reader_connection_is_replaced() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
         for _ in 0..3 {
             assert_eq!(listed(&store).await.len(), 1);
             let others =
                 "datname = current_database() and pid <> pg_backend_pid() and application_name = 'eventsieve reader'";
-            bed.execute(&format!(
+            db.execute(&format!(
                 "select pg_terminate_backend(pid, 10000) from pg_stat_activity where {others}"
             ))
             .await;
@@ -454,21 +455,40 @@ fn a_reader_whose_idle_connection_died_reads_on_a_new_one() {
     });
 }
 
-/// What was committed is there, what was not is not: a cut connection leaves nothing half done, and the same flush may follow.
+/// More reads than there are connections are cancelled while the server works on them.
 #[test]
-fn a_flush_whose_connection_is_cut_is_ambiguous_and_can_be_sent_again() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn cancelled_reads_free_their_connections() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+        let mut lock = db.connect().await;
+        lock.execute("begin; lock table events in access exclusive mode")
+            .await
+            .unwrap();
+        for _ in 0..20 {
+            let read = tokio::time::timeout(Duration::from_millis(50), listed(&store));
+            assert!(read.await.is_err(), "it waits for the lock");
+        }
+        lock.execute("rollback").await.unwrap();
+        assert_eq!(listed(&store).await.len(), 1);
+    });
+}
+
+/// A cut connection leaves nothing half done, and the same commit may be sent again.
+#[test]
+fn cut_connection_is_ambiguous_and_can_be_retried() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
         writer.send(&[event("t", "before", "{}")]).await;
 
-        let lock = stall(bed).await;
+        let lock = stall(db).await;
         let (id, sent) = (Uuid::new_v4(), [event("t", "1", "{}"), event("u", "1", "{}")]);
         let cut = async {
-            eventually("the flush waits", async || waiting(bed).await.len() == 1).await;
+            eventually("the commit waits", async || waiting(db).await.len() == 1).await;
             let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
                        where datname = current_database() and application_name = 'eventsieve writer'";
-            bed.execute(sql).await;
+            db.execute(sql).await;
         };
         let (result, ()) = tokio::join!(writer.attempt(id, &sent, super::ATTEMPT), cut);
         let error = result.unwrap_err();
@@ -486,15 +506,15 @@ fn a_flush_whose_connection_is_cut_is_ambiguous_and_can_be_sent_again() {
 
 /// An upgrade of the system's libraries changes how other collations sort, and corrupts the indexes made with them.
 #[test]
-fn every_key_is_sorted_by_its_bytes() {
-    on_postgres(async |bed| {
-        migrated(bed).await;
+fn every_key_is_sorted_by_bytes() {
+    on_postgres(async |db| {
+        migrated(db).await;
         let sql = "select c.relname || '.' || a.attname from pg_index i join pg_class c on c.oid = i.indrelid
                        join pg_attribute a on a.attrelid = c.oid and a.attnum = any (i.indkey)
                        join pg_collation l on l.oid = a.attcollation
                    where c.relnamespace = 'public'::regnamespace and l.collname <> 'C'";
         let others: Vec<String> = sqlx::query_scalar(sql)
-            .fetch_all(&mut bed.connect().await)
+            .fetch_all(&mut db.connect().await)
             .await
             .unwrap();
         assert_eq!(others, [""; 0]);
@@ -508,22 +528,22 @@ async fn connections(pg: &mut PgConnection) -> i64 {
 }
 
 #[test]
-fn a_closed_store_leaves_no_connection_behind() {
-    on_postgres(async |bed| {
-        let store = migrated(bed).await;
+fn closed_store_leaves_no_connection() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
         let (_, _, _) = tokio::join!(listed(&store), listed(&store), store.probe());
         store.release(Uuid::new_v4(), None).await.unwrap();
         store.close().await;
-        let mut pg = bed.connect().await;
+        let mut pg = db.connect().await;
         eventually("they are gone", async || connections(&mut pg).await == 0).await;
         drop(store);
     });
 }
 
-/// A plan is kept until the next `analyze`, however large the table grows meanwhile, and of a table that was small when it was
-/// made it may read all.
+/// A plan is kept until the next `analyze`, however large the table grows meanwhile. The plan for a table that was small may read
+/// the whole table.
 #[test]
-fn first_copies_are_found_by_their_key_whatever_the_planner_has_seen() {
+fn first_copies_are_found_by_key_under_any_plan() {
     const SCANS: &str = "select pg_stat_get_numscans('events_pkey'::regclass),
         pg_stat_get_numscans('events'::regclass) + pg_stat_get_numscans('events_topic_log_idx'::regclass)";
     on_postgres(async |server| {

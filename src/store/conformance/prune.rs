@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Bed, DEADLINE, Writer, event, events, kinds, listed, migrated, settle, walked};
+use super::{DEADLINE, TestDatabase, Writer, event, events, kinds, listed, migrated, scanned_all, until_stable};
 use crate::event::{Cursor, StoredEvent, Timestamp};
 use crate::store::{Counts, ErrorClass, NewDeadLetter, Prune, Pruned, Store};
 
@@ -44,8 +44,8 @@ fn ids(events: &[StoredEvent]) -> Vec<&str> {
     events.iter().map(|stored| stored.event.event_id.as_str()).collect()
 }
 
-pub(super) async fn what_is_old_goes_and_what_is_not_stays(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn old_events_are_removed_and_others_stay(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     writer
         .send(&[event("t", "1", "{}"), event("u", "1", "{}"), event("t", "1", "{}")])
@@ -76,8 +76,8 @@ pub(super) async fn what_is_old_goes_and_what_is_not_stays(bed: &dyn Bed) {
     assert_eq!(pruned(&store, &all).await, (0, 0), "there is nothing more to do");
 }
 
-pub(super) async fn only_counting_changes_nothing_and_says_the_same(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn dry_run_counts_the_same_and_changes_nothing(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     Writer::of(&store).await.send(&events("t", "", 25)).await;
     let before = (listed(&store).await, store.stats().await.unwrap().counts);
     let step = Prune {
@@ -90,11 +90,11 @@ pub(super) async fn only_counting_changes_nothing_and_says_the_same(bed: &dyn Be
     assert_eq!(pruned(&store, &Prune { dry_run: false, ..step }).await, (25, 0));
 }
 
-pub(super) async fn what_is_not_published_is_kept(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn unpublished_events_are_kept(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     writer.send(&events("t", "before ", 3)).await;
-    writer.send_leased(&events("t", "owed ", 4)).await;
+    writer.send_leased(&events("t", "leased ", 4)).await;
     writer.send(&events("t", "after ", 5)).await;
     for limit in [2, 1000] {
         let step = Prune {
@@ -103,22 +103,28 @@ pub(super) async fn what_is_not_published_is_kept(bed: &dyn Bed) {
         };
         let expected = if limit == 2 { (8, 4) } else { (0, 4) };
         assert_eq!(pruned(&store, &step).await, expected);
-        assert_eq!(ids(&listed(&store).await), ["owed 0", "owed 1", "owed 2", "owed 3"]);
+        assert_eq!(
+            ids(&listed(&store).await),
+            ["leased 0", "leased 1", "leased 2", "leased 3"]
+        );
     }
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
-    bed.execute("update batches set published_at = received_at").await;
+    db.execute("update batches set published_at = received_at").await;
     assert_eq!(pruned(&store, &of_all(&store).await).await, (4, 0));
     assert_eq!(listed(&store).await, []);
 }
 
-/// Its batch counts as published: what is parked is owed all the same.
-pub(super) async fn what_is_parked_is_kept(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+/// Its batch counts as published, but the dead letter is not.
+pub(super) async fn dead_letters_are_kept(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     Writer::of(&store).await.send(&events("t", "", 5)).await;
-    let parked = listed(&store).await[3].cursor;
+    let dead_letter = listed(&store).await[3].cursor;
     let reason = "too large".to_owned();
     store
-        .dead_letter(&[NewDeadLetter { cursor: parked, reason }])
+        .dead_letter(&[NewDeadLetter {
+            cursor: dead_letter,
+            reason,
+        }])
         .await
         .unwrap();
     let all = of_all(&store).await;
@@ -131,14 +137,14 @@ pub(super) async fn what_is_parked_is_kept(bed: &dyn Bed) {
     assert_eq!(ids(&listed(&store).await), ["3"]);
     assert_eq!(store.dead_letters(Cursor::BEGINNING, 10).await.unwrap().len(), 1);
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
-    assert_eq!(store.remove_dead_letters(&[parked]).await.unwrap(), 1);
+    assert_eq!(store.remove_dead_letters(&[dead_letter]).await.unwrap(), 1);
     assert_eq!(pruned(&store, &all).await, (1, 0));
     assert_eq!(listed(&store).await, []);
 }
 
 /// A log that is mostly young costs one look at its old end.
-pub(super) async fn a_step_that_meets_nothing_old_is_the_last(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn step_without_old_events_is_the_last(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     Writer::of(&store).await.send(&events("t", "", 25)).await;
     let step = Prune {
         before: Timestamp::parse("2000-01-01T00:00:00Z").unwrap(),
@@ -153,8 +159,8 @@ pub(super) async fn a_step_that_meets_nothing_old_is_the_last(bed: &dyn Bed) {
     assert_eq!(store.prune(&step).await.unwrap(), nothing);
 }
 
-pub(super) async fn a_pruned_identity_is_accepted_anew(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn pruned_identity_is_accepted_again(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let first = Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
     assert_eq!(pruned(&store, &of_all(&store).await).await, (1, 0));
     let again = Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
@@ -164,16 +170,16 @@ pub(super) async fn a_pruned_identity_is_accepted_anew(bed: &dyn Bed) {
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
-/// Also the newest numbers never come again, whoever opens the store next.
-pub(super) async fn cursors_stay_good(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+/// Also the newest numbers are never reused, whichever process opens the store next.
+pub(super) async fn cursors_stay_valid(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     for round in 0..5 {
         writer.send(&events("t", &format!("{round} "), 4)).await;
     }
-    settle(&store).await;
+    until_stable(&store).await;
     let all = listed(&store).await;
-    let (_, end) = walked(&store, Cursor::BEGINNING, 3).await;
+    let (_, end) = scanned_all(&store, Cursor::BEGINNING, 3).await;
     let old = Prune {
         before: all[10].received_at,
         limit: 3,
@@ -191,18 +197,18 @@ pub(super) async fn cursors_stay_good(bed: &dyn Bed) {
             .filter(|stored| stored.cursor > place.cursor)
             .cloned()
             .collect();
-        assert_eq!(walked(&store, place.cursor, 3).await.0, expected);
+        assert_eq!(scanned_all(&store, place.cursor, 3).await.0, expected);
     }
     pruned(&store, &of_all(&store).await).await;
-    let newer = Writer::of(&bed.store()).await.send(&events("t", "newer ", 1)).await;
+    let newer = Writer::of(&db.store()).await.send(&events("t", "newer ", 1)).await;
     assert!(newer.batch > all[19].cursor.batch());
-    settle(&store).await;
-    assert_eq!(ids(&walked(&store, end, 3).await.0), ["newer 0"]);
+    until_stable(&store).await;
+    assert_eq!(ids(&scanned_all(&store, end, 3).await.0), ["newer 0"]);
 }
 
 /// Two prune, two write, one of them what the others remove: every event is counted as stored and as pruned exactly once.
-pub(super) async fn beside_writers_and_each_other_every_event_is_counted_once(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn concurrent_pruning_counts_every_event_once(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     // On a busy disk all pruning may be over before anything else is stored.
     one.send(&events("t", "0 ", 4)).await;

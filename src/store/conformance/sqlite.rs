@@ -1,4 +1,4 @@
-//! The bed on SQLite, and what only SQLite can be asked.
+//! The test database on SQLite, and the tests that are only for SQLite.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::outbox::{long, unpublished};
-use super::{Bed, Options, Writer, event, events, kinds, listed, migrated, run};
+use super::{Options, TestDatabase, Writer, event, events, kinds, listed, migrated, run};
 use crate::config::DatabaseUrl;
 use crate::store::{self, ErrorClass, List, NewDeadLetter, Store};
 
@@ -31,7 +31,7 @@ impl Folder {
 }
 
 #[async_trait]
-impl Bed for Folder {
+impl TestDatabase for Folder {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("events.db").display());
@@ -62,7 +62,7 @@ impl Bed for Folder {
         .await;
     }
 
-    /// Says in the file's header that only a newer version of SQLite may write it.
+    /// Marks in the header of the file that only a newer version of SQLite may write to it.
     async fn forbid_writes(&self) {
         self.execute("pragma wal_checkpoint(truncate)").await;
         let mut file = std::fs::File::options().write(true).open(self.path()).unwrap();
@@ -75,21 +75,21 @@ impl Bed for Folder {
     }
 }
 
-/// Runs a case that only SQLite can be asked.
+/// Runs a test that is only for SQLite.
 fn on_sqlite(case: impl AsyncFnOnce(&Folder)) {
     run::<Folder>(case);
 }
 
 #[test]
 fn one_service_at_a_time_claims_a_file() {
-    on_sqlite(async |bed| {
-        let (one, other) = (migrated(bed).await, bed.store());
+    on_sqlite(async |db| {
+        let (one, other) = (migrated(db).await, db.store());
         one.claim().await.unwrap();
         let error = other.claim().await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Configuration);
         let holder = format!("(process {})", std::process::id());
         assert!(error.line().contains(&holder), "{}", error.line());
-        // Who does not serve needs no claim.
+        // A process that does not serve needs no claim.
         Writer::of(&other).await.send(&[event("t", "1", "{}")]).await;
         assert_eq!(other.verify().await.unwrap().rows, 1);
         one.close().await;
@@ -98,12 +98,12 @@ fn one_service_at_a_time_claims_a_file() {
 }
 
 #[test]
-fn a_file_has_one_claim_whatever_name_leads_to_it() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn file_has_one_claim_under_any_name() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         store.claim().await.unwrap();
-        let link = bed.folder.path().join("link.db");
-        std::os::unix::fs::symlink(bed.path(), &link).unwrap();
+        let link = db.folder.path().join("link.db");
+        std::os::unix::fs::symlink(db.path(), &link).unwrap();
         let url = format!("sqlite://{}", link.display());
         let url = Options::parse_from(["conformance", "--database-url", &url])
             .store
@@ -113,15 +113,15 @@ fn a_file_has_one_claim_whatever_name_leads_to_it() {
     });
 }
 
-/// Nothing of it was stored, so its sender may be told so: 503 and not 504.
+/// Nothing was stored, so the client may get 503 instead of 504.
 #[test]
-fn a_flush_that_meets_a_damaged_file_has_surely_stored_nothing() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
-        bed.execute("pragma wal_checkpoint(truncate)").await;
+fn commit_to_damaged_file_is_not_ambiguous() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
+        db.execute("pragma wal_checkpoint(truncate)").await;
         let mut writer = Writer::of(&store).await;
-        // Every page but the first, which says what tables there are.
-        let mut file = std::fs::File::options().write(true).open(bed.path()).unwrap();
+        // Every page but the first, which has the schema.
+        let mut file = std::fs::File::options().write(true).open(db.path()).unwrap();
         let bytes = usize::try_from(file.metadata().unwrap().len()).unwrap() - 4096;
         file.seek(SeekFrom::Start(4096)).unwrap();
         file.write_all(&vec![0xff; bytes]).unwrap();
@@ -135,9 +135,9 @@ fn a_flush_that_meets_a_damaged_file_has_surely_stored_nothing() {
 }
 
 #[test]
-fn only_a_migration_makes_a_file() {
-    on_sqlite(async |bed| {
-        let store = bed.store();
+fn only_migration_creates_a_file() {
+    on_sqlite(async |db| {
+        let store = db.store();
         let errors = [
             store.verify().await.err(),
             store.stats().await.err(),
@@ -150,14 +150,14 @@ fn only_a_migration_makes_a_file() {
             assert_eq!(error.class, ErrorClass::Configuration);
             assert!(error.line().contains("eventsieve migrate"), "{}", error.line());
         }
-        assert!(!bed.path().exists());
+        assert!(!db.path().exists());
     });
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_made() {
-    on_sqlite(async |bed| {
-        let path = bed.folder.path().join("a/b/events.db");
+fn missing_folder_is_created() {
+    on_sqlite(async |db| {
+        let path = db.folder.path().join("a/b/events.db");
         let url = format!("sqlite://{}", path.display());
         let url = Options::parse_from(["conformance", "--database-url", &url])
             .store
@@ -171,34 +171,34 @@ fn a_folder_that_is_not_there_is_made() {
 }
 
 #[test]
-fn the_database_of_another_program_is_refused_and_left_as_it_is() {
-    on_sqlite(async |bed| {
-        bed.execute("create table events (id integer)").await;
-        let before = std::fs::read(bed.path()).unwrap();
-        let error = bed.store().migrate().await.unwrap_err();
+fn foreign_database_is_rejected_unchanged() {
+    on_sqlite(async |db| {
+        db.execute("create table events (id integer)").await;
+        let before = std::fs::read(db.path()).unwrap();
+        let error = db.store().migrate().await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Configuration, "{}", error.line());
-        assert_eq!(std::fs::read(bed.path()).unwrap(), before);
+        assert_eq!(std::fs::read(db.path()).unwrap(), before);
     });
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused() {
-    on_sqlite(async |bed| {
-        std::fs::write(bed.path(), "a diary, and not a short one: ".repeat(100)).unwrap();
-        let error = bed.store().migrate().await.unwrap_err();
+fn file_that_is_no_database_is_rejected() {
+    on_sqlite(async |db| {
+        std::fs::write(db.path(), "a diary, and not a short one: ".repeat(100)).unwrap();
+        let error = db.store().migrate().await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Configuration, "{}", error.line());
     });
 }
 
 /// Migrations only add, so that a roll-back to the version before is possible.
 #[test]
-fn a_schema_that_is_newer_is_taken() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
-        bed.execute("pragma user_version = 9999").await;
+fn newer_schema_is_accepted() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
+        db.execute("pragma user_version = 9999").await;
         store.check_schema().await.unwrap();
         store.migrate().await.unwrap();
-        let version: i64 = bed
+        let version: i64 = db
             .connect()
             .query_row("pragma user_version", [], |row| row.get(0))
             .unwrap();
@@ -206,19 +206,19 @@ fn a_schema_that_is_newer_is_taken() {
     });
 }
 
-/// What was written to it would be gone with the process.
+/// Writes to it would be lost at the end of the process.
 #[test]
-fn nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn removed_or_replaced_file_takes_no_commits() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
         writer.send(&[event("t", "1", "{}")]).await;
         assert_eq!(store.claim_unpublished(long(), 1).await.unwrap(), [0; 0]);
-        let aside = bed.folder.path().join("aside.db");
+        let aside = db.folder.path().join("aside.db");
         for replaced in [false, true] {
-            std::fs::rename(bed.path(), &aside).unwrap();
+            std::fs::rename(db.path(), &aside).unwrap();
             if replaced {
-                std::fs::write(bed.path(), "").unwrap();
+                std::fs::write(db.path(), "").unwrap();
             }
             let error = writer
                 .attempt(uuid::Uuid::new_v4(), &events("t", "lost", 1), super::ATTEMPT)
@@ -233,7 +233,7 @@ fn nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced() {
             assert!(store.probe().await.is_err());
             let error = store.claim_unpublished(long(), 1).await.unwrap_err();
             assert!(error.class.breaks_connection(), "{}", error.line());
-            std::fs::rename(&aside, bed.path()).unwrap();
+            std::fs::rename(&aside, db.path()).unwrap();
         }
         assert_eq!(
             kinds(&Writer::of(&store).await.send(&[event("t", "1", "{}")]).await),
@@ -244,13 +244,13 @@ fn nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced() {
     });
 }
 
-/// A command beside the service holds the lock: the flush waits for its turn, and gives way in time.
+/// A command beside the service holds the lock: the commit waits, and gives up in time.
 #[test]
-fn a_flush_waits_for_the_lock_of_another_process_and_no_longer_than_it_may() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn commit_waits_for_lock_within_its_limit() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
-        let other = bed.connect();
+        let other = db.connect();
         other.execute_batch("begin immediate").unwrap();
         let limit = std::time::Duration::from_millis(100);
         let error = writer
@@ -265,11 +265,11 @@ fn a_flush_waits_for_the_lock_of_another_process_and_no_longer_than_it_may() {
 }
 
 #[test]
-fn a_batch_that_was_pruned_never_comes_again() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn pruned_batch_number_is_not_reused() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         let first = Writer::of(&store).await.send(&events("t", "", 3)).await;
-        bed.execute("delete from events; delete from batches; update topic_counts set pruned = 3")
+        db.execute("delete from events; delete from batches; update topic_counts set pruned = 3")
             .await;
         assert!(Writer::of(&store).await.send(&events("t", "", 1)).await.batch > first.batch);
         assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
@@ -277,29 +277,29 @@ fn a_batch_that_was_pruned_never_comes_again() {
 }
 
 #[test]
-fn a_commit_is_on_disk_when_it_returns() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn commit_is_on_disk_when_it_returns() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         assert_eq!(store.warnings().await.unwrap(), [""; 0]);
-        let mode: String = bed
+        let mode: String = db
             .connect()
             .query_row("pragma journal_mode", [], |row| row.get(0))
             .unwrap();
         assert_eq!(mode, "wal");
-        // Another mode could be set by hand; a writer refuses it.
-        bed.execute("pragma journal_mode = delete").await;
+        // Another mode could be set by hand; a writer rejects it.
+        db.execute("pragma journal_mode = delete").await;
         assert_eq!(store.appender(0).await.err().unwrap().class, ErrorClass::Configuration);
         store.migrate().await.unwrap();
         Writer::of(&store).await.send(&events("t", "", 1)).await;
     });
 }
 
-/// What the relay's transactions run with, written down by themselves. Its connection is kept between them.
+/// The setting of the relay's transactions, recorded by triggers. The connection is kept between them.
 #[test]
-fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
-        bed.execute(
+fn mark_is_lazy_and_dead_letter_is_durable() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
+        db.execute(
             "create table seen (synchronous integer);
              create trigger see_batches after update on batches begin
                  insert into seen select synchronous from pragma_synchronous;
@@ -319,7 +319,7 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
         store.claim_unpublished(lease, 1).await.unwrap();
         store.remove_dead_letters(&[cursor]).await.unwrap();
         store.release(lease.owner, None).await.unwrap();
-        let connection = bed.connect();
+        let connection = db.connect();
         let mut statement = connection
             .prepare("select synchronous from seen order by rowid")
             .unwrap();
@@ -333,14 +333,14 @@ fn a_mark_does_not_wait_for_the_disk_and_what_is_parked_does() {
     });
 }
 
-/// A command beside the service holds the lock: the relay waits for its turn.
+/// A command beside the service holds the lock: the relay waits.
 #[test]
-fn a_claim_waits_for_the_lock_of_another_process() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn claim_waits_for_lock_of_another_process() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         let batches = unpublished(&store, 1).await;
         store.release(uuid::Uuid::new_v4(), None).await.unwrap();
-        let other = bed.connect();
+        let other = db.connect();
         other.execute_batch("begin immediate").unwrap();
         let mut claim = std::pin::pin!(store.claim_unpublished(long(), 1));
         let limit = std::time::Duration::from_millis(50);
@@ -351,30 +351,30 @@ fn a_claim_waits_for_the_lock_of_another_process() {
 }
 
 #[test]
-fn a_closed_store_leaves_only_its_file_behind() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn closed_store_leaves_only_its_file() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         store.claim().await.unwrap();
         Writer::of(&store).await.send(&events("t", "", 3)).await;
         listed(&store).await;
         store.release(uuid::Uuid::new_v4(), None).await.unwrap();
         store.close().await;
         drop(store);
-        let mut names: Vec<_> = std::fs::read_dir(bed.folder.path())
+        let mut names: Vec<_> = std::fs::read_dir(db.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
         assert_eq!(names, ["events.db", "events.db-lock"]);
-        assert_eq!(listed(&bed.store()).await.len(), 3, "all of it is in there");
+        assert_eq!(listed(&db.store()).await.len(), 3, "all of it is in there");
     });
 }
 
-/// Readers that take turns leave no moment at which the log could begin anew by itself.
+/// Readers that take turns leave no moment at which the log could be emptied by itself.
 #[test]
-fn the_write_ahead_log_stays_bounded_under_readers_that_take_turns() {
-    on_sqlite(async |bed| {
-        let store = migrated(bed).await;
+fn write_ahead_log_stays_bounded_under_readers() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
         let mut writer = Writer::of(&store).await;
         let is_over = Arc::new(AtomicBool::new(false));
         let read = List {
@@ -391,7 +391,7 @@ fn the_write_ahead_log_stays_bounded_under_readers_that_take_turns() {
             });
         }
         let payload = format!(r#"{{"a":"{}"}}"#, "x".repeat(200_000));
-        let wal = bed.folder.path().join("events.db-wal");
+        let wal = db.folder.path().join("events.db-wal");
         let mut largest = 0;
         for round in 0..80 {
             let events: Vec<_> = (0..10).map(|n| event("t", &format!("{round} {n}"), &payload)).collect();

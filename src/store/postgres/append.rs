@@ -1,4 +1,4 @@
-//! The flush: one statement on a writer's own connection.
+//! The group commit: one statement on a writer's own connection.
 
 use std::time::Duration;
 
@@ -11,70 +11,57 @@ use sqlx::{Connection, Executor, Row as _};
 use super::connect::{Role, bounded, connect};
 use super::error;
 use crate::event::{Cursor, Timestamp};
-use crate::store::{Appended, Appender, Batch, ErrorClass, GroupCommit, LogPosition, Outcome, Row, StoreError};
+use crate::store::{Appended, Appender, Batch, GroupCommit, LogPosition, Outcome, Row, StoreError};
 
-/// The flush; `migrations/postgres` says what the functions do.
+/// The group commit; `migrations/postgres` says what the functions do.
 const APPEND: &str = "select * from append_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
-/// The flush of a single row.
+/// The group commit of a single row.
 const APPEND_ROW: &str = "select * from append_v2_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
-/// Whether the server takes no writes. Also sees to it that a commit is on disk when it returns: a database or role whose
-/// default is otherwise is overruled, a stronger setting (a standby's answer) is kept.
-const LOOK: &str = "
+/// Whether the server takes no writes. Also makes every commit of the session wait for the disk: a weaker default of the
+/// database or the role is overruled, a stronger setting (the answer of a standby) is kept.
+const PREPARE_SESSION: &str = "
     select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only,
            case when current_setting('synchronous_commit') = 'off' then set_config('synchronous_commit', 'on', false) end";
 
-/// Raises the offset of batch numbers where the cluster's next transaction id would not give a number above the newest
-/// batch: a dump restored into a new cluster. The row's lock lets one writer do it; the others then find it done.
-const RAISE_OFFSET: &str = "
-    with newest as (
-        select greatest((select max(batch) from batches), (select max(batch) from events), high_water) as batch,
-               pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next
-        from log
-    )
-    update log set xid_offset = newest.batch - newest.next + 1
-    from newest
-    where log.xid_offset + newest.next <= newest.batch";
+const RAISE_OFFSET: &str = include_str!("sql/raise_offset.sql");
 
-/// The number of shards of a topic's counters. Writers of one process take lanes that follow each other from a random
-/// start, so that they seldom share a shard; reading sums them.
+/// The number of shards of a topic's counters. The writers of a process take consecutive shards from a random start, so that
+/// two writers seldom share a shard; reads add the shards up.
 const SHARDS: u32 = 16;
 
-/// A writer's connection.
+/// The connection of one writer.
 pub(super) struct PgAppender {
     pg: PgConnection,
     shard: i32,
 }
 
 impl PgAppender {
-    /// Connects, refuses a server that takes no writes, and sees to it that batch numbers go on rising.
+    /// Connects, fails on a server that takes no writes, and makes sure that batch numbers keep rising.
     pub(super) async fn open(options: &PgConnectOptions, writer_id: u32) -> Result<Self, StoreError> {
         let mut pg = connect(options, Role::Writer).await?;
         let limit = Duration::from_secs(3);
         let read_only: bool = bounded(
             limit,
-            "looking at the server",
-            sqlx::query_scalar(LOOK).fetch_one(&mut pg),
+            "prepare the session of a writer",
+            sqlx::query_scalar(PREPARE_SESSION).fetch_one(&mut pg),
         )
         .await
         .map_err(StoreError::before_sending)?;
         if read_only {
-            return Err(StoreError::new(
-                ErrorClass::ReadOnly,
-                "the server takes no writes (a standby, or read-only)",
-            ));
+            return Err(error::read_only());
         }
         let raised = bounded(
             limit,
-            "checking batch numbers",
+            "check the batch numbers",
             sqlx::query(RAISE_OFFSET).execute(&mut pg),
         )
         .await
         .map_err(StoreError::before_sending)?;
         if raised.rows_affected() > 0 {
             tracing::warn!(
-                "transaction ids start below the newest batch (a restored dump?): batch numbers were raised"
+                "transaction ids start below the newest batch (a restored dump?), batch numbers were raised above it"
             );
         }
         static START: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
@@ -85,20 +72,20 @@ impl PgAppender {
         })
     }
 
-    async fn call(&mut self, flush: &GroupCommit<'_>) -> Result<PgRow, sqlx::Error> {
-        match flush.batch.rows() {
-            [row] => self.call_row(flush, *row).await,
-            _ => self.call_rows(flush).await,
+    async fn call(&mut self, commit: &GroupCommit<'_>) -> Result<PgRow, sqlx::Error> {
+        match commit.batch.rows() {
+            [row] => self.call_row(commit, *row).await,
+            _ => self.call_rows(commit).await,
         }
     }
 
-    async fn call_row(&mut self, flush: &GroupCommit<'_>, row: Row) -> Result<PgRow, sqlx::Error> {
-        let event = flush.batch.event(row);
+    async fn call_row(&mut self, commit: &GroupCommit<'_>, row: Row) -> Result<PgRow, sqlx::Error> {
+        let event = commit.batch.event(row);
         sqlx::query(APPEND_ROW)
-            .bind(flush.id)
+            .bind(commit.id)
             .bind(self.shard)
-            .bind(flush.lease.map(|lease| lease.owner))
-            .bind(flush.lease.map(|lease| interval(lease.length)))
+            .bind(commit.lease.map(|lease| lease.owner))
+            .bind(commit.lease.map(|lease| interval(lease.length)))
             .bind(event.topic.as_str())
             .bind(event.event_id.as_str())
             .bind(DateTime::from(event.occurred_at))
@@ -109,13 +96,13 @@ impl PgAppender {
             .await
     }
 
-    async fn call_rows(&mut self, flush: &GroupCommit<'_>) -> Result<PgRow, sqlx::Error> {
-        let rows = Rows::of(flush.batch);
+    async fn call_rows(&mut self, commit: &GroupCommit<'_>) -> Result<PgRow, sqlx::Error> {
+        let rows = Rows::of(commit.batch);
         sqlx::query(APPEND)
-            .bind(flush.id)
+            .bind(commit.id)
             .bind(self.shard)
-            .bind(flush.lease.map(|lease| lease.owner))
-            .bind(flush.lease.map(|lease| interval(lease.length)))
+            .bind(commit.lease.map(|lease| lease.owner))
+            .bind(commit.lease.map(|lease| interval(lease.length)))
             .bind(&rows.topics)
             .bind(&rows.event_ids)
             .bind(&rows.occurred)
@@ -133,27 +120,27 @@ impl PgAppender {
 
 #[async_trait]
 impl Appender for PgAppender {
-    async fn append(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
-        let answer = bounded(timeout, "flushing", self.call(flush)).await?;
-        let appended = match flush.batch.rows() {
+    async fn append(&mut self, commit: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+        let answer = bounded(timeout, "commit a batch", self.call(commit)).await?;
+        let appended = match commit.batch.rows() {
             [_] => appended_row(&answer),
-            _ => appended_rows(flush.batch, &answer),
+            _ => appended_rows(commit.batch, &answer),
         };
         appended.map_err(error::decoding)
     }
 
     async fn ping(&mut self, timeout: Duration) -> Result<(), StoreError> {
-        bounded(timeout, "looking after an idle connection", self.pg.ping()).await
+        bounded(timeout, "ping an idle connection", self.pg.ping()).await
     }
 
-    async fn dry_run(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError> {
-        let rehearsal = async {
+    async fn dry_run(&mut self, commit: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError> {
+        let dry_run = async {
             self.pg.execute("begin").await?;
-            let result = self.call(flush).await;
+            let result = self.call(commit).await;
             self.pg.execute("rollback").await?;
             result
         };
-        bounded(timeout, "rehearsing a flush", rehearsal).await.map(drop)
+        bounded(timeout, "dry-run a batch", dry_run).await.map(drop)
     }
 }
 
@@ -221,7 +208,7 @@ fn appended_row(answer: &PgRow) -> Result<Appended, sqlx::Error> {
     })
 }
 
-/// Reads the answer for many rows: what is not among the missed was stored.
+/// Reads the answer for many rows: a row that is not listed as missed was stored.
 fn appended_rows(batch: &Batch, answer: &PgRow) -> Result<Appended, sqlx::Error> {
     let (number, received_at) = written(answer)?;
     let missed_positions: Option<Vec<i32>> = answer.try_get("missed")?;
@@ -258,7 +245,7 @@ fn written(answer: &PgRow) -> Result<(i64, Timestamp), sqlx::Error> {
     Ok((answer.try_get("batch")?, timestamp(answer.try_get("received_at")?)))
 }
 
-/// Where the first copy lies, unless it was pruned a moment ago.
+/// The position of the first copy, unless it was pruned a moment ago.
 fn first_copy(batch: Option<i64>, position: Option<i32>, received: Option<DateTime<Utc>>) -> Option<LogPosition> {
     Some(LogPosition {
         cursor: Cursor::new(batch?, position?),
@@ -266,7 +253,7 @@ fn first_copy(batch: Option<i64>, position: Option<i32>, received: Option<DateTi
     })
 }
 
-/// What becomes of a row that was not stored.
+/// The outcome of a row that was not stored.
 fn missed(first: Option<LogPosition>, is_conflict: bool) -> Outcome {
     if is_conflict {
         Outcome::Conflict(first)

@@ -1,8 +1,8 @@
-//! What PostgreSQL's errors mean for a flush: the one table from SQLSTATE to [`ErrorClass`].
+//! What PostgreSQL's errors mean for a group commit: the only table from SQLSTATE to [`ErrorClass`].
 
 use crate::store::{ErrorClass, StoreError};
 
-/// The SQLSTATE of an error, or nothing when it came from elsewhere.
+/// The SQLSTATE of an error; empty when the server did not send the error.
 pub(super) fn sqlstate(error: &sqlx::Error) -> String {
     error
         .as_database_error()
@@ -11,19 +11,19 @@ pub(super) fn sqlstate(error: &sqlx::Error) -> String {
         .into_owned()
 }
 
-/// Turns an error of a statement that was sent into a [`StoreError`].
-pub(super) fn during(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+/// Turns an error of a statement that was sent into a [`StoreError`]. `action` completes "failed to ...".
+pub(super) fn failed_to(action: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
         let class = match &error {
             sqlx::Error::Database(database) => classify(&database.code().unwrap_or_default(), database.message()),
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => ErrorClass::Ambiguous,
             _ => ErrorClass::Unexpected,
         };
-        StoreError::new(class, what).with_source(cause(error))
+        StoreError::new(class, format!("failed to {action}")).with_source(cause(error))
     }
 }
 
-/// What the server said, without the words that sqlx puts around it.
+/// The message of the server, without the words that sqlx adds.
 fn cause(error: sqlx::Error) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
         sqlx::Error::Database(database) => {
@@ -34,13 +34,13 @@ fn cause(error: sqlx::Error) -> Box<dyn std::error::Error + Send + Sync> {
     }
 }
 
-/// Turns an error of opening a connection into a [`StoreError`]: nothing was sent yet, so nothing is ambiguous.
+/// Turns an error of opening a connection into a [`StoreError`]: no statement was sent yet, so nothing is ambiguous.
 pub(super) fn connecting(error: sqlx::Error) -> StoreError {
     let code = sqlstate(&error);
     let class = match &error {
         sqlx::Error::Database(database) => match classify(&code, database.message()) {
             ErrorClass::Ambiguous => ErrorClass::NotSent,
-            // A setting that the server does not know: it is older than PostgreSQL 14.
+            // An unknown setting: the server is older than PostgreSQL 14.
             ErrorClass::Unexpected | ErrorClass::Data if code.starts_with("42") || code.starts_with("22") => {
                 ErrorClass::Configuration
             }
@@ -51,20 +51,26 @@ pub(super) fn connecting(error: sqlx::Error) -> StoreError {
         _ => ErrorClass::NotSent,
     };
     let what = match code.as_str() {
-        "28P01" | "28000" => "connecting to PostgreSQL (check the user and the password of DATABASE_URL)",
-        "3D000" => "connecting to PostgreSQL (create the database first, or correct DATABASE_URL)",
-        "42704" => "connecting to PostgreSQL (version 14 or later is needed)",
-        _ => "connecting to PostgreSQL",
+        "28P01" | "28000" => "failed to connect to PostgreSQL (check the user and the password in DATABASE_URL)",
+        "3D000" => "failed to connect to PostgreSQL (create the database first, or correct DATABASE_URL)",
+        "42704" => "failed to connect to PostgreSQL (version 14 or later is required)",
+        _ => "failed to connect to PostgreSQL",
     };
     StoreError::new(class, what).with_source(cause(error))
 }
 
-/// An answer that is not as the schema says.
+/// An answer that does not fit the schema.
 pub(super) fn decoding(error: sqlx::Error) -> StoreError {
-    StoreError::new(ErrorClass::Unexpected, "reading PostgreSQL's answer").with_source(error)
+    StoreError::new(ErrorClass::Unexpected, "failed to read the answer of PostgreSQL").with_source(error)
 }
 
-/// The table of design section 4. The codes are those of PostgreSQL's documentation, appendix A.
+/// The error of a server that takes no writes.
+pub(super) fn read_only() -> StoreError {
+    let message = "the server takes no writes (it is a standby, or read-only)";
+    StoreError::new(ErrorClass::ReadOnly, message)
+}
+
+/// The class of a SQLSTATE. The codes are those of the PostgreSQL documentation, appendix A.
 pub(super) fn classify(code: &str, message: &str) -> ErrorClass {
     match code {
         "23502" | "23514" | "54000" | "54001" | "21000" => ErrorClass::Data,
@@ -88,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_sqlstate_of_the_table_has_its_class() {
+    fn every_sqlstate_has_its_class() {
         let table = [
             (
                 ErrorClass::Data,
@@ -116,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_ambiguous_once_a_statement_was_sent_and_never_before() {
+    fn lost_connection_is_ambiguous_only_after_a_statement() {
         let lost = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
-        assert_eq!(during("flushing")(lost()).class, ErrorClass::Ambiguous);
+        assert_eq!(failed_to("commit a batch")(lost()).class, ErrorClass::Ambiguous);
         assert_eq!(connecting(lost()).class, ErrorClass::NotSent);
     }
 }

@@ -1,91 +1,29 @@
-//! The figures: counters, what is not published, and how far the log is settled.
+//! Statistics: counters, the backlog of the outbox, and how far the log is stable.
 
+use chrono::{DateTime, Utc};
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::error::{decoding, during};
-use crate::event::{Cursor, Topic};
+use super::append::timestamp;
+use super::error::{decoding, failed_to};
+use crate::event::{Cursor, Timestamp, Topic};
 use crate::store::{Backlog, Counts, Stability, StoreError, StoreStats, TOPICS_MAX};
 
-/// The settled edge (the first batch that is *not* settled) and the horizon (above every committed batch), in the snapshot
-/// of the statement they stand in.
-macro_rules! settled {
-    () => {
-        "(select l.xid_offset + pg_snapshot_xmin(pg_current_snapshot())::text::bigint as edge,
-                 l.xid_offset + pg_snapshot_xmax(pg_current_snapshot())::text::bigint as horizon from log l)"
-    };
-}
-pub(super) use settled;
+const STATS: &str = include_str!("sql/stats.sql");
+const BACKLOG: &str = include_str!("sql/backlog.sql");
+const TOPIC_COUNTS: &str = include_str!("sql/topic_counts.sql");
+const STABILITY: &str = include_str!("sql/stability.sql");
 
-/// The age of the oldest committed batch at or above `$edge`.
-macro_rules! unsettled_seconds {
-    ($edge:literal) => {
-        concat!(
-            "coalesce((select greatest(extract(epoch from clock_timestamp() - b.received_at), 0)::float8
-              from batches b where b.batch >= ",
-            $edge,
-            " order by b.batch limit 1), 0)"
-        )
-    };
-}
-pub(super) use unsettled_seconds;
+/// The clock of the server; `received_at` is the clock of a transaction, `now()`.
+const CLOCK: &str = "select clock_timestamp()";
 
-/// What is not published. Each row of it is in a small index of its own.
-macro_rules! unpublished {
-    () => {
-        "select count(*) as outbox_batches,
-               coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8 as outbox_age
-        from batches where published_at is null"
-    };
-}
+/// As `17.2`, without the additions of a packager.
+const VERSION: &str = "select split_part(current_setting('server_version'), ' ', 1)";
 
-const OWED: &str = concat!(
-    "select o.*, (select count(*) from parked) as parked from (",
-    unpublished!(),
-    ") o"
-);
-
-/// One snapshot: the totals with the log's and the outbox's state in the first row, then the largest topics.
-const STATS: &str = concat!(
-    "with t as materialized (
-        select topic, sum(received)::bigint as received, sum(unique_processed)::bigint as unique_processed,
-               sum(duplicate_dropped)::bigint as duplicate_dropped, sum(conflicts)::bigint as conflicts,
-               sum(pruned)::bigint as pruned
-        from topic_counts group by topic
-    ), s as ",
-    settled!(),
-    ", o as (",
-    unpublished!(),
-    ")
-    (select null::text as topic, coalesce(sum(t.received), 0)::bigint as received,
-           coalesce(sum(t.unique_processed), 0)::bigint as unique_processed,
-           coalesce(sum(t.duplicate_dropped), 0)::bigint as duplicate_dropped,
-           coalesce(sum(t.conflicts), 0)::bigint as conflicts, coalesce(sum(t.pruned), 0)::bigint as pruned,
-           count(t.topic) as topics, (select outbox_batches from o) as outbox_batches, (select outbox_age from o) as outbox_age,
-           (select count(*) from parked) as parked,
-           (select edge from s) as edge, (select horizon from s) as horizon,
-           ",
-    unsettled_seconds!("(select edge from s)"),
-    " as unsettled_seconds
-    from t)
-    union all
-    (select topic, received, unique_processed, duplicate_dropped, conflicts, pruned, null, null, null, null, null, null, null
-    from t order by unique_processed desc, topic limit $1)"
-);
-
-const SETTLED: &str = concat!(
-    "select s.edge, s.horizon, ",
-    unsettled_seconds!("s.edge"),
-    " as unsettled_seconds from ",
-    settled!(),
-    " s"
-);
-
-const TOPIC_COUNTS: &str = "
-    select coalesce(sum(received), 0)::bigint as received, coalesce(sum(unique_processed), 0)::bigint as unique_processed,
-           coalesce(sum(duplicate_dropped), 0)::bigint as duplicate_dropped,
-           coalesce(sum(conflicts), 0)::bigint as conflicts, coalesce(sum(pruned), 0)::bigint as pruned
-    from topic_counts where topic = $1";
+/// The settings of the whole server without which a commit would not be durable. (`synchronous_commit` belongs to a session:
+/// writers set it.)
+const UNSAFE_SETTINGS: &str = "select name from pg_settings
+    where name in ('fsync', 'full_page_writes') and setting = 'off' order by name";
 
 /// The counters and more, in one snapshot.
 pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreError> {
@@ -93,7 +31,7 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
         .bind(TOPICS_MAX)
         .fetch_all(pg)
         .await
-        .map_err(during("reading counters"))?;
+        .map_err(failed_to("read the counters"))?;
     let read = || {
         let (totals, topics) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
         let topic = |row: &PgRow| Ok((row.try_get("topic")?, row.try_get("unique_processed")?));
@@ -101,8 +39,8 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
             counts: counts(totals)?,
             topic_count: totals.try_get("topics")?,
             topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
-            backlog: owed_of(totals)?,
-            stability: settled_of(totals)?,
+            backlog: backlog_of(totals)?,
+            stability: stability_of(totals)?,
         })
     };
     read().map_err(decoding)
@@ -110,44 +48,62 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
 
 /// What is not published.
 pub(super) async fn backlog(pg: &mut PgConnection) -> Result<Backlog, StoreError> {
-    let row = sqlx::query(OWED).fetch_one(pg).await;
-    owed_of(&row.map_err(during("counting what is not published"))?).map_err(decoding)
+    let row = sqlx::query(BACKLOG).fetch_one(pg).await;
+    backlog_of(&row.map_err(failed_to("count the backlog"))?).map_err(decoding)
 }
 
-fn owed_of(row: &PgRow) -> sqlx::Result<Backlog> {
+fn backlog_of(row: &PgRow) -> sqlx::Result<Backlog> {
     Ok(Backlog {
         batches: row.try_get("outbox_batches")?,
-        oldest_seconds: row.try_get("outbox_age")?,
-        dead_letters: row.try_get("parked")?,
+        oldest_seconds: row.try_get("outbox_oldest_seconds")?,
+        dead_letters: row.try_get("dead_letters")?,
     })
 }
 
 /// The counters of one topic.
 pub(super) async fn topic_counts(pg: &mut PgConnection, topic: &Topic) -> Result<Counts, StoreError> {
     let row = sqlx::query(TOPIC_COUNTS).bind(topic.as_str()).fetch_one(pg).await;
-    counts(&row.map_err(during("reading a topic's counters"))?).map_err(decoding)
+    counts(&row.map_err(failed_to("read the counters of a topic"))?).map_err(decoding)
 }
 
-/// How far the log is settled.
-pub(super) async fn settled_now(pg: &mut PgConnection) -> Result<Stability, StoreError> {
-    let row = sqlx::query(SETTLED)
+/// How far the log is stable.
+pub(super) async fn stability(pg: &mut PgConnection) -> Result<Stability, StoreError> {
+    let row = sqlx::query(STABILITY)
         .fetch_one(pg)
         .await
-        .map_err(during("reading the settled edge"))?;
-    settled_from(&row)
+        .map_err(failed_to("read the last stable position"))?;
+    stability_from(&row)
 }
 
-/// How far the log is settled, from a row with `edge`, `horizon` and `unsettled_seconds`.
-pub(super) fn settled_from(row: &PgRow) -> Result<Stability, StoreError> {
-    settled_of(row).map_err(decoding)
+/// How far the log is stable, from a row with the columns of `stability.sql`.
+pub(super) fn stability_from(row: &PgRow) -> Result<Stability, StoreError> {
+    stability_of(row).map_err(decoding)
 }
 
-fn settled_of(row: &PgRow) -> Result<Stability, sqlx::Error> {
+fn stability_of(row: &PgRow) -> Result<Stability, sqlx::Error> {
     Ok(Stability {
-        last_stable: edge_cursor(row.try_get("edge")?),
-        committed_below: row.try_get("horizon")?,
-        visibility_lag_seconds: row.try_get("unsettled_seconds")?,
+        last_stable: last_place_below(row.try_get("first_unstable")?),
+        committed_below: row.try_get("committed_below")?,
+        visibility_lag_seconds: row.try_get("visibility_lag_seconds")?,
     })
+}
+
+/// The clock of the server.
+pub(super) async fn clock(pg: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    let time = sqlx::query_scalar::<_, DateTime<Utc>>(CLOCK).fetch_one(pg).await;
+    time.map(timestamp).map_err(failed_to("read the clock"))
+}
+
+/// The version of the server.
+pub(super) async fn version(pg: &mut PgConnection) -> Result<String, StoreError> {
+    let version = sqlx::query_scalar(VERSION).fetch_one(pg).await;
+    version.map_err(failed_to("read the version of the server"))
+}
+
+/// The settings that are off and should not be.
+pub(super) async fn unsafe_settings(pg: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    let names = sqlx::query_scalar(UNSAFE_SETTINGS).fetch_all(pg).await;
+    names.map_err(failed_to("read the settings of the server"))
 }
 
 fn counts(row: &PgRow) -> Result<Counts, sqlx::Error> {
@@ -160,7 +116,7 @@ fn counts(row: &PgRow) -> Result<Counts, sqlx::Error> {
     })
 }
 
-/// The last place below the first batch that is not settled.
-pub(super) fn edge_cursor(first_unsettled: i64) -> Cursor {
-    Cursor::new(first_unsettled - 1, i32::MAX)
+/// The last place below a batch.
+pub(super) fn last_place_below(batch: i64) -> Cursor {
+    Cursor::new(batch - 1, i32::MAX)
 }

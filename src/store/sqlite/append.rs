@@ -1,4 +1,4 @@
-//! The flush: one transaction of plain statements. Nobody else writes meanwhile, so first copies are always seen.
+//! The group commit: one transaction of plain statements. It holds the only write lock, so it sees every first copy.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::connect::{Link, Readers};
-use super::error::{committing, during};
+use super::connect::Link;
+use super::error::{committing, failed_to};
+use super::readers::Readers;
 use crate::event::{Cursor, Event, Payload, Timestamp};
 use crate::store::{Appended, Appender, Counts, ErrorClass, GroupCommit, LogPosition, Outcome, StoreError};
 
-/// The attempt of this flush that committed, if one did.
+/// The attempt of this group commit that was committed, if any.
 const EARLIER: &str = "select batch, received_at from batches where flush_id = ?1";
 
 /// What that attempt stored.
@@ -19,39 +20,32 @@ const STORED_BY: &str = "select position from events where batch = ?1";
 
 const NEXT_BATCH: &str = "update log set last_batch = last_batch + 1 returning last_batch";
 
-const INSERT_BATCH: &str = "
-    insert into batches (batch, flush_id, received_at, owner, lease_until, published_at) values (?1, ?2, ?3, ?4, ?5, ?6)";
+const INSERT_BATCH: &str = "insert into batches (batch, flush_id, received_at, owner, lease_until, published_at)
+    values (?1, ?2, ?3, ?4, ?5, ?6)";
 
 const INSERT_EVENT: &str = "
     insert into events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) on conflict (topic, event_id) do nothing";
 
-const FIRST_COPY: &str = "
-    select batch, position, received_at, payload from events where topic = ?1 and event_id = ?2";
+const FIRST_COPY: &str = "select batch, position, received_at, payload from events where topic = ?1 and event_id = ?2";
 
-const COUNT: &str = "
-    insert into topic_counts as c (topic, received, unique_processed, duplicate_dropped, conflicts) values (?1, ?2, ?3, ?4, ?5)
-    on conflict (topic) do update set
-        received          = c.received + excluded.received,
-        unique_processed  = c.unique_processed + excluded.unique_processed,
-        duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped,
-        conflicts         = c.conflicts + excluded.conflicts";
+const COUNT_EVENTS: &str = include_str!("sql/count_events.sql");
 
 /// A batch that stored nothing has nothing to publish.
 const NOTHING_TO_PUBLISH: &str =
     "update batches set published_at = received_at where batch = ?1 and published_at is null";
 
-/// How large the write-ahead log may grow before the writer holds reads back for a moment, so that it can begin anew.
+/// The size of the write-ahead log at which the writer holds reads back for a moment, so that the log can begin anew.
 const WAL_BYTES_MAX: u64 = 64 << 20;
-/// How long it waits for those that have begun. If one takes longer (a recount of another process), it is tried again when
-/// the log has grown as much once more.
+/// How long the writer waits for running reads. If one takes longer (a recount of another process), the writer tries again when
+/// the log has grown by the same size once more.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A writer's connection.
+/// The connection of the writer.
 pub(super) struct SqliteAppender {
     link: Link,
     readers: Readers,
-    /// The size of the write-ahead log at which it is looked after next.
+    /// The size of the write-ahead log at which it is emptied next.
     wal_bytes_max: u64,
 }
 
@@ -64,11 +58,11 @@ impl SqliteAppender {
         }
     }
 
-    /// Runs the flush in a transaction that is not ended yet. The wait for another process's lock takes at most `limit`; after
-    /// that only the disk can be slow, and a flush is not given up for that: nobody else could be asked instead.
+    /// Runs a group commit in a transaction and leaves it open. The wait for the lock of another process takes at most `limit`;
+    /// after that only the disk can be slow, and waiting for the disk is never given up: there is no other disk to try.
     fn begin(
         &mut self,
-        flush: &GroupCommit<'_>,
+        commit: &GroupCommit<'_>,
         limit: Duration,
     ) -> Result<(rusqlite::Transaction<'_>, Appended), StoreError> {
         self.link.file.check()?;
@@ -76,15 +70,15 @@ impl SqliteAppender {
         let transaction = connection
             .busy_timeout(limit)
             .and_then(|()| connection.transaction_with_behavior(TransactionBehavior::Immediate))
-            .map_err(during("beginning a flush"))?;
-        let appended = write(&transaction, flush).map_err(during("flushing"))?;
+            .map_err(failed_to("begin a group commit"))?;
+        let appended = write(&transaction, commit).map_err(failed_to("commit a batch"))?;
         Ok((transaction, appended))
     }
 
-    fn commit(&mut self, flush: &GroupCommit<'_>, limit: Duration) -> Result<Appended, StoreError> {
-        let (transaction, appended) = self.begin(flush, limit).map_err(StoreError::before_sending)?;
+    fn commit(&mut self, commit: &GroupCommit<'_>, limit: Duration) -> Result<Appended, StoreError> {
+        let (transaction, appended) = self.begin(commit, limit).map_err(StoreError::before_sending)?;
         transaction.commit().map_err(committing)?;
-        // The file may have lost its name while the lock was waited for.
+        // The file may have been removed or replaced while this waited for the lock.
         self.link
             .file
             .check()
@@ -92,15 +86,15 @@ impl SqliteAppender {
         Ok(appended)
     }
 
-    /// Lets the write-ahead log begin anew when it is large. SQLite does so by itself at any commit that no reader stands in
-    /// the way of; with readers that take turns there may never be one.
+    /// Empties the write-ahead log when it is large. SQLite does so by itself at a commit while no reader is active; with many
+    /// readers there may never be such a commit.
     ///
-    /// All else about checkpoints is SQLite's own: the commit that finds 1000 pages in the log copies them into the file. On a
-    /// connection of their own, beside the writer, they were tried: requests with 1000 events took 130 ms instead of 185 (p50),
-    /// but the fan-out fell behind, so that until the last event was published there were 0.91 to 1.27 times as many events/s
-    /// (ten pairs of runs, median 1.02), with 90 MB of memory instead of 75. A checkpoint is also the moment at which others
-    /// get the lock that the writer otherwise takes again at once: the relay, and a `prune` of another process. With turns for
-    /// the relay it was 1.03 to 1.10 times (four pairs), with 160 MB.
+    /// Everything else about checkpoints is left to SQLite: the commit that finds 1000 pages in the log copies them into the
+    /// file. Checkpoints on a separate connection beside the writer were tried: requests with 1000 events took 130 ms instead of
+    /// 185 (p50), but publishing fell behind, so that up to the last published event the throughput was 0.91 to 1.27 times as
+    /// high (ten pairs of runs, median 1.02), with 90 MB of memory instead of 75. A checkpoint is also the moment at which other
+    /// connections get the lock that the writer otherwise takes again at once: the relay, and a `prune` of another process. With
+    /// turns for the relay the throughput was 1.03 to 1.10 times as high (four pairs), with 160 MB.
     fn keep_wal_small(&mut self) {
         let bytes = self.link.file.wal_bytes();
         if bytes < self.wal_bytes_max {
@@ -114,19 +108,22 @@ impl SqliteAppender {
         drop(held_back);
         let is_empty = matches!(checkpointed, Ok(false));
         if !is_empty {
-            tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
+            tracing::warn!(
+                bytes,
+                "a long read prevents emptying the write-ahead log, trying again later"
+            );
         }
         self.wal_bytes_max = WAL_BYTES_MAX + if is_empty { 0 } else { bytes };
     }
 }
 
-/// Everything blocks on the thread of the caller, which hands its other tasks over: the batch need not be copied to another
-/// thread.
+/// Every call blocks the thread of the caller, which hands its other tasks to other threads: this way the batch need not be
+/// copied to another thread.
 #[async_trait]
 impl Appender for SqliteAppender {
-    async fn append(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
+    async fn append(&mut self, commit: &GroupCommit<'_>, timeout: Duration) -> Result<Appended, StoreError> {
         tokio::task::block_in_place(|| {
-            let appended = self.commit(flush, timeout)?;
+            let appended = self.commit(commit, timeout)?;
             self.keep_wal_small();
             Ok(appended)
         })
@@ -136,31 +133,31 @@ impl Appender for SqliteAppender {
         self.link.file.check()
     }
 
-    async fn dry_run(&mut self, flush: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError> {
+    async fn dry_run(&mut self, commit: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError> {
         tokio::task::block_in_place(|| {
-            self.begin(flush, timeout)
-                .and_then(|(transaction, _)| transaction.rollback().map_err(during("undoing a rehearsal")))
+            self.begin(commit, timeout)
+                .and_then(|(transaction, _)| transaction.rollback().map_err(failed_to("roll back a dry run")))
                 .map_err(StoreError::before_sending)
         })
     }
 }
 
-/// Does what the flush says, or finds out what an earlier attempt of it has done.
-fn write(connection: &Connection, flush: &GroupCommit<'_>) -> rusqlite::Result<Appended> {
+/// Stores the batch, or finds the answer of an earlier attempt.
+fn write(connection: &Connection, commit: &GroupCommit<'_>) -> rusqlite::Result<Appended> {
     let earlier: Option<(i64, i64)> = connection
         .prepare_cached(EARLIER)?
-        .query_row([flush.id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([commit.id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     match earlier {
-        Some((batch, received_at)) => answer_again(connection, flush, batch, timestamp(received_at)?),
-        None => store(connection, flush),
+        Some((batch, received_at)) => earlier_answer(connection, commit, batch, timestamp(received_at)?),
+        None => store(connection, commit),
     }
 }
 
-/// What an earlier attempt of the flush has answered. Nothing is written.
-fn answer_again(
+/// The answer of the earlier attempt that was committed. Nothing is written.
+fn earlier_answer(
     connection: &Connection,
-    flush: &GroupCommit<'_>,
+    commit: &GroupCommit<'_>,
     batch: i64,
     received_at: Timestamp,
 ) -> rusqlite::Result<Appended> {
@@ -168,12 +165,12 @@ fn answer_again(
         .prepare_cached(STORED_BY)?
         .query_map([batch], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    let mut outcomes = Vec::with_capacity(flush.batch.rows().len());
-    for row in flush.batch.rows() {
+    let mut outcomes = Vec::with_capacity(commit.batch.rows().len());
+    for row in commit.batch.rows() {
         outcomes.push(if stored.contains(&i64::from(row.position)) {
-            Outcome::Stored(place(batch, row.position, received_at))
+            Outcome::Stored(position_of(batch, row.position, received_at))
         } else {
-            missed(connection, flush.batch.event(*row))?
+            missed(connection, commit.batch.event(*row))?
         });
     }
     Ok(Appended {
@@ -183,27 +180,27 @@ fn answer_again(
     })
 }
 
-fn store(connection: &Connection, flush: &GroupCommit<'_>) -> rusqlite::Result<Appended> {
+fn store(connection: &Connection, commit: &GroupCommit<'_>) -> rusqlite::Result<Appended> {
     let received_at = now();
     let micros = received_at.micros();
     let batch: i64 = connection.prepare_cached(NEXT_BATCH)?.query_row([], |row| row.get(0))?;
-    let owner = flush.lease.map(|lease| *lease.owner.as_bytes());
-    let lease_until = flush.lease.map(|lease| micros.saturating_add(in_micros(lease.length)));
-    let published_at = if flush.lease.is_none() { Some(micros) } else { None };
+    let owner = commit.lease.map(|lease| *lease.owner.as_bytes());
+    let lease_until = commit.lease.map(|lease| micros.saturating_add(in_micros(lease.length)));
+    let published_at = if commit.lease.is_none() { Some(micros) } else { None };
     connection.prepare_cached(INSERT_BATCH)?.execute(params![
         batch,
-        flush.id.as_bytes(),
+        commit.id.as_bytes(),
         micros,
         owner,
         lease_until,
         published_at
     ])?;
 
-    let mut outcomes = Vec::with_capacity(flush.batch.rows().len());
+    let mut outcomes = Vec::with_capacity(commit.batch.rows().len());
     let mut counters = Counters::default();
     let mut insert = connection.prepare_cached(INSERT_EVENT)?;
-    for row in flush.batch.rows() {
-        let event = flush.batch.event(*row);
+    for row in commit.batch.rows() {
+        let event = commit.batch.event(*row);
         let inserted = insert.execute(params![
             event.topic.as_str(),
             event.event_id.as_str(),
@@ -215,14 +212,14 @@ fn store(connection: &Connection, flush: &GroupCommit<'_>) -> rusqlite::Result<A
             row.position
         ])?;
         let outcome = if inserted == 1 {
-            Outcome::Stored(place(batch, row.position, received_at))
+            Outcome::Stored(position_of(batch, row.position, received_at))
         } else {
             missed(connection, event)?
         };
         counters.add(event, i64::from(row.copies), &outcome);
         outcomes.push(outcome);
     }
-    let mut count = connection.prepare_cached(COUNT)?;
+    let mut count = connection.prepare_cached(COUNT_EVENTS)?;
     for (topic, counts) in &counters.0 {
         let Counts {
             received,
@@ -243,12 +240,12 @@ fn store(connection: &Connection, flush: &GroupCommit<'_>) -> rusqlite::Result<A
     })
 }
 
-/// What became of an event whose identity was there: the first copy's place, and whether its payload is another value.
+/// The outcome of an event whose identity was stored before.
 fn missed(connection: &Connection, event: &Event) -> rusqlite::Result<Outcome> {
     let mut statement = connection.prepare_cached(FIRST_COPY)?;
     let mut rows = statement.query(params![event.topic.as_str(), event.event_id.as_str()])?;
     let Some(row) = rows.next()? else {
-        // Only a flush that is sent again can meet this: the first copy was pruned since.
+        // Only a repeated group commit can get here: the first copy was pruned meanwhile.
         return Ok(Outcome::Duplicate(None));
     };
     let first = Some(LogPosition {
@@ -265,7 +262,7 @@ fn missed(connection: &Connection, event: &Event) -> rusqlite::Result<Outcome> {
     })
 }
 
-/// What a flush adds to the counters, by topic: its rows are sorted by it.
+/// What a batch adds to the counters, by topic. The rows of a batch are sorted by topic.
 #[derive(Default)]
 struct Counters<'a>(Vec<(&'a str, Counts)>);
 
@@ -285,7 +282,7 @@ impl<'a> Counters<'a> {
     }
 }
 
-fn place(batch: i64, position: u32, received_at: Timestamp) -> LogPosition {
+fn position_of(batch: i64, position: u32, received_at: Timestamp) -> LogPosition {
     let position =
         i32::try_from(position).expect("a batch has at most as many rows as a request limit allows, far below 2^31");
     LogPosition {

@@ -1,8 +1,8 @@
-//! What SQLite's errors mean for a flush: the one table from result codes to [`ErrorClass`].
+//! What SQLite's errors mean for a group commit: the only table from result codes to [`ErrorClass`].
 //!
 //! Before the commit every error is definite: the transaction is rolled back, if need be by the next process that opens the
-//! file ([`StoreError::before_sending`] says so of those that nobody knows). Of the commit itself only few are: what is on disk
-//! when a write or a sync has failed is found out after a crash.
+//! file ([`StoreError::before_sending`] gives unknown errors that meaning). Of the errors of the commit itself only few are
+//! definite: after a failed write or sync the content of the disk is unknown.
 
 use std::path::Path;
 
@@ -10,21 +10,21 @@ use rusqlite::ErrorCode;
 
 use crate::store::{ErrorClass, StoreError};
 
-/// Turns an error of a statement, other than a commit, into a [`StoreError`].
-pub(super) fn during(what: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
-    move |error| StoreError::new(classify(&error), what).with_source(cause(&error))
+/// Turns an error of a statement, other than a commit, into a [`StoreError`]. `action` completes "failed to ...".
+pub(super) fn failed_to(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |error| StoreError::new(classify(&error), format!("failed to {action}")).with_source(cause(&error))
 }
 
 /// Turns an error of a commit into a [`StoreError`].
 pub(super) fn committing(error: rusqlite::Error) -> StoreError {
     let class = match code(&error) {
-        // No frame follows that of the commit, so a write that found no room has left the commit out.
+        // The frame of the commit is the last one, so a write that ran out of space did not commit.
         Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::ReadOnly | ErrorCode::ConstraintViolation) => {
             classify(&error)
         }
         _ => ErrorClass::Ambiguous,
     };
-    StoreError::new(class, "committing").with_source(cause(&error))
+    StoreError::new(class, "failed to commit").with_source(cause(&error))
 }
 
 /// Turns an error of opening the file into a [`StoreError`].
@@ -32,9 +32,9 @@ pub(super) fn opening(path: &Path, error: rusqlite::Error) -> StoreError {
     let (class, what) = match code(&error) {
         Some(ErrorCode::CannotOpen) => (
             ErrorClass::Configuration,
-            "may this user write to it and to its folder?",
+            "check that this user may write to it and to its folder",
         ),
-        Some(ErrorCode::NotADatabase) => (ErrorClass::Configuration, "it is something else than a SQLite database"),
+        Some(ErrorCode::NotADatabase) => (ErrorClass::Configuration, "it is not a SQLite database"),
         _ => (classify(&error), "trying again may help"),
     };
     StoreError::new(class, format!("cannot open {} ({what})", path.display())).with_source(cause(&error))
@@ -44,7 +44,7 @@ fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
     error.sqlite_error_code()
 }
 
-/// What SQLite said, without the words that rusqlite puts around it and without the statement.
+/// The message of SQLite, without the words that rusqlite adds and without the statement.
 fn cause(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(failure, message) => {
@@ -69,8 +69,7 @@ fn classify(error: &rusqlite::Error) -> ErrorClass {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => ErrorClass::ReadOnly,
         Some(ErrorCode::NotADatabase) => ErrorClass::Configuration,
         Some(ErrorCode::SchemaChanged) => ErrorClass::StalePlan,
-        // SQLITE_ERROR: a table or a column that is not there, or is there already. Our statements are fixed, so what does
-        // not fit is the schema.
+        // SQLITE_ERROR: a table or a column is missing, or exists already. The statements are fixed, so the schema is wrong.
         Some(ErrorCode::Unknown)
             if ["no such ", "already exists", "has no column"]
                 .iter()
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn every_result_code_of_the_table_has_its_class() {
+    fn every_result_code_has_its_class() {
         let table = [
             (
                 ErrorClass::Data,
@@ -136,23 +135,23 @@ mod tests {
         ];
         for (class, codes) in table {
             for code in codes {
-                assert_eq!(during("testing")(failure(code)).class, class, "{code}");
+                assert_eq!(failed_to("test")(failure(code)).class, class, "{code}");
             }
         }
     }
 
     #[test]
-    fn only_a_commit_is_ambiguous_and_not_when_the_disk_was_full() {
+    fn commit_is_ambiguous_unless_disk_is_full() {
         for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_NOMEM] {
             assert_eq!(committing(failure(code)).class, ErrorClass::Ambiguous);
-            assert_eq!(during("writing")(failure(code)).class, ErrorClass::Resources);
+            assert_eq!(failed_to("write")(failure(code)).class, ErrorClass::Resources);
         }
         assert_eq!(committing(failure(ffi::SQLITE_FULL)).class, ErrorClass::Resources);
         assert_eq!(committing(failure(ffi::SQLITE_BUSY)).class, ErrorClass::Contention);
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_for_people_to_mend() {
+    fn unusable_file_is_a_configuration_error() {
         let path = Path::new("data/eventsieve.db");
         for code in [ffi::SQLITE_CANTOPEN, ffi::SQLITE_NOTADB] {
             let error = opening(path, failure(code));

@@ -1,4 +1,4 @@
-//! The outbox: each call that writes is one short transaction on a connection that is kept for it; what reads is a reader.
+//! The outbox: each call that writes is one short transaction on the connection of the relay; calls that only read use a reader.
 
 use std::time::Duration;
 
@@ -8,85 +8,57 @@ use uuid::Uuid;
 
 use super::append::{in_micros, now, timestamp};
 use super::connect::{Link, Role, blocking, closed};
-use super::error::{committing, during};
-use super::read::{LIST_TIMEOUT, Taken, backlog, columns, stored_event};
+use super::error::{committing, failed_to};
+use super::read::{LIST_TIMEOUT, Taken, backlog, stored_event};
 use super::{Sqlite, schema};
 use crate::event::Cursor;
 use crate::store::{
     Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter, Outbox, StoreError,
 };
 
-/// Nobody else writes meanwhile, so two that claim at once take turns of some microseconds each.
-const CLAIM: &str = "
-    update batches set owner = ?1, lease_until = ?2
-    where batch in (
-        select batch from batches indexed by batches_unpublished_idx
-        where published_at is null and (lease_until is null or lease_until <= ?3)
-        order by batch limit ?4
-    )
-    returning batch";
+const CLAIM: &str = include_str!("sql/claim.sql");
+const EVENTS_OF: &str = include_str!("sql/events_of.sql");
+const DEAD_LETTER: &str = include_str!("sql/dead_letter.sql");
+const DEAD_LETTERS: &str = include_str!("sql/dead_letters.sql");
+const LEDGER_PAGE: &str = include_str!("sql/ledger_page.sql");
 
-const EVENTS_OF: &str = concat!(
-    "select ",
-    columns!(),
-    " from events indexed by events_log_idx
-    where batch = :batch and (batch, position) > (:after_batch, :after_position)
-    order by batch, position"
-);
-
-const MARK: &str = "update batches set published_at = ?3 where batch = ?1 and owner = ?2 and published_at is null";
+const MARK_PUBLISHED: &str =
+    "update batches set published_at = ?3 where batch = ?1 and owner = ?2 and published_at is null";
 
 const RELEASE: &str = "
     update batches set owner = null, lease_until = null where batch = ?1 and owner = ?2 and published_at is null";
 
-/// A lease that has ended needs no giving back: of a long outage there may be very many.
+/// An expired lease is left alone: after a long outage there may be very many.
 const RELEASE_ALL: &str = "
     update batches set owner = null, lease_until = null
     where owner = ?1 and published_at is null and lease_until > ?2";
 
-const PARK: &str = "
-    insert into parked (batch, position, topic, event_id, parked_at, reason)
-    select batch, position, topic, event_id, ?3, ?4
-    from events indexed by events_log_idx where batch = ?1 and position = ?2
-    on conflict (batch, position) do update set reason = excluded.reason";
+const REMOVE_DEAD_LETTER: &str = "delete from parked where batch = ?1 and position = ?2";
 
-/// Each event is looked up by its key.
-const PARKED: &str = "
-    select e.topic, e.event_id, e.occurred_at, e.source, e.payload, e.received_at, e.batch, e.position, p.parked_at, p.reason
-    from parked p cross join events e indexed by sqlite_autoindex_events_1
-        on e.topic = p.topic and e.event_id = p.event_id and e.batch = p.batch and e.position = p.position
-    where (p.batch, p.position) > (?1, ?2)
-    order by p.batch, p.position limit ?3";
+const REMOVE_LEDGER_ROW: &str = "delete from batches where batch = ?1";
 
-const UNPARK: &str = "delete from parked where batch = ?1 and position = ?2";
-
-const LEDGER: &str = "
-    select batch, received_at > ?2, coalesce(published_at <= ?2, false) from batches where batch > ?1 order by batch limit ?3";
-
-const FORGET: &str = "delete from batches where batch = ?1";
-
-/// How long a call may take, the wait for another's lock included.
+/// How long a call may take, the wait for the lock included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many events a portion has at most, however small they are.
-const PORTION_EVENTS_MAX: usize = 1000;
+/// How many events a page has at most, however small they are.
+const PAGE_EVENTS_MAX: usize = 1000;
 
 /// Whether a commit waits for the disk.
 #[derive(Debug, Clone, Copy)]
 enum Commit {
-    /// It does not. A claim or a mark that is lost in a crash of the machine only means that a batch is published again;
-    /// everything that was committed before the next flush is on disk with it.
-    Soon,
-    /// It does: what follows it in time (the mark, the answer to a command) relies on it.
+    /// The commit does not wait. A claim or a mark that is lost in a crash of the machine only causes a batch to be published
+    /// again; the next group commit writes everything that was committed before it to disk.
+    Lazy,
+    /// The commit waits, because the caller relies on it: the mark that follows, the answer to a command.
     Durable,
 }
 
 impl Sqlite {
-    /// Runs something in one transaction on the relay's connection, on a thread where it may block. If the caller goes away
-    /// it goes on, and the next call waits for it.
+    /// Runs `work` in one transaction on the connection of the relay, on a thread for blocking work. If the caller is cancelled
+    /// the transaction continues, and the next call waits for it.
     async fn relay<T: Send + 'static>(
         &self,
-        what: &'static str,
+        action: &'static str,
         commit: Commit,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -100,7 +72,7 @@ impl Sqlite {
                 Some(link) => link,
                 None => open(&file)?,
             };
-            let done = transact(&mut link, what, commit, work);
+            let done = transact(&mut link, action, commit, work);
             if !matches!(&done, Err(error) if error.class.breaks_connection()) {
                 *slot = Some(link);
             }
@@ -120,14 +92,14 @@ fn open(file: &std::sync::Arc<super::connect::StoreFile>) -> Result<Link, StoreE
 
 fn transact<T>(
     link: &mut Link,
-    what: &'static str,
+    action: &'static str,
     commit: Commit,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> Result<T, StoreError> {
     link.file.check()?;
     link.limit(TIMEOUT)?;
     let synchronous = match commit {
-        Commit::Soon => "normal",
+        Commit::Lazy => "normal",
         Commit::Durable => "full",
     };
     let transaction = link
@@ -137,10 +109,10 @@ fn transact<T>(
             link.connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
         })
-        .map_err(during(what))?;
-    let done = work(&transaction).map_err(during(what))?;
+        .map_err(failed_to(action))?;
+    let done = work(&transaction).map_err(failed_to(action))?;
     transaction.commit().map_err(committing)?;
-    // The file may have lost its name while the lock was waited for.
+    // The file may have been removed or replaced while this waited for the lock.
     link.file
         .check()
         .map_err(|error| error.as_class(ErrorClass::Ambiguous))?;
@@ -150,7 +122,7 @@ fn transact<T>(
 #[async_trait]
 impl Outbox for Sqlite {
     async fn claim_unpublished(&self, lease: Lease, limit: u32) -> Result<Vec<i64>, StoreError> {
-        self.relay("claiming batches", Commit::Soon, move |connection| {
+        self.relay("claim batches", Commit::Lazy, move |connection| {
             let now = now().micros();
             let until = now.saturating_add(in_micros(lease.length));
             let mut batches: Vec<i64> = connection
@@ -182,7 +154,7 @@ impl Outbox for Sqlite {
                             ":batch": batch, ":after_batch": after_batch, ":after_position": after_position
                         })?;
                         while is_last && let Some(row) = rows.next()? {
-                            is_last = taken.events.len() < PORTION_EVENTS_MAX && taken.take(row)?;
+                            is_last = taken.events.len() < PAGE_EVENTS_MAX && taken.take(row)?;
                         }
                         if !is_last {
                             break;
@@ -191,15 +163,15 @@ impl Outbox for Sqlite {
                     let events = taken.events;
                     Ok(EventsPage { events, is_last })
                 };
-                read().map_err(during("reading batches"))
+                read().map_err(failed_to("read the events of batches"))
             })
             .await
     }
 
     async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError> {
         let batches = batches.to_vec();
-        self.relay("marking batches", Commit::Soon, move |connection| {
-            let (now, mut statement) = (now().micros(), connection.prepare_cached(MARK)?);
+        self.relay("mark batches as published", Commit::Lazy, move |connection| {
+            let (now, mut statement) = (now().micros(), connection.prepare_cached(MARK_PUBLISHED)?);
             sum(&batches, |batch| {
                 statement.execute(params![batch, owner.as_bytes(), now])
             })
@@ -209,7 +181,7 @@ impl Outbox for Sqlite {
 
     async fn release(&self, owner: Uuid, batches: Option<&[i64]>) -> Result<u64, StoreError> {
         let batches = batches.map(<[i64]>::to_vec);
-        self.relay("releasing batches", Commit::Soon, move |connection| match batches {
+        self.relay("release batches", Commit::Lazy, move |connection| match batches {
             Some(batches) => {
                 let mut statement = connection.prepare_cached(RELEASE)?;
                 sum(&batches, |batch| statement.execute(params![batch, owner.as_bytes()]))
@@ -222,11 +194,11 @@ impl Outbox for Sqlite {
         .await
     }
 
-    async fn dead_letter(&self, refused: &[NewDeadLetter]) -> Result<(), StoreError> {
-        let refused = refused.to_vec();
-        self.relay("parking events", Commit::Durable, move |connection| {
-            let (now, mut statement) = (now().micros(), connection.prepare_cached(PARK)?);
-            for NewDeadLetter { cursor, reason } in &refused {
+    async fn dead_letter(&self, events: &[NewDeadLetter]) -> Result<(), StoreError> {
+        let events = events.to_vec();
+        self.relay("dead-letter events", Commit::Durable, move |connection| {
+            let (now, mut statement) = (now().micros(), connection.prepare_cached(DEAD_LETTER)?);
+            for NewDeadLetter { cursor, reason } in &events {
                 statement.execute(params![cursor.batch(), cursor.position(), now, reason])?;
             }
             Ok(())
@@ -235,7 +207,7 @@ impl Outbox for Sqlite {
     }
 
     async fn dead_letters(&self, after: Cursor, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        let parked = |row: &Row<'_>| {
+        let dead_letter = |row: &Row<'_>| {
             Ok(DeadLetter {
                 event: stored_event(row)?,
                 dead_lettered_at: timestamp(row.get("parked_at")?)?,
@@ -246,19 +218,19 @@ impl Outbox for Sqlite {
             .run(LIST_TIMEOUT, move |connection| {
                 let read = || {
                     connection
-                        .prepare_cached(PARKED)?
-                        .query_map(params![after.batch(), after.position(), limit], parked)?
+                        .prepare_cached(DEAD_LETTERS)?
+                        .query_map(params![after.batch(), after.position(), limit], dead_letter)?
                         .collect::<Result<_, _>>()
                 };
-                read().map_err(during("listing parked events"))
+                read().map_err(failed_to("list dead letters"))
             })
             .await
     }
 
     async fn remove_dead_letters(&self, events: &[Cursor]) -> Result<u64, StoreError> {
         let events = events.to_vec();
-        self.relay("unparking events", Commit::Durable, move |connection| {
-            let mut statement = connection.prepare_cached(UNPARK)?;
+        self.relay("remove dead letters", Commit::Durable, move |connection| {
+            let mut statement = connection.prepare_cached(REMOVE_DEAD_LETTER)?;
             sum(&events, |cursor| {
                 statement.execute(params![cursor.batch(), cursor.position()])
             })
@@ -269,35 +241,35 @@ impl Outbox for Sqlite {
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.readers
             .run(LIST_TIMEOUT, |connection| {
-                backlog(connection).map_err(during("counting what is not published"))
+                backlog(connection).map_err(failed_to("count the backlog"))
             })
             .await
     }
 
-    /// The log remembers the number of its last batch itself, so no number comes again.
+    /// The log itself keeps the number of its last batch, so no number is reused.
     async fn prune_commit_ledger(
         &self,
         after: i64,
         age: Duration,
         limit: u32,
     ) -> Result<CommitLedgerPruned, StoreError> {
-        self.relay("pruning the ledger", Commit::Soon, move |connection| {
+        self.relay("prune the commit ledger", Commit::Lazy, move |connection| {
             let before = now().micros().saturating_sub(in_micros(age));
             let page: Vec<(i64, bool, bool)> = connection
-                .prepare_cached(LEDGER)?
+                .prepare_cached(LEDGER_PAGE)?
                 .query_map(params![after, before, limit], |row| {
                     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
                 })?
                 .collect::<Result<_, _>>()?;
             let old: Vec<_> = page.iter().take_while(|(_, is_young, _)| !is_young).collect();
-            let mut forget = connection.prepare_cached(FORGET)?;
+            let mut remove = connection.prepare_cached(REMOVE_LEDGER_ROW)?;
             let removed = sum(
                 &old,
                 |(batch, _, is_done)| {
-                    if *is_done { forget.execute([batch]) } else { Ok(0) }
+                    if *is_done { remove.execute([batch]) } else { Ok(0) }
                 },
             )?;
-            // A page of nothing but old rows is followed by another one, unless it is the end.
+            // A full page of only old rows is followed by another one.
             let last = old.last().filter(|_| old.len() == limit as usize);
             let next = last.map(|(batch, ..)| *batch);
             Ok(CommitLedgerPruned { removed, next })
@@ -306,7 +278,7 @@ impl Outbox for Sqlite {
     }
 }
 
-/// Does something for each, and adds up how many rows it changed.
+/// Calls `each` for every item, and adds up the numbers of changed rows.
 fn sum<T>(all: &[T], mut each: impl FnMut(&T) -> rusqlite::Result<usize>) -> rusqlite::Result<u64> {
     all.iter().try_fold(0, |sum, one| Ok(sum + each(one)? as u64))
 }

@@ -1,117 +1,77 @@
-//! Reading back: lists, walks and counters. Each runs in a transaction of its own: all that it sees is one snapshot.
+//! Reads of the log: lists, scans and counters. Each runs in a transaction of its own and sees one snapshot.
 //!
-//! Which index serves a read is decided here: everything, one topic, or one identity ([`road`]). What else filters is checked
-//! row by row.
+//! The statement decides which index serves a read: everything, one topic, or one identity ([`IndexPath`]). Other filters are
+//! checked row by row.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, named_params};
 
 use super::append::{now, timestamp};
-use super::error::during;
+use super::error::failed_to;
 use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
 use crate::store::{Backlog, Counts, Filter, List, Order, Page, Scan, Stability, StoreError, StoreStats, TOPICS_MAX};
 
-/// The query time limit: what a list or a walk's page may take, the wait for its turn included.
+/// The query time limit of a list or of a page of a scan, the wait for a connection included.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many rows a page of a walk examines at most when a filter matches rarely.
-const SCAN_MAX: u32 = 5000;
+/// How many rows a page of a scan examines at most when a filter matches rarely.
+const SCAN_ROWS_MAX: u32 = 5000;
 
 const LAST_BATCH: &str = "select last_batch from log";
 
-const TOTALS: &str = "
-    select coalesce(sum(received), 0), coalesce(sum(unique_processed), 0), coalesce(sum(duplicate_dropped), 0),
-           coalesce(sum(conflicts), 0), coalesce(sum(pruned), 0), count(*)
-    from topic_counts";
+const TOTALS: &str = include_str!("sql/totals.sql");
 
 const TOPICS: &str = "select topic, unique_processed from topic_counts order by unique_processed desc, topic limit ?1";
 
-const OUTBOX: &str = "
+const BACKLOG: &str = "
     select count(*), min(received_at), (select count(*) from parked) from batches where published_at is null";
 
 const TOPIC_COUNTS: &str = "
     select received, unique_processed, duplicate_dropped, conflicts, pruned from topic_counts where topic = ?1";
 
-macro_rules! columns {
-    () => {
-        "topic, event_id, occurred_at, source, payload, received_at, batch, position"
-    };
-}
-pub(super) use columns;
-
-/// A statement that lists: `$direction` orders, `$behind` compares with where it goes on.
-macro_rules! list {
-    ($road:literal, $behind:literal, $direction:literal) => {
-        concat!(
-            "select ",
-            columns!(),
-            " from events ",
-            $road,
-            " and (batch, position) ",
-            $behind,
-            " (:batch, :position) and batch < :below
-              and (:event_id is null or event_id = :event_id) and (:topic is null or topic = :topic)
-              and (:source is null or source = :source)
-              and (:since is null or occurred_at >= :since) and (:until is null or occurred_at < :until)
-            order by batch ",
-            $direction,
-            ", position ",
-            $direction,
-            " limit :limit offset :offset"
-        )
-    };
+/// The statements of an index path. Each names its index, so that no plan can choose another one.
+struct IndexPath {
+    list: &'static str,
+    list_newest_first: &'static str,
 }
 
-/// The statements of a road: a list in both orders.
-struct Road {
-    ascending: &'static str,
-    descending: &'static str,
-}
-
-const EVERYTHING: Road = Road {
-    ascending: list!("indexed by events_log_idx where true", ">", "asc"),
-    descending: list!("indexed by events_log_idx where true", "<", "desc"),
+const EVERYTHING: IndexPath = IndexPath {
+    list: include_str!("sql/list_all.sql"),
+    list_newest_first: include_str!("sql/list_all_newest_first.sql"),
 };
 
-const ONE_TOPIC: Road = Road {
-    ascending: list!("indexed by events_topic_log_idx where topic = :topic", ">", "asc"),
-    descending: list!("indexed by events_topic_log_idx where topic = :topic", "<", "desc"),
+const ONE_TOPIC: IndexPath = IndexPath {
+    list: include_str!("sql/list_topic.sql"),
+    list_newest_first: include_str!("sql/list_topic_newest_first.sql"),
 };
 
-const ONE_IDENTITY: Road = Road {
-    ascending: list!(
-        "indexed by sqlite_autoindex_events_1 where topic = :topic and event_id = :event_id",
-        ">",
-        "asc"
-    ),
-    descending: list!(
-        "indexed by sqlite_autoindex_events_1 where topic = :topic and event_id = :event_id",
-        "<",
-        "desc"
-    ),
+const ONE_IDENTITY: IndexPath = IndexPath {
+    list: include_str!("sql/list_identity.sql"),
+    list_newest_first: include_str!("sql/list_identity_newest_first.sql"),
 };
 
-/// The index that serves a read.
-fn road(filter: &Filter) -> &'static Road {
-    match (&filter.topic, &filter.event_id) {
-        (Some(_), Some(_)) => &ONE_IDENTITY,
-        (Some(_), None) => &ONE_TOPIC,
-        (None, _) => &EVERYTHING,
+impl IndexPath {
+    fn of(filter: &Filter) -> &'static Self {
+        match (&filter.topic, &filter.event_id) {
+            (Some(_), Some(_)) => &ONE_IDENTITY,
+            (Some(_), None) => &ONE_TOPIC,
+            (None, _) => &EVERYTHING,
+        }
     }
 }
 
-/// Runs the list of a road, and hands each row to `take` until that says that it has enough.
+/// Runs a list with `filter` on the index path of `list`, and passes each row to `take` until it returns false.
 fn each(
     connection: &Connection,
     list: &List,
     filter: &Filter,
     mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
 ) -> rusqlite::Result<()> {
-    let road = road(&list.filter);
+    let path = IndexPath::of(&list.filter);
     let (sql, start) = match list.order {
-        Order::Ascending => (road.ascending, (-1, 0)),
-        Order::Descending => (road.descending, (i64::MAX, 0)),
+        Order::Ascending => (path.list, (-1, 0)),
+        Order::Descending => (path.list_newest_first, (i64::MAX, 0)),
     };
     let (batch, position) = list.behind.map_or(start, |cursor| (cursor.batch(), cursor.position()));
     let mut statement = connection.prepare_cached(sql)?;
@@ -145,75 +105,75 @@ pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreEr
         })?;
         Ok((events, stability(connection)?.last_stable))
     };
-    let (events, edge) = read().map_err(during("listing events"))?;
-    // What came after a long list began is not in it, and a walk from its `next` must not pass it over.
-    let edge = list
+    let (events, stable) = read().map_err(failed_to("list events"))?;
+    // Events that were committed after a long list began are not in it, and a scan from its `next` must not skip them.
+    let stable = list
         .below
-        .map_or(edge, |below| edge.min(Cursor::new(below - 1, i32::MAX)));
+        .map_or(stable, |below| stable.min(Cursor::new(below - 1, i32::MAX)));
     let is_last = events.len() < list.limit as usize;
     let next = match (list.order, events.last()) {
-        (Order::Ascending, Some(last)) if !is_last => last.cursor.min(edge),
-        _ => edge,
+        (Order::Ascending, Some(last)) if !is_last => last.cursor.min(stable),
+        _ => stable,
     };
     Ok(Page { events, next, is_last })
 }
 
-/// Walks over what is settled, which is all that is committed.
-pub(super) fn scan(connection: &Connection, walk: &Scan) -> Result<Page, StoreError> {
+/// Reads on from a cursor, up to the last stable position, which is the end of the log.
+pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Page, StoreError> {
     let Filter {
         topic,
         event_id,
         source,
         since,
         until,
-    } = &walk.filter;
+    } = &scan.filter;
     let is_checked = source.is_some() || since.is_some() || until.is_some() || (event_id.is_some() && topic.is_none());
-    let scan = if is_checked {
-        walk.limit.max(SCAN_MAX)
+    let rows_max = if is_checked {
+        scan.limit.max(SCAN_ROWS_MAX)
     } else {
-        walk.limit
+        scan.limit
     };
-    // The road alone filters in the statement; the rest is checked here, so that the rows examined can be counted.
-    let road = Filter {
+    // The statement filters only by the index path. Other filters are checked here, so that the examined rows can be counted.
+    let by_index = Filter {
         topic: topic.clone(),
         event_id: topic.as_ref().and(event_id.clone()),
         ..Filter::default()
     };
     let examined = List {
-        filter: road.clone(),
-        behind: Some(walk.after),
-        limit: scan,
+        filter: by_index.clone(),
+        behind: Some(scan.after),
+        limit: rows_max,
         ..List::default()
     };
     let read = || {
-        let (mut taken, mut scanned, mut last) = (Taken::new(walk.bytes_max), 0, walk.after);
-        each(connection, &examined, &road, |row| {
+        let (mut taken, mut scanned, mut last) = (Taken::new(scan.bytes_max), 0, scan.after);
+        each(connection, &examined, &by_index, |row| {
             scanned += 1;
-            let is_wanted = !is_checked || matches(&walk.filter, row)?;
+            let is_wanted = !is_checked || matches(&scan.filter, row)?;
             if is_wanted && !taken.take(row)? {
                 return Ok(false);
             }
             last = cursor(row)?;
-            Ok(taken.events.len() < walk.limit as usize)
+            Ok(taken.events.len() < scan.limit as usize)
         })?;
         Ok((taken, scanned, last, stability(connection)?.last_stable))
     };
-    let (taken, scanned, last, edge) = read().map_err(during("walking over events"))?;
+    let (taken, scanned, last, stable) = read().map_err(failed_to("read events from a cursor"))?;
     let Taken { events, is_cut, .. } = taken;
-    let is_full = events.len() == walk.limit as usize || is_cut;
-    let is_last = !is_full && scanned < scan;
+    let is_full = events.len() == scan.limit as usize || is_cut;
+    let is_last = !is_full && scanned < rows_max;
     let next = match events.last() {
         Some(event) if is_cut => event.cursor,
-        _ if is_last => edge.max(walk.after),
+        _ if is_last => stable.max(scan.after),
         _ => last,
     };
     Ok(Page { events, next, is_last })
 }
 
-/// Events whose payloads have at most so many bytes together, or a single one.
+/// Events whose payloads have a limited number of bytes together, or a single event.
 pub(super) struct Taken {
     pub(super) events: Vec<StoredEvent>,
-    /// Whether an event was left out.
+    /// Whether an event did not fit.
     pub(super) is_cut: bool,
     bytes_left: usize,
 }
@@ -227,7 +187,7 @@ impl Taken {
         }
     }
 
-    /// Takes the event of a row, and says whether there was room for it.
+    /// Takes the event of a row if it fits, and returns whether it did.
     pub(super) fn take(&mut self, row: &Row<'_>) -> rusqlite::Result<bool> {
         let bytes = row.get_ref("payload")?.as_str()?.len();
         self.is_cut = !self.events.is_empty() && bytes > self.bytes_left;
@@ -270,13 +230,13 @@ pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
             stability: stability(connection)?,
         })
     };
-    read().map_err(during("reading counters"))
+    read().map_err(failed_to("read the counters"))
 }
 
 /// What is not published.
 pub(super) fn backlog(connection: &Connection) -> rusqlite::Result<Backlog> {
     let (batches, oldest, dead_letters): (i64, Option<i64>, i64) = connection
-        .prepare_cached(OUTBOX)?
+        .prepare_cached(BACKLOG)?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(0));
     Ok(Backlog {
@@ -293,10 +253,10 @@ pub(super) fn topic_counts(connection: &Connection, topic: &Topic) -> Result<Cou
         let mut rows = statement.query([topic.as_str()])?;
         rows.next()?.map_or(Ok(Counts::default()), counts)
     };
-    read().map_err(during("reading a topic's counters"))
+    read().map_err(failed_to("read the counters of a topic"))
 }
 
-/// How far the log is settled: batches are committed in the order of their numbers, so nothing is ever unsettled.
+/// How far the log is stable: batches are committed in the order of their numbers, so everything committed is stable.
 pub(super) fn stability(connection: &Connection) -> rusqlite::Result<Stability> {
     let last: i64 = connection.prepare_cached(LAST_BATCH)?.query_row([], |row| row.get(0))?;
     Ok(Stability {

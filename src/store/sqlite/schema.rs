@@ -1,14 +1,17 @@
-//! The schema of the file: its migrations, and whether it is ours, new enough, and durable.
+//! The schema of the file: its migrations, and whether the file is ours, new enough, and durable.
+//!
+//! Not `rusqlite_migration`: it reads the version before its transaction, so that two processes could apply a migration twice, and
+//! it rejects a newer schema.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::connect::Link;
-use super::error::during;
+use super::error::failed_to;
 use crate::store::{ErrorClass, StoreError};
 
-/// The steps of the schema; how many a file has is its `user_version`.
+/// The migrations; the `user_version` of a file is the number of those applied.
 const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/sqlite/0001_log.sql"),
     include_str!("../../../migrations/sqlite/0002_append_v1.sql"),
@@ -16,31 +19,31 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/sqlite/0004_append_v2.sql"),
 ];
 
-/// What the file says that it is (`application_id`): "evsv".
+/// The `application_id` of our files: "evsv".
 const APPLICATION_ID: i64 = 0x6576_7376;
 
-/// Whose file it is, the version of its schema, and how much is in it: one statement, for another process may be migrating it
-/// at this moment.
+/// The owner of the file, the version of its schema, and how much is in it. One statement, because another process may be
+/// migrating the file at the same time.
 const IDENTITY: &str = "
     select (select application_id from pragma_application_id), (select user_version from pragma_user_version),
            (select count(*) from sqlite_schema)";
 
-/// How long a change to WAL mode is tried again while others have the file open, and how often.
-const WAL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a change to WAL mode is retried while other processes have the file open, and how often.
+const WAL_TIMEOUT: Duration = Duration::from_secs(10);
 const WAL_RETRY: Duration = Duration::from_millis(5);
 
-/// Applies the migrations that are missing, one transaction for all. Several processes may do so at once: they wait for each
-/// other. A schema that a newer program has made stays as it is: migrations only add.
+/// Applies the missing migrations in one transaction. Several processes may do so at once: they wait for each other. A schema
+/// that a newer program has made stays as it is, because migrations only add.
 pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
-    let failed = || during("migrating the schema");
-    // Before anything is changed: the file may be another program's, or not be ours to write.
+    let failed = || failed_to("migrate the schema");
+    // Checked before anything is changed: the file may belong to another program or be read-only.
     version(&link.connection)?;
     link.check_writable()
         .map_err(|error| error.as_class(ErrorClass::Configuration))?;
     let mode = set_wal(&link.connection).map_err(failed())?;
     if mode != "wal" {
         let message = format!(
-            "{} cannot have a write-ahead log (SQLite says {mode}): is it on a network file system?",
+            "{} cannot have a write-ahead log (its journal mode stays {mode}): check that it is not on a network file system",
             link.file.path().display()
         );
         return Err(StoreError::new(ErrorClass::Configuration, message));
@@ -54,7 +57,7 @@ pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
     if version > known {
         tracing::warn!(
             schema.version = version,
-            "the schema was made by a newer version of eventsieve"
+            "the schema was made by a newer version of eventsieve, continuing with it"
         );
     }
     let applied = usize::try_from(version).unwrap_or(0);
@@ -71,14 +74,14 @@ pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
     Ok(known)
 }
 
-/// Puts the file into WAL mode, which is kept in it, and answers with the mode that it has. The change needs the file for
-/// itself, and SQLite does not wait for that by itself (its busy handler is not asked when a lock is raised).
+/// Puts the file into WAL mode, which is stored in the file, and returns its mode. The change needs an exclusive lock, and SQLite
+/// does not wait for that (it does not call its busy handler when a lock is upgraded).
 #[expect(
     clippy::disallowed_methods,
-    reason = "this thread may block, and there is nothing else to wait by"
+    reason = "this thread may block, and no notification exists to wait for"
 )]
 fn set_wal(connection: &Connection) -> rusqlite::Result<String> {
-    let deadline = Instant::now() + WAL_PATIENCE;
+    let deadline = Instant::now() + WAL_TIMEOUT;
     loop {
         match connection.query_row("pragma journal_mode = wal", [], |row| row.get(0)) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
@@ -89,15 +92,15 @@ fn set_wal(connection: &Connection) -> rusqlite::Result<String> {
     }
 }
 
-/// The version of the file's schema; 0 for an empty file. Refuses the file of another program.
+/// The version of the file's schema; 0 for an empty file. Fails for a file of another program.
 fn version(connection: &Connection) -> Result<i64, StoreError> {
     let read = connection.query_row(IDENTITY, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-    match read.map_err(during("reading the schema's version"))? {
+    match read.map_err(failed_to("read the version of the schema"))? {
         (APPLICATION_ID, version, _) => Ok(version),
         (0, 0, 0_i64) => Ok(0),
         _ => {
             let message = format!(
-                "{} is the database of another program: name another file in DATABASE_URL",
+                "{} is the database of another program: set DATABASE_URL to another file",
                 connection.path().unwrap_or("the file")
             );
             Err(StoreError::new(ErrorClass::Configuration, message))
@@ -105,30 +108,30 @@ fn version(connection: &Connection) -> Result<i64, StoreError> {
     }
 }
 
-/// Refuses, as [`ErrorClass::Configuration`], a schema that is older than this program's.
+/// Fails as [`ErrorClass::Configuration`] when the schema is older than this program's.
 pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
     let known = newest_migration();
     if version(connection)? >= known {
         return Ok(());
     }
     let message = format!(
-        "the store's schema is older than this program's (version {known}): run `eventsieve migrate`, or start without --no-migrate"
+        "the schema of the store is older than this program's (version {known}): run `eventsieve migrate`, or start without --no-migrate"
     );
     Err(StoreError::new(ErrorClass::Configuration, message))
 }
 
-/// Refuses a connection whose commits would not be on disk when they return.
+/// Fails for a connection whose commits would not be on disk when they return.
 pub(super) fn check_durable(link: &Link) -> Result<(), StoreError> {
     let read = || {
         let mode: String = link.connection.query_row("pragma journal_mode", [], |row| row.get(0))?;
         let synchronous: i64 = link.connection.query_row("pragma synchronous", [], |row| row.get(0))?;
         Ok(mode == "wal" && synchronous == 2)
     };
-    if read().map_err(during("looking at the file's settings"))? {
+    if read().map_err(failed_to("read the settings of the file"))? {
         return Ok(());
     }
     let message = format!(
-        "{} has left WAL mode: run `eventsieve migrate`, which sets it again",
+        "{} is no longer in WAL mode: run `eventsieve migrate`, which sets it again",
         link.file.path().display()
     );
     Err(StoreError::new(ErrorClass::Configuration, message))
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn both_dialects_have_the_same_migrations_and_all_are_applied() {
+    fn both_dialects_have_the_same_migrations() {
         let names = |dialect| -> Vec<_> {
             let files = migrations(dialect).into_iter();
             files.map(|path| path.file_name().unwrap().to_owned()).collect()

@@ -9,7 +9,7 @@ use crate::api::publish::{
     AcceptedAnswer, AcceptedStatus, Details, EventResult, EventStatus, Flushed, PublishAnswer, PublishStatus,
     ReceivedEvent, RejectedEvent, RejectedStatus,
 };
-use crate::event::{Breach, Loc, ValidationErrorKind};
+use crate::event::{Loc, ValidationError, ValidationErrorKind};
 use crate::http::docs::examples;
 use crate::http::error::ApiError;
 use crate::ingest::SubmitError;
@@ -49,7 +49,7 @@ impl PublishAnswers {
 
     fn lenient() -> PublishAnswer<'static> {
         let loc = vec![Loc::name("body"), Loc::Index(1), Loc::name("topic")];
-        let error = Breach::new(ValidationErrorKind::Missing, "Field required").at(loc);
+        let error = ValidationError::new(ValidationErrorKind::Missing, "Field required").at(loc);
         let result = RejectedEvent {
             index: 1,
             status: RejectedStatus::Rejected,

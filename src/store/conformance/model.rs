@@ -1,4 +1,4 @@
-//! Random programs of flushes: the store does what a small model does.
+//! Random programs of group commits: the store does what a small model does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::{ATTEMPT, Bed, event, listed, migrated, settle, topic, walked};
+use super::{ATTEMPT, TestDatabase, event, listed, migrated, scanned_all, topic, until_stable};
 use crate::event::{Cursor, Event};
 use crate::store::{Appended, Appender, Batch, Counts, GroupCommit, LogPosition, Outcome, Store};
 
@@ -28,9 +28,9 @@ type Letter = (usize, usize, usize);
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A new flush.
+    /// A new group commit.
     New(Vec<Letter>),
-    /// The flush of the step that this index leads to, once more; a new flush of nothing if there was none yet.
+    /// The commit of the step at this index, once more; a new empty commit if there was none yet.
     Again(prop::sample::Index),
 }
 
@@ -42,22 +42,22 @@ fn programs() -> impl Strategy<Value = Vec<(Step, usize)>> {
     prop::collection::vec((step, 0..2usize), 1..=12)
 }
 
-pub(super) async fn any_program_of_flushes_does_what_the_model_does(bed: &dyn Bed) {
-    let stores = [migrated(bed).await, bed.store()];
+pub(super) async fn random_programs_match_the_model(db: &dyn TestDatabase) {
+    let stores = [migrated(db).await, db.store()];
     let config = Config {
         cases: 32,
         failure_persistence: None,
         ..Config::default()
     };
     tokio::task::block_in_place(|| {
-        let run = |program| Handle::current().block_on(check(bed, &stores, program));
+        let run = |program| Handle::current().block_on(check(db, &stores, program));
         TestRunner::new(config)
             .run(&programs(), run)
             .unwrap_or_else(|failure| panic!("{failure}"));
     });
 }
 
-/// What happened to one event: which flush, counted from 0, and which position hold the first copy.
+/// The outcome of one event: the commit, counted from 0, and the position of the first copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EventOutcome {
     Stored(usize, u32),
@@ -74,32 +74,32 @@ struct Model {
 }
 
 impl Model {
-    fn flush(&mut self, number: usize, letters: &[Letter]) -> Vec<EventOutcome> {
-        let mut verdicts = Vec::new();
+    fn commit(&mut self, number: usize, letters: &[Letter]) -> Vec<EventOutcome> {
+        let mut outcomes = Vec::new();
         for (position, letter) in (0..).zip(letters) {
             let (topic, id, payload) = *letter;
             let value = PAYLOADS[payload].1;
             let counts = self.counts.entry(topic).or_default();
             counts.received += 1;
-            verdicts.push(match self.first_copies.get(&(topic, id)) {
+            outcomes.push(match self.first_copies.get(&(topic, id)) {
                 None => {
                     self.first_copies.insert((topic, id), (number, position, value));
                     self.log.push((number, position, *letter));
                     counts.unique_processed += 1;
                     EventOutcome::Stored(number, position)
                 }
-                Some((flush, first, known)) => {
+                Some((commit, first, known)) => {
                     counts.duplicate_dropped += 1;
                     if *known == value {
-                        EventOutcome::Duplicate(*flush, *first)
+                        EventOutcome::Duplicate(*commit, *first)
                     } else {
                         counts.conflicts += 1;
-                        EventOutcome::Conflict(*flush, *first)
+                        EventOutcome::Conflict(*commit, *first)
                     }
                 }
             });
         }
-        verdicts
+        outcomes
     }
 
     fn total(&self) -> Counts {
@@ -117,15 +117,19 @@ fn spell((topic, id, payload): Letter) -> Event {
     event(TOPICS[topic], IDS[id], PAYLOADS[payload].0)
 }
 
-/// A flush of the program, as it was answered.
+/// A commit of the program, with its answer.
 struct Done {
     id: Uuid,
     letters: Vec<Letter>,
     appended: Appended,
 }
 
-async fn check(bed: &dyn Bed, stores: &[Arc<dyn Store>; 2], program: Vec<(Step, usize)>) -> Result<(), TestCaseError> {
-    bed.execute("delete from events; delete from batches; delete from topic_counts")
+async fn check(
+    db: &dyn TestDatabase,
+    stores: &[Arc<dyn Store>; 2],
+    program: Vec<(Step, usize)>,
+) -> Result<(), TestCaseError> {
+    db.execute("delete from events; delete from batches; delete from topic_counts")
         .await;
     let mut writers = [
         stores[0].appender(0).await.unwrap(),
@@ -139,7 +143,7 @@ async fn check(bed: &dyn Bed, stores: &[Arc<dyn Store>; 2], program: Vec<(Step, 
             Step::Again(index) if !done.is_empty() => {
                 let again = index.get(&done);
                 let answer = send(writer, again.id, &again.letters).await;
-                prop_assert_eq!(&answer, &again.appended, "sent again, a flush is answered as before");
+                prop_assert_eq!(&answer, &again.appended, "a retry is answered as before");
             }
             Step::New(_) | Step::Again(_) => {
                 let letters = if let Step::New(letters) = step {
@@ -150,9 +154,9 @@ async fn check(bed: &dyn Bed, stores: &[Arc<dyn Store>; 2], program: Vec<(Step, 
                 let id = Uuid::new_v4();
                 let appended = send(writer, id, &letters).await;
                 prop_assert!(done.last().is_none_or(|last| last.appended.batch < appended.batch));
-                let verdicts = model.flush(done.len(), &letters);
+                let outcomes = model.commit(done.len(), &letters);
                 done.push(Done { id, letters, appended });
-                same_outcomes(&done, &verdicts)?;
+                same_outcomes(&done, &outcomes)?;
             }
         }
     }
@@ -174,22 +178,22 @@ async fn send(writer: &mut Box<dyn Appender>, id: Uuid, letters: &[Letter]) -> A
         .unwrap()
 }
 
-/// Each row of the newest flush came to what the model says of the row's first event.
-fn same_outcomes(done: &[Done], verdicts: &[EventOutcome]) -> Result<(), TestCaseError> {
+/// Each row of the newest commit has the outcome that the model has for the first event of the row.
+fn same_outcomes(done: &[Done], outcomes: &[EventOutcome]) -> Result<(), TestCaseError> {
     let newest = &done[done.len() - 1];
     let (batch, _) = Batch::new(newest.letters.iter().copied().map(spell).collect());
-    let place = |flush: usize, position: u32| {
-        let first: &Appended = &done[flush].appended;
+    let place = |commit: usize, position: u32| {
+        let first: &Appended = &done[commit].appended;
         let cursor = Cursor::new(first.batch, i32::try_from(position).unwrap());
         LogPosition {
             cursor,
             received_at: first.received_at,
         }
     };
-    let outcome = |position: u32| match verdicts[position as usize] {
-        EventOutcome::Stored(flush, position) => Outcome::Stored(place(flush, position)),
-        EventOutcome::Duplicate(flush, position) => Outcome::Duplicate(Some(place(flush, position))),
-        EventOutcome::Conflict(flush, position) => Outcome::Conflict(Some(place(flush, position))),
+    let outcome = |position: u32| match outcomes[position as usize] {
+        EventOutcome::Stored(commit, position) => Outcome::Stored(place(commit, position)),
+        EventOutcome::Duplicate(commit, position) => Outcome::Duplicate(Some(place(commit, position))),
+        EventOutcome::Conflict(commit, position) => Outcome::Conflict(Some(place(commit, position))),
     };
     let expected: Vec<Outcome> = batch.rows().iter().map(|row| outcome(row.position)).collect();
     prop_assert_eq!(&newest.appended.outcomes, &expected);
@@ -202,17 +206,17 @@ async fn same_log(store: &Arc<dyn Store>, model: &Model, done: &[Done]) -> Resul
     let expected: Vec<(Cursor, Event)> = model
         .log
         .iter()
-        .map(|(flush, position, letter)| {
+        .map(|(commit, position, letter)| {
             (
-                Cursor::new(done[*flush].appended.batch, i32::try_from(*position).unwrap()),
+                Cursor::new(done[*commit].appended.batch, i32::try_from(*position).unwrap()),
                 spell(*letter),
             )
         })
         .collect();
     let stored: Vec<(Cursor, Event)> = rows.iter().map(|row| (row.cursor, row.event.clone())).collect();
     prop_assert_eq!(stored, expected);
-    settle(store).await;
-    prop_assert_eq!(walked(store, Cursor::BEGINNING, 5).await.0, rows);
+    until_stable(store).await;
+    prop_assert_eq!(scanned_all(store, Cursor::BEGINNING, 5).await.0, rows);
     for (number, name) in TOPICS.iter().enumerate() {
         let expected = model.counts.get(&number).copied().unwrap_or_default();
         prop_assert_eq!(store.topic_counts(&topic(name)).await.unwrap(), expected);

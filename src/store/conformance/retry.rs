@@ -1,12 +1,12 @@
-//! A flush that is sent again: the ledger.
+//! Retries of a group commit: the commit ledger.
 
 use uuid::Uuid;
 
-use super::{Bed, Writer, counts, event, events, kinds, listed, migrated};
+use super::{TestDatabase, Writer, counts, event, events, kinds, listed, migrated};
 use crate::event::Event;
 
-pub(super) async fn a_flush_that_is_sent_again_is_answered_the_same_and_writes_nothing(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn retry_gets_same_answer_and_writes_nothing(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let (id, sent) = (Uuid::new_v4(), events("t", "e", 5));
     let mut writer = Writer::of(&store).await;
     let first = writer.send_as(id, &sent).await;
@@ -19,8 +19,8 @@ pub(super) async fn a_flush_that_is_sent_again_is_answered_the_same_and_writes_n
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
-pub(super) async fn also_with_duplicates_conflicts_and_copies(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn retry_with_duplicates_conflicts_and_copies(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     writer
         .send(&[event("t", "old", r#"{"v":1}"#), event("t", "rival", r#"{"v":1}"#)])
@@ -47,8 +47,8 @@ fn mixed() -> Vec<Event> {
     ]
 }
 
-pub(super) async fn also_of_a_single_event(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn retry_of_a_single_event(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let (new, conflict) = (event("t", "e", r#"{"v":1}"#), event("t", "e", r#"{"v":2}"#));
     let copies = [new.clone(), new.clone()];
@@ -73,8 +73,8 @@ pub(super) async fn also_of_a_single_event(bed: &dyn Bed) {
     assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
 }
 
-pub(super) async fn also_after_other_flushes(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn retry_after_other_commits(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&store).await);
     two.send(&[event("t", "old", r#"{"v":1}"#), event("t", "rival", r#"{"v":1}"#)])
         .await;
@@ -91,8 +91,8 @@ pub(super) async fn also_after_other_flushes(bed: &dyn Bed) {
     assert_eq!(store.stats().await.unwrap().counts, stats);
 }
 
-pub(super) async fn also_when_it_stored_nothing(bed: &dyn Bed) {
-    let store = migrated(bed).await;
+pub(super) async fn retry_of_a_commit_that_stored_nothing(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     writer.send(&[event("t", "1", "{}"), event("t", "2", "{}")]).await;
     let (id, sent) = (Uuid::new_v4(), [event("t", "1", "{}"), event("t", "2", r#"{"v":1}"#)]);
@@ -102,8 +102,8 @@ pub(super) async fn also_when_it_stored_nothing(bed: &dyn Bed) {
     assert_eq!(store.stats().await.unwrap().counts, counts(4, 2, 2, 1));
 }
 
-pub(super) async fn of_two_attempts_at_the_same_moment_one_writes(bed: &dyn Bed) {
-    let (store, other) = (migrated(bed).await, bed.store());
+pub(super) async fn one_of_two_concurrent_attempts_writes(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     for round in 0..30 {
         for rows in [1, 3] {

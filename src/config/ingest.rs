@@ -1,0 +1,52 @@
+//! Ingest: group commits, and the memory that requests may occupy.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::value::{number, size, time_above_zero};
+
+/// The most memory of an event beside its text: the least budget of bytes is computed with it.
+pub const EVENT_BYTES: usize = 256;
+
+/// Group commits, and the memory that requests may occupy.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Ingest")]
+pub struct IngestConfig {
+    /// The time limit for the commit of a request, which is then answered 503 or 504.
+    #[arg(
+        long,
+        env = "EVENTSIEVE_REQUEST_DEADLINE",
+        default_value = "15s",
+        value_name = "TIME",
+        value_parser = time_above_zero()
+    )]
+    pub request_deadline: Duration,
+    /// The number of concurrent group commits, each on its own connection; an embedded store has one writer.
+    #[arg(
+        long,
+        env = "EVENTSIEVE_WRITERS",
+        default_value = "4",
+        value_name = "WRITERS",
+        value_parser = number::<u32>(1..=64)
+    )]
+    pub writers: u32,
+    /// The most events in memory that wait for their commit.
+    #[arg(
+        long = "queue-events",
+        env = "EVENTSIEVE_QUEUE_EVENTS",
+        default_value = "100000",
+        value_name = "EVENTS",
+        value_parser = number::<usize>(1..=100_000_000)
+    )]
+    pub queue_events_max: usize,
+    /// The most memory for bodies and events, from the first byte of a body to its commit.
+    #[arg(
+        long = "queue-bytes",
+        env = "EVENTSIEVE_QUEUE_BYTES",
+        default_value = "32MiB",
+        value_name = "SIZE",
+        value_parser = size()
+    )]
+    pub queue_bytes_max: usize,
+}

@@ -1,0 +1,7 @@
+-- Gives up all leases of an owner. $1 owner. An expired lease is left alone: after a long outage there may be very many.
+with released as (
+    update batches set owner = null, lease_until = null
+    where owner = $1 and published_at is null and lease_until > now()
+    returning batch
+)
+select count(*) from released

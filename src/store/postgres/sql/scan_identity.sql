@@ -1,0 +1,64 @@
+-- A page of a cursor read of one identity, by the index events_pkey.
+-- $1 topic, $2 event_id, $3 source, $4 since, $5 until; $6, $7 batch and position after which the page begins;
+-- $8 how many rows to examine; $9 how many events at most; $10 how many bytes of payload at most, but at least one event.
+-- A page of no events is one row whose event is null.
+with s as (
+    -- The first batch that is not stable. Transactions below it have ended.
+    select l.xid_offset + pg_snapshot_xmin(pg_current_snapshot())::text::bigint as first_unstable from log l
+), examined as materialized (
+    select e.*
+    from events e
+    where e.topic = $1
+      and e.event_id = $2
+      and (e.batch, e.position) > ($6::bigint, $7::int)
+      and e.batch < (select first_unstable from s)
+    order by e.batch, e.position
+    limit $8::bigint
+), x as materialized (
+    -- Whether all payloads fit. A payload that is not compressed has its size beside it, so this reads none of them.
+    select count(*) as scanned,
+           coalesce(sum(pg_column_size(payload)), 0) <= $10::bigint and count(pg_column_compression(payload)) = 0 as fits
+    from examined
+), cut as materialized (
+    -- The first place that does not fit, or a place beyond all. Computed only if asked for; reads payloads up to the cut.
+    select coalesce(k.batch, 9223372036854775807) as batch, coalesce(k.position, 0) as position
+    from (select) one
+        left join (
+            select k.batch, k.position
+            from (
+                select e.batch, e.position, row_number() over w as number,
+                       sum(octet_length(e.payload::text)) over w as bytes
+                from (
+                    select e.*
+                    from examined e
+                    where ($3::text is null or e.source = $3)
+                      and ($4::timestamptz is null or e.occurred_at >= $4)
+                      and ($5::timestamptz is null or e.occurred_at < $5)
+                    order by e.batch, e.position
+                    limit $9::bigint
+                ) e
+                window w as (order by e.batch, e.position rows unbounded preceding)
+            ) k
+            where k.number > 1 and k.bytes > $10::bigint
+            order by k.batch, k.position
+            limit 1
+        ) k on true
+)
+select s.first_unstable, x.scanned,
+       case when x.fits then false else (select batch from cut) < 9223372036854775807 end as is_cut,
+       l.batch as scanned_batch, l.position as scanned_position, p.*
+from s
+    cross join x
+    left join (select batch, position from examined order by batch desc, position desc limit 1) l on true
+    left join (
+        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position
+        from examined e
+        where ($3::text is null or e.source = $3)
+          and ($4::timestamptz is null or e.occurred_at >= $4)
+          and ($5::timestamptz is null or e.occurred_at < $5)
+          and case when (select fits from x) then true
+                   else (e.batch, e.position) < (select batch, position from cut) end
+        order by e.batch, e.position
+        limit $9::bigint
+    ) p on true
+order by p.batch, p.position

@@ -1,0 +1,9 @@
+-- The rows of the commit ledger that one step of pruning examines. ?1 the batch behind which it begins; ?2 rows received after
+-- this time are young; ?3 how many.
+select batch,
+       received_at > ?2 as is_young,
+       coalesce(published_at <= ?2, false) as is_done
+from batches
+where batch > ?1
+order by batch
+limit ?3

@@ -1,0 +1,12 @@
+-- Lists one topic, in log order. :batch, :position the place behind which the list begins; :below only batches below this number.
+select topic, event_id, occurred_at, source, payload, received_at, batch, position
+from events indexed by events_topic_log_idx
+where topic = :topic
+  and (:event_id is null or event_id = :event_id)
+  and (:source is null or source = :source)
+  and (:since is null or occurred_at >= :since)
+  and (:until is null or occurred_at < :until)
+  and (batch, position) > (:batch, :position)
+  and batch < :below
+order by batch asc, position asc
+limit :limit offset :offset
