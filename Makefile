@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test schemathesis test bare-test lint fmt doc reference deny advisories check bench bench-growth flush-cost fanout-cost screenshot clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test bare-test lint fmt doc reference deny advisories check bench bench-growth commit-cost sink-cost screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ schemathesis: ## compare the service's answers with its OpenAPI document, by req
 	integration-tests/setup schemathesis
 	cargo build --workspace --all-targets --locked
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/schemathesis $(ARGS)
+
+# More tests at once than there are processors, because most of them wait most of the time.
+test: export RUST_TEST_THREADS ?= 8
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.
@@ -102,30 +105,31 @@ endif
 	$(MAKE) --no-print-directory schemathesis
 	$(MAKE) --no-print-directory test
 
-# On a machine that does nothing else. ROUNDS, SCALE and SIDES: integration-tests/src/bin/bench/main.rs.
-bench: ## measure the service against the database it stands on, and an overload; some ten minutes
+# On a machine that does nothing else. ROUNDS, SCALE and SIDES: integration-tests/src/bin/tools/main.rs.
+bench: ## measure the service against the database it runs on, and an overload; some ten minutes
 	integration-tests/setup build services
 	cargo build --profile dist --locked --workspace
-	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/bench contest
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools contest
 
 bench-growth: ## measure it again after 1, 5 and 20 million events; some twenty minutes, and 40 GB of disk
 	integration-tests/setup build services
 	cargo build --profile dist --locked --workspace
-	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/bench growth
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools growth
 
-flush-cost: ## measure what one group commit costs
-	integration-tests/setup build services
-	deploy/test-services.sh cargo run --profile dist --locked -p integration-tests --bin flush-cost
-
-fanout-cost: ## measure what publishing to Redis costs
+commit-cost: ## measure the cost of a group commit
 	integration-tests/setup build services
 	cargo build --profile dist --locked --workspace
-	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/fanout-cost
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools commit-cost
+
+sink-cost: ## measure the cost of publishing to Redis and to stream subscribers
+	integration-tests/setup build services
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools sink-cost
 
 screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
 	integration-tests/setup test
 	cargo build --workspace --all-targets --locked
-	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/screenshot .github/dashboard.png
+	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/tools screenshot .github/dashboard.png
 
 clean: ## remove all that was built
 	cargo clean

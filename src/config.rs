@@ -19,8 +19,10 @@ pub(crate) use self::error::ConfigError;
 pub(crate) use self::http::HttpConfig;
 pub(crate) use self::ingest::{EVENT_BYTES, IngestConfig};
 pub(crate) use self::life::LifeConfig;
+#[cfg(feature = "redis")]
+pub(crate) use self::sink::RedisUrl;
 use self::sink::SinkSettings;
-pub(crate) use self::sink::{ChannelOptions, RedisConfig, RedisOptions, RedisUrl, SinkConfig};
+pub(crate) use self::sink::{ChannelOptions, RedisConfig, RedisOptions, SinkConfig};
 pub(crate) use self::store::{DatabaseUrl, StoreOptions};
 pub(crate) use self::trace::TraceConfig;
 use self::trace::TraceOptions;

@@ -1,11 +1,11 @@
-//! A service as its clients see it: a base URL that answers, whoever has started what is behind it.
+//! A service as its clients see it: a base URL.
 
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 
 use crate::http::{Answer, ask, client};
 
-/// A service that is reached at a base URL. What it says here, it would say to anybody.
+/// A service at a base URL.
 #[derive(Debug, Clone)]
 pub struct Api {
     url: String,
@@ -13,8 +13,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// The service at this URL (`http://HOST:PORT`), which is not asked anything yet. It has connections of its own, that
-    /// belong to the runtime in which they were first used.
+    /// The service at this URL (`http://HOST:PORT`). No request is sent yet. It has connections of its own, which belong to the
+    /// runtime in which they are first used.
     pub fn at(url: &str) -> Self {
         Api {
             url: url.trim_end_matches('/').to_owned(),
@@ -22,22 +22,22 @@ impl Api {
         }
     }
 
-    /// Where it is: `http://HOST:PORT`.
+    /// Its base URL: `http://HOST:PORT`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where it is, for a raw connection: `HOST:PORT`.
+    /// Its address for a raw connection: `HOST:PORT`.
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").expect("it speaks plain HTTP")
     }
 
-    /// A GET to be sent.
+    /// A GET that is not sent yet.
     pub fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}{path}", self.url))
     }
 
-    /// A POST to be sent.
+    /// A POST that is not sent yet.
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("{}{path}", self.url))
     }

@@ -8,19 +8,20 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::eventually::{SOON, eventually};
 use crate::http::{client, try_ask};
 
-/// What the driver says once it listens, before its port.
+/// What the driver prints before its port once it listens.
 const STARTED: &str = "started successfully on port ";
 
 /// How WebDriver names an element in its answers.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Without a sandbox, for it runs as root in containers; without scrollbars, as on a phone; and without the browser's own talk to
-/// its maker.
+/// Without a sandbox, because it runs as root in containers; without scrollbars, as on a phone; without background requests to its
+/// vendor.
 const FLAGS: [&str; 7] = [
     "--headless",
     "--hide-scrollbars",
@@ -31,23 +32,30 @@ const FLAGS: [&str; 7] = [
     "--no-first-run",
 ];
 
+/// How many browsers run at once: each needs about a whole processor core to start and to draw its page in time.
+const BROWSERS_MAX: usize = 2;
+
+static BROWSERS: Semaphore = Semaphore::const_new(BROWSERS_MAX);
+
 /// A browser with one page. Its processes are killed when this is dropped.
 #[derive(Debug)]
 pub struct Browser {
     session: String,
     client: Client,
     driver: Child,
-    // Kept open: a driver whose output nobody takes would end.
+    // Kept open, because the driver ends when its output cannot be written.
     _output: Lines<BufReader<ChildStdout>>,
     _profile: TempDir,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Browser {
-    /// Starts a browser whose page is so wide and high, in CSS pixels.
+    /// Starts a browser with a page of this width and height in CSS pixels.
     ///
     /// # Panics
-    /// There is none on this machine, or it does not start.
+    /// There is no browser on this machine, or it does not start.
     pub async fn open(width: u32, height: u32) -> Self {
+        let permit = BROWSERS.acquire().await.expect("the semaphore is never closed");
         let profile = tempfile::tempdir().expect("a temporary folder");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -65,13 +73,14 @@ impl Browser {
         let port = timeout(SOON, port(&mut output))
             .await
             .expect("chromedriver listens soon")
-            .expect("chromedriver tells its port");
+            .expect("chromedriver prints its port");
         let mut browser = Browser {
             session: format!("http://127.0.0.1:{port}"),
             client: client(),
             driver,
             _output: output,
             _profile: profile,
+            _permit: permit,
         };
         browser.begin(width, height).await;
         browser
@@ -92,7 +101,7 @@ impl Browser {
         self.resize(width, height).await;
     }
 
-    /// Makes the page so wide and high, in CSS pixels, as a device's screen would; a window is never as narrow as a phone.
+    /// Sets the width and height of the page in CSS pixels by emulating a screen: a window cannot be as narrow as a phone.
     pub async fn resize(&self, width: u32, height: u32) {
         let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", screen).await;
@@ -109,7 +118,7 @@ impl Browser {
         self.command("/url", json!({ "url": url })).await;
     }
 
-    /// What the body of a function is on the page: `return document.title`.
+    /// The result of a function body on the page, such as `return document.title`.
     pub async fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", json!({ "script": script, "args": [] }))
             .await
@@ -129,7 +138,7 @@ impl Browser {
         self.run(&script).await.as_str().map(str::to_owned)
     }
 
-    /// Waits until a script says `true`; `what` is told if it never does.
+    /// Waits until a script returns `true`; `what` describes the condition if it never does.
     pub async fn until(&self, what: &str, script: &str) {
         eventually(SOON, async || {
             let found = self.run(script).await;
@@ -139,12 +148,12 @@ impl Browser {
         .await;
     }
 
-    /// Waits until the text of an element has this in it.
+    /// Waits until the text of an element contains this.
     pub async fn until_text(&self, selector: &str, part: &str) {
         eventually(SOON, async || {
             let text = self.find_text(selector).await;
             let is_there = text.as_ref().is_some_and(|text| text.contains(part));
-            ensure!(is_there, "{selector} says {text:?} and not {part:?}");
+            ensure!(is_there, "{selector} contains {text:?} and not {part:?}");
             Ok(())
         })
         .await;
@@ -158,7 +167,8 @@ impl Browser {
         self.command(&format!("/element/{id}/click"), json!({})).await;
     }
 
-    /// Types on the keyboard, into whatever has the focus. Keys that are no characters are WebDriver's, such as `\u{E004}` (Tab).
+    /// Presses keys, for the element that has the focus. Keys that are no characters are written as in WebDriver, such as `\u{E004}`
+    /// (Tab).
     pub async fn press(&self, keys: &str) {
         let strokes: Vec<Value> = keys
             .chars()
@@ -168,8 +178,8 @@ impl Browser {
         self.command("/actions", keyboard).await;
     }
 
-    /// What the page and the browser have written to the console since this was last asked. The browser also tells there when
-    /// the machine's network changes, as it does when a container starts beside the test: that is left out.
+    /// What the page and the browser have written to the console since the last call. Messages about a change of the machine's
+    /// network, as when a container starts beside the test, are left out.
     pub async fn console(&self) -> Vec<String> {
         let entries = self.log("browser").await;
         let messages = entries.iter().map(|entry| entry["message"].to_string());
@@ -178,7 +188,7 @@ impl Browser {
             .collect()
     }
 
-    /// The URLs that the page has asked for since this was last asked.
+    /// The URLs that the page has requested since the last call.
     pub async fn requests(&self) -> Vec<String> {
         let entries = self.log("performance").await;
         let messages = entries.iter().filter_map(|entry| {
@@ -194,7 +204,7 @@ impl Browser {
         entries.as_array().expect("a log is a list").clone()
     }
 
-    /// What is seen, as a PNG in base64.
+    /// A picture of the page, as a PNG in base64.
     pub async fn screenshot(&self) -> String {
         let picture = self
             .try_command(Method::GET, "/screenshot", Value::Null)
@@ -224,7 +234,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         if let Some(pid) = self.driver.id() {
             let group = format!("kill -s KILL -- -{pid}");
-            // Whatever has ended by itself need not be killed.
+            // A process that has ended by itself need not be killed.
             drop(std::process::Command::new("sh").args(["-c", &group]).status());
         }
     }

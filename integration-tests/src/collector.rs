@@ -1,4 +1,4 @@
-//! A stand-in for an OpenTelemetry collector: it takes spans over OTLP/HTTP, and keeps them.
+//! A stand-in for an OpenTelemetry collector: it accepts spans over OTLP/HTTP and keeps them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,18 +16,18 @@ use tokio::task::JoinSet;
 use crate::eventually::eventually;
 use crate::service::Settings;
 
-/// What a collector does with what it is sent.
+/// How a collector answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
-    /// It takes spans.
-    Takes,
+pub enum CollectorMode {
+    /// It accepts spans.
+    Accepts,
     /// It answers 500.
-    Refuses,
-    /// It takes connections and requests, and never answers.
+    Rejects,
+    /// It accepts connections and requests, and never answers.
     Hangs,
 }
 
-/// A collector on a port of its own. It is gone when this is dropped.
+/// A collector on a port of its own. It stops when this is dropped.
 #[derive(Debug)]
 pub struct Collector {
     url: String,
@@ -41,7 +41,7 @@ struct Kept {
     spans: Vec<Span>,
 }
 
-/// A span as it was sent.
+/// A span as it was received.
 #[derive(Debug, Clone)]
 pub struct Span {
     /// The service that sent it.
@@ -60,13 +60,13 @@ pub struct Span {
     pub ended: u64,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
-    /// Whether it says that something has failed.
+    /// Whether its status is an error.
     pub has_failed: bool,
 }
 
 impl Collector {
     /// Starts a collector.
-    pub async fn start(manner: Manner) -> Self {
+    pub async fn start(mode: CollectorMode) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the port that is bound");
         let kept = Arc::new(Mutex::new(Kept::default()));
@@ -77,8 +77,8 @@ impl Collector {
             while let Ok((stream, _)) = listener.accept().await {
                 let kept = Arc::clone(&keeping);
                 connections.spawn(async move {
-                    // A connection that breaks has nothing more to say.
-                    drop(serve(stream, manner, &kept).await);
+                    // A broken connection is no error of the test.
+                    drop(serve(stream, mode, &kept).await);
                 });
             }
         });
@@ -89,29 +89,29 @@ impl Collector {
         }
     }
 
-    /// Where it is.
+    /// Its URL.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The heads of the requests that came.
+    /// The heads of all requests so far.
     pub fn heads(&self) -> Vec<String> {
         lock(&self.kept).heads.clone()
     }
 
-    /// The spans that came.
+    /// All spans so far.
     pub fn spans(&self) -> Vec<Span> {
         lock(&self.kept).spans.clone()
     }
 
-    /// The spans of a trace that came.
+    /// The spans of a trace so far.
     pub fn trace(&self, trace_id: &str) -> Vec<Span> {
         let mut spans = self.spans();
         spans.retain(|span| span.trace_id == trace_id);
         spans
     }
 
-    /// Waits until so many spans of a trace have come, and gives back all that have, by name.
+    /// Waits until this many spans of a trace were received, and returns all of them by name.
     pub async fn wait_for(&self, trace_id: &str, count: usize, deadline: Duration) -> BTreeMap<String, Span> {
         let spans = eventually(deadline, async || {
             let spans = self.trace(trace_id);
@@ -124,7 +124,7 @@ impl Collector {
 }
 
 impl Settings {
-    /// The same with this collector, to which spans are sent soon after they have ended.
+    /// The same with this collector, and a short delay before spans are sent.
     #[must_use]
     pub fn with_collector(self, collector: &Collector) -> Self {
         self.with("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
@@ -133,7 +133,7 @@ impl Settings {
 }
 
 /// Answers the requests of one connection.
-async fn serve(stream: TcpStream, manner: Manner, kept: &Mutex<Kept>) -> anyhow::Result<()> {
+async fn serve(stream: TcpStream, mode: CollectorMode, kept: &Mutex<Kept>) -> anyhow::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -149,14 +149,14 @@ async fn serve(stream: TcpStream, manner: Manner, kept: &Mutex<Kept>) -> anyhow:
         let mut body = vec![0; length.trim().parse()?];
         stream.read_exact(&mut body).await?;
         lock(kept).heads.push(head);
-        let status = match manner {
-            Manner::Takes => {
+        let status = match mode {
+            CollectorMode::Accepts => {
                 let spans = read(&body)?;
                 lock(kept).spans.extend(spans);
                 "200 OK"
             }
-            Manner::Refuses => "500 Internal Server Error",
-            Manner::Hangs => std::future::pending().await,
+            CollectorMode::Rejects => "500 Internal Server Error",
+            CollectorMode::Hangs => std::future::pending().await,
         };
         let answer = format!("HTTP/1.1 {status}\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n");
         stream.write_all(answer.as_bytes()).await?;
@@ -167,7 +167,7 @@ async fn serve(stream: TcpStream, manner: Manner, kept: &Mutex<Kept>) -> anyhow:
 fn read(body: &[u8]) -> anyhow::Result<Vec<Span>> {
     let mut spans = Vec::new();
     for of_resource in ExportTraceServiceRequest::decode(body)?.resource_spans {
-        let resource = attributes(of_resource.resource.context("spans of nobody")?.attributes);
+        let resource = attributes(of_resource.resource.context("spans without a resource")?.attributes);
         for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             spans.push(Span {
                 service: resource.get("service.name").cloned().unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Disks of a test's own: small ones that fill up, and such that may not be written to.
+//! Disks of a test's own, which fill up or become read-only.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -11,12 +11,12 @@ use tokio::process::{Child, Command};
 
 use crate::service::Settings;
 
-/// What a process does that mounts a disk, says so, and then holds it for as long as its standard input is open.
+/// Mounts a disk, prints `mounted`, and keeps the mount until standard input is closed.
 const HOLD: &str = r#"mount -t tmpfs -o "$2" eventsieve "$1" && echo mounted && exec cat"#;
 
-/// A disk in memory. Only processes that are started on it see it, and the test, by [`Disk::path`]. It is gone with this.
+/// A disk in memory. Only processes that are started on it can see it, and the test by [`Disk::path`]. It is removed with this value.
 ///
-/// It is mounted in a name space of its own, so nothing has to be cleaned up, and nobody has to be root.
+/// It is mounted in a namespace of its own, so it needs no clean-up and no root.
 #[derive(Debug)]
 pub struct Disk {
     folder: TempDir,
@@ -37,11 +37,11 @@ impl Disk {
             .spawn()
             .expect("util-linux is on every Linux");
         let stdout = holder.stdout.take().expect("it is piped");
-        let told = BufReader::new(stdout).lines().next_line().await;
+        let line = BufReader::new(stdout).lines().next_line().await;
         assert_eq!(
-            told.ok().flatten().as_deref(),
+            line.ok().flatten().as_deref(),
             Some("mounted"),
-            "no disk can be mounted: may this user make name spaces (user.max_user_namespaces, \
+            "no disk can be mounted: may this user create namespaces (user.max_user_namespaces, \
              kernel.apparmor_restrict_unprivileged_userns)?"
         );
         Disk { folder, holder }
@@ -64,16 +64,16 @@ impl Disk {
         settings.by(program, &arguments)
     }
 
-    /// What a command on the disk is started by: a program, which becomes the command, and its arguments.
+    /// The program, and its arguments, by which a command is started on the disk.
     fn way_in(&self) -> (&'static str, Vec<String>) {
         let target = format!("--target={}", self.holder());
         let arguments = ["--preserve-credentials", "--user", "--mount", &target];
         ("nsenter", arguments.map(str::to_owned).to_vec())
     }
 
-    /// Lets nobody write to it any more (`ro`), or everybody again (`rw`). No process may have a file open for writing.
+    /// Makes it read-only (`ro`) or writable (`rw`). No process may have a file open for writing.
     pub async fn remount(&self, option: &str) {
-        // The mount alone, not what is mounted: its options cannot all be said again by who is not root.
+        // Only the mount is changed: changing the file system itself needs root.
         let remount = format!("remount,bind,{option}");
         let (program, arguments) = self.way_in();
         let status = Command::new(program)
@@ -90,7 +90,7 @@ impl Disk {
         self.holder.id().expect("it runs until this is dropped")
     }
 
-    /// Writes a file that takes all the room that is left.
+    /// Writes a file that takes up all free space.
     pub fn fill(&self) {
         let mut filling = File::create(self.path("filling")).expect("a file more");
         loop {
@@ -102,7 +102,7 @@ impl Disk {
         }
     }
 
-    /// Removes what [`Disk::fill`] has written.
+    /// Removes the file of [`Disk::fill`].
     pub fn make_room(&self) {
         fs::remove_file(self.path("filling")).expect("the disk was filled");
     }

@@ -1,4 +1,4 @@
-//! Waiting for a condition: the only place of the tests where time passes on purpose.
+//! Waiting for a condition. No other code of the tests sleeps.
 
 use std::panic::Location;
 use std::thread;
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Long enough for anything that a healthy service does on a busy machine of two cores.
+/// Long enough for anything that a healthy service does on a busy machine with two cores.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// How often a condition is asked again: often enough to catch a state that lasts for a tenth of a second.
+/// The interval between two checks of a condition, short enough to see a state that lasts for a tenth of a second.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Asks `condition` until it answers `Ok`, and gives back what it found.
+/// Checks `condition` until it is `Ok`, and returns its value.
 ///
 /// # Panics
 /// At the `deadline`, with the last error, at the caller's line.
@@ -28,10 +28,10 @@ async fn ask_until<T>(
 ) -> T {
     within(deadline, condition)
         .await
-        .unwrap_or_else(|last| panic!("{caller}: not so within {deadline:?}: {last:#}"))
+        .unwrap_or_else(|last| panic!("{caller}: not met within {deadline:?}: {last:#}"))
 }
 
-/// The same where it may never come to pass.
+/// The same for a condition that may never hold.
 ///
 /// # Errors
 /// The last error, at the `deadline`.
@@ -51,8 +51,8 @@ pub async fn within<T>(deadline: Duration, mut condition: impl AsyncFnMut() -> a
     }
 }
 
-/// Waits until `condition` holds, for a `Drop`, which cannot await; so for nothing that may never come to pass.
-#[expect(clippy::disallowed_methods, reason = "there is nothing to await by")]
+/// Waits without a limit until `condition` holds: for a `Drop`, which cannot await.
+#[expect(clippy::disallowed_methods, reason = "a Drop cannot await")]
 pub(crate) fn block_until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         thread::sleep(INTERVAL / 20);

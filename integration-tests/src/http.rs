@@ -1,4 +1,4 @@
-//! HTTP as the tests speak it: whole answers, and raw bytes where a well-behaved client will not do.
+//! HTTP for tests: complete answers, and raw bytes that no well-behaved client would send.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -14,22 +14,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longer than every deadline that a test gives the service, so that the service's own answer is seen.
+/// Longer than every deadline that a test configures, so that the service answers first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, as it came.
+    /// The body.
     pub body: Bytes,
 }
 
 impl Answer {
-    /// The value of a header, or "" if it is not there.
+    /// The value of a header, or "" without it.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -55,7 +55,7 @@ impl Answer {
             .collect()
     }
 
-    /// Asserts that this is a problem of RFC 9457 with that status, and gives it back.
+    /// Asserts that this is a problem document (RFC 9457) with this status, and returns it.
     #[track_caller]
     pub fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
@@ -76,28 +76,28 @@ impl Answer {
         problem
     }
 
-    /// Asserts that this is a 422, and gives back the `(type, loc)` of each fault.
+    /// Asserts that this is a 422, and returns the `(type, loc)` of each validation error.
     #[track_caller]
-    pub fn faults(&self) -> Vec<(String, Value)> {
+    pub fn validation_errors(&self) -> Vec<(String, Value)> {
         assert_eq!(self.status, 422, "{}", self.text());
         let body = self.json();
-        let faults = body["detail"].as_array().expect("422 carries a list `detail`");
-        assert!(!faults.is_empty(), "a 422 without a fault");
-        faults
+        let errors = body["detail"].as_array().expect("422 carries a list `detail`");
+        assert!(!errors.is_empty(), "a 422 without an error");
+        errors
             .iter()
-            .map(|fault| {
-                assert!(fault["msg"].is_string(), "a fault without msg: {fault}");
-                let kind = fault["type"].as_str().expect("a fault has a type");
-                (kind.to_owned(), fault["loc"].clone())
+            .map(|error| {
+                assert!(error["msg"].is_string(), "an error without msg: {error}");
+                let kind = error["type"].as_str().expect("an error has a type");
+                (kind.to_owned(), error["loc"].clone())
             })
             .collect()
     }
 }
 
-/// A client with connections of its own, that asks no proxy and follows no redirect.
+/// A client with connections of its own, which uses no proxy and follows no redirect.
 pub fn client() -> Client {
     static PROVIDER: Once = Once::new();
-    // reqwest is built without a TLS provider of its own and refuses to start without one, even to speak plain HTTP.
+    // reqwest is built without a TLS provider, and needs one even for plain HTTP.
     PROVIDER.call_once(|| {
         rustls::crypto::ring::default_provider()
             .install_default()
@@ -112,16 +112,16 @@ pub fn client() -> Client {
         .expect("a client without options that can fail")
 }
 
-/// Sends a request and reads the whole answer.
+/// Sends a request and reads the complete answer.
 ///
 /// # Errors
-/// No answer came: the connection was refused or broke, or it took too long.
+/// The connection was refused or broken, or the answer took too long.
 pub async fn try_ask(request: RequestBuilder) -> anyhow::Result<Answer> {
     let response = request.send().await.context("no answer")?;
     Ok(Answer {
         status: response.status().as_u16(),
         headers: response.headers().clone(),
-        body: response.bytes().await.context("half an answer")?,
+        body: response.bytes().await.context("the answer is incomplete")?,
     })
 }
 
@@ -136,7 +136,7 @@ pub async fn ask(request: RequestBuilder) -> Answer {
 /// No connection could be made, or it was still open after `patience`.
 pub async fn raw(address: &str, request: &[u8], patience: Duration) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    // The service may answer and close before it has read everything: what it said is what counts.
+    // The service may answer and close before it has read everything; only the answer matters.
     drop(stream.write_all(request).await);
     read_to_end(&mut stream, patience).await
 }
@@ -164,7 +164,7 @@ pub fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            write!(out, "%{byte:02X}").expect("a String takes all that is written");
+            write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
         }
     }
     out

@@ -1,4 +1,4 @@
-//! PostgreSQL servers of a test's own, for tests that kill a whole server, hold its transactions open, or need passwords.
+//! PostgreSQL servers of a test's own, for tests that kill a server, hold transactions open, or need passwords.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use crate::environment;
 use crate::eventually::{SOON, eventually};
 use crate::service::{Signal, send};
 
-/// Linux takes the ports of outgoing connections from 32768 on: below it, a port stays free while a server restarts.
+/// Linux assigns ports from 32768 on to outgoing connections: below that, a port stays free while a server restarts.
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 12_000;
 
@@ -25,7 +25,7 @@ pub const PASSWORD: &str = "right-Sw0rdfish";
 /// How connections are authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authentication {
-    /// Everybody is let in.
+    /// No password is needed.
     Trust,
     /// The superuser needs [`PASSWORD`].
     Password,
@@ -42,17 +42,17 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Makes a server that lets everybody in, and waits until it takes connections.
+    /// Starts a server without a password, and waits until it accepts connections.
     pub async fn new() -> Self {
         Self::with(Authentication::Trust).await
     }
 
-    /// Makes a server, and waits until it takes connections.
+    /// Starts a server, and waits until it accepts connections.
     pub async fn with(authentication: Authentication) -> Self {
         Self::made(authentication, &[]).await
     }
 
-    /// Makes a server with settings such as `shared_buffers=1GB`, that lets everybody in, and waits until it takes connections.
+    /// Starts a server without a password, with settings such as `shared_buffers=1GB`, and waits until it accepts connections.
     pub async fn with_settings(settings: &[&str]) -> Self {
         Self::made(Authentication::Trust, settings).await
     }
@@ -84,7 +84,7 @@ impl PostgresServer {
             Authentication::Trust => "trust",
             Authentication::Password => "scram-sha-256",
         };
-        // The files of a server that lives for a minute need not be flushed when they are made; its commits are.
+        // The initial files of a short-lived server need not be synced; its commits are.
         let output = postgres_program("initdb")
             .args(["--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"])
             .arg(format!("--auth={method}"))
@@ -99,7 +99,7 @@ impl PostgresServer {
         );
     }
 
-    /// Starts the server after [`Self::kill`], on the same port, and waits until it takes connections.
+    /// Starts the server after [`Self::kill`], on the same port, and waits until it accepts connections.
     pub async fn start(&mut self) {
         let log = File::options()
             .create(true)
@@ -121,14 +121,14 @@ impl PostgresServer {
             .spawn()
             .expect("postgres starts");
         self.process = Some(process);
-        // One that was killed makes all its files durable before it takes anybody.
+        // A server that was killed syncs all its files before it accepts connections.
         eventually(3 * SOON, async || {
             Ok(PgConnection::connect(&self.url()).await?.close().await?)
         })
         .await;
     }
 
-    /// Kills the whole server as `pg_ctl stop -m immediate` does: nothing is written any more, and the next start recovers.
+    /// Kills the server as `pg_ctl stop -m immediate` does: it writes nothing more, and the next start runs recovery.
     pub async fn kill(&mut self) {
         let mut process = self.process.take().expect("the server runs");
         send(Signal::Quit, process.id());
@@ -138,8 +138,8 @@ impl PostgresServer {
         .await;
     }
 
-    /// A transaction in a database of no service, that has written and does not end until it is told to: what any service of
-    /// this server commits meanwhile is not settled.
+    /// A transaction in a database without a service, which has an id and stays open: whatever a service on this server commits
+    /// meanwhile is not yet stable.
     pub async fn unended_transaction(&self) -> PgConnection {
         let mut connection = PgConnection::connect(&self.url())
             .await
@@ -147,7 +147,7 @@ impl PostgresServer {
         connection
             .execute("begin; select pg_current_xact_id()")
             .await
-            .expect("any transaction may take an id");
+            .expect("any transaction can get an id");
         connection
     }
 
@@ -182,19 +182,19 @@ impl Drop for PostgresServer {
         let Some(mut process) = self.process.take() else {
             return;
         };
-        // Only the server itself can end all its processes, and at once it does; killed, it would leave them behind.
+        // The server ends its child processes at once on SIGQUIT; SIGKILL would leave them behind.
         send(Signal::Quit, process.id());
         drop(process.wait());
     }
 }
 
-/// A port that nobody listens on, and that no outgoing connection takes.
+/// A port that is not in use, and that no outgoing connection will get.
 ///
-/// It is tried without listening: a process that another thread is just starting holds our sockets until it becomes another
-/// program, and one that listens would keep the port from its taker so long. Those that only have a name do not.
+/// The port is tested by binding a socket, without listening: a process that another thread is just starting inherits our sockets
+/// until it calls `exec`, and a listening socket would block the port for that time. A bound socket does not.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Each process of the tests begins elsewhere.
+    // Each test process starts at another port.
     let start = u16::try_from(std::process::id() * 37 % u32::from(PORTS)).expect("PORTS is a u16");
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -207,7 +207,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// One of PostgreSQL's programs, run as the user that it accepts.
+/// One of PostgreSQL's programs, run as a user that it accepts.
 fn postgres_program(name: &str) -> Command {
     let folder = environment("EVENTSIEVE_TEST_PG_BIN")
         .expect("EVENTSIEVE_TEST_PG_BIN is not set: run the tests with `make test`");
@@ -224,10 +224,10 @@ fn postgres_program(name: &str) -> Command {
     command
 }
 
-/// Gives a file or a folder to the user that PostgreSQL runs as.
+/// Changes the owner of a file or a folder to the user that PostgreSQL runs as.
 fn give_away(path: &Path) {
     if let Some(user) = environment("EVENTSIEVE_TEST_PG_USER") {
-        chown(path, Some(id_of(&user, "-u")), Some(id_of(&user, "-g"))).expect("root gives its files away");
+        chown(path, Some(id_of(&user, "-u")), Some(id_of(&user, "-g"))).expect("root can change the owner of files");
     }
 }
 

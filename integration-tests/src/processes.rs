@@ -1,14 +1,14 @@
-//! What Linux tells of processes: the processor's time that they have taken, and their memory.
+//! Processor time, memory and connections of processes, as Linux reports them.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// What Linux counts the processor's time in, on every machine that Rust runs on.
+/// The unit in which Linux counts processor time, on every machine that Rust runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// How long the processor has worked for a process so far.
+/// The processor time of a process so far.
 ///
 /// # Errors
 /// There is no such process.
@@ -16,7 +16,7 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     Ok(Stat::of(pid)?.own)
 }
 
-/// The same of a server that makes a process for each connection: of itself, and of its children, also of those that have ended.
+/// The same for a process and its children, including children that have ended: for a server that forks for each connection.
 ///
 /// # Errors
 /// There is no such process.
@@ -25,7 +25,7 @@ pub fn processor_time_with_children(pid: u32) -> Result<Duration> {
     let mut time = parent.own + parent.of_ended_children;
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        // A process may end while we look.
+        // A process may end meanwhile.
         if let Some(Ok(child)) = name.to_str().map(str::parse)
             && let Ok(child) = Stat::of(child)
             && child.parent == pid
@@ -44,7 +44,7 @@ pub fn processor_time_of_ended_children(pid: u32) -> Result<Duration> {
     Ok(Stat::of(pid)?.of_ended_children)
 }
 
-/// The process that has made a process.
+/// The parent of a process.
 ///
 /// # Errors
 /// There is no such process.
@@ -60,7 +60,7 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
     status_bytes(pid, "VmRSS:")
 }
 
-/// The most resident memory in bytes that a process has had so far.
+/// The peak resident memory of a process in bytes.
 ///
 /// # Errors
 /// There is no such process.
@@ -68,7 +68,7 @@ pub fn peak_resident_bytes(pid: u32) -> Result<u64> {
     status_bytes(pid, "VmHWM:")
 }
 
-/// How many connections to this port the process's network knows of whose socket a process still holds on this side.
+/// The number of connections to this port that a process still holds open.
 ///
 /// # Errors
 /// There is no such process.
@@ -81,7 +81,7 @@ pub fn open_connections(pid: u32, port: u16) -> Result<usize> {
         let local = fields
             .get(1)
             .is_some_and(|local| local.ends_with(&format!(":{port:04X}")));
-        // A connection that nobody holds any more, but whose end the other side has not acknowledged, has no inode.
+        // A closed connection whose end the other side has not acknowledged yet has no inode.
         let is_held = fields.get(9).is_some_and(|inode| *inode != "0");
         local && is_held && fields.get(3) != Some(&LISTENS)
     };

@@ -1,4 +1,4 @@
-//! A command that goes on until it is told to end: what it has written so far, what it listens on, and how it ends.
+//! A command that runs until a signal ends it: its output so far, its ports, and how it ends.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use crate::eventually::eventually;
 use crate::service::{Finished, Settings, Signal, end, send};
 
-/// How long it may take to say or do something: a demonstration publishes 20 000 events meanwhile, each commit on disk.
+/// How long an output or an exit may take: `demo` publishes 20 000 events meanwhile, with each commit on disk.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
-/// A process of the binary, in a process group of its own. It is killed when this is dropped, and gone then.
+/// A process of the binary, in a process group of its own. Dropping it kills the process and waits until it is gone.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -55,7 +55,7 @@ impl Program {
 
     /// Asserts that it still runs.
     pub fn runs(&mut self) {
-        let ended = self.child.try_wait().expect("a process of our own can be asked");
+        let ended = self.child.try_wait().expect("a process of our own can be queried");
         assert!(ended.is_none(), "it ended: {ended:?}: {}", self.stderr());
     }
 
@@ -64,16 +64,16 @@ impl Program {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Waits until `condition` holds for its standard output, and gives that back.
-    pub async fn says(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
+    /// Waits until `condition` holds for its standard output, and returns the output.
+    pub async fn prints(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         eventually(PATIENCE, async || {
-            let said = self.stdout();
+            let output = self.stdout();
             ensure!(
-                condition(&said),
-                "{what} was not said: {said}{}",
+                condition(&output),
+                "{what} is not in the output: {output}{}",
                 self.written("stderr")
             );
-            Ok(said)
+            Ok(output)
         })
         .await
     }
@@ -99,7 +99,7 @@ impl Program {
     }
 
     fn has_left_processes(&self) -> bool {
-        // The shell's own `kill`, as in `send`; without a group it fails, and says so where nobody reads it.
+        // The `kill` of the shell, as in `send`. It fails if the group does not exist.
         std::process::Command::new("sh")
             .args(["-c", &format!("kill -s 0 -- -{}", self.pid)])
             .stderr(Stdio::null())
@@ -108,7 +108,7 @@ impl Program {
             .success()
     }
 
-    /// The ports that it can be reached on: those of its listening TCP sockets, and of all its UDP sockets.
+    /// The ports of its listening TCP sockets and of all its UDP sockets.
     pub fn ports(&self) -> BTreeSet<u16> {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process runs");
         let sockets: HashSet<String> = descriptors

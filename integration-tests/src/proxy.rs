@@ -1,8 +1,8 @@
-//! The fault proxy: a TCP proxy between the service and its PostgreSQL or its Redis, that a test can make slow, deaf, absent,
-//! or lossy at exactly the wrong moment.
+//! The fault proxy: a TCP proxy between the service and its PostgreSQL or its Redis. A test can make it slow, unreachable or silent,
+//! and let it lose the reply of a chosen commit.
 //!
-//! It knows just enough of PostgreSQL's protocol to see a *flush* go by: the execution of a prepared statement whose SQL
-//! contains `append_v`. Of Redis it knows nothing but the port. It speaks no TLS; the URL of [`Proxy::through`] says so.
+//! It understands just enough of PostgreSQL's protocol to recognise a *group commit*: the execution of a prepared statement whose
+//! SQL contains `append_v`. Redis traffic is only forwarded. It supports no TLS, and the URL of [`Proxy::through`] disables it.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -22,37 +22,37 @@ use tokio::time::{Instant, sleep};
 use crate::eventually::SOON;
 use crate::postgres::free_port;
 
-/// What a statement is recognised as a flush by.
-const FLUSH_SQL: &[u8] = b"append_v";
+/// The part of a statement's SQL that identifies it as a group commit.
+const COMMIT_SQL: &[u8] = b"append_v";
 
-/// How much of a `Bind` is looked at: the names of the portal and of the statement come first.
+/// How much of a `Bind` is inspected: the names of the portal and of the statement come first.
 const BIND_PREFIX: usize = 256;
 
-/// How much is forwarded at once.
+/// The most bytes that are forwarded at once.
 const CHUNK: usize = 64 * 1024;
 
-/// When a port that is taken is tried again.
+/// The interval at which a port in use is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// What the network does.
+/// The state of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
     /// Everything is forwarded.
     Pass,
-    /// Everything from the service is forwarded this much later.
+    /// Everything from the service is forwarded with this delay.
     Slow(Duration),
-    /// Nobody listens: new connections are refused. Those that exist are not touched.
+    /// New connections are refused. Existing ones are not affected.
     Refuse,
-    /// Connections are accepted, and all bytes swallowed both ways. A connection that has lost bytes stays deaf for ever.
+    /// Connections are accepted, and all bytes are dropped in both directions. A connection that has lost bytes stays silent.
     BlackHole,
 }
 
-/// What happens to the reply of a flush that the server has executed and committed.
+/// What happens to the reply of a group commit that the server has executed and committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlushFault {
-    /// The reply is thrown away and the connection closed.
-    SwallowReply,
-    /// From the moment the server has the flush, the network is a [`Network::BlackHole`].
+pub enum CommitFault {
+    /// The reply is dropped and the connection closed.
+    LoseReply,
+    /// Once the server has received the group commit, the network is a [`Network::BlackHole`].
     BlackHole,
 }
 
@@ -62,7 +62,7 @@ struct State {
     cuts: u64,
 }
 
-/// Whose protocol goes by.
+/// The protocol of the forwarded traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Postgres,
@@ -90,9 +90,9 @@ struct Control {
     protocol: Protocol,
     upstream: Mutex<(String, u16)>,
     state: watch::Sender<State>,
-    faults: Mutex<VecDeque<FlushFault>>,
-    flushes: AtomicUsize,
-    swallowed: AtomicUsize,
+    faults: Mutex<VecDeque<CommitFault>>,
+    commits: AtomicUsize,
+    lost_replies: AtomicUsize,
 }
 
 impl Control {
@@ -104,11 +104,11 @@ impl Control {
         self.state.borrow().network
     }
 
-    fn arm(&self, fault: FlushFault) {
+    fn arm(&self, fault: CommitFault) {
         self.faults().push_back(fault);
     }
 
-    fn next_fault(&self) -> Option<FlushFault> {
+    fn next_fault(&self) -> Option<CommitFault> {
         self.faults().pop_front()
     }
 
@@ -116,11 +116,11 @@ impl Control {
         self.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn lead_to(&self, upstream: (String, u16)) {
+    fn forward_to(&self, upstream: (String, u16)) {
         *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
     }
 
-    fn faults(&self) -> MutexGuard<'_, VecDeque<FlushFault>> {
+    fn faults(&self) -> MutexGuard<'_, VecDeque<CommitFault>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,7 +134,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to the server of a database's or a Redis's URL, that passes everything on.
+    /// A proxy to the server of a database's or a Redis's URL, which forwards everything.
     pub async fn to(url: &str) -> Self {
         Self::with(url, Network::Pass).await
     }
@@ -148,11 +148,11 @@ impl Proxy {
             upstream: Mutex::new(upstream),
             state: watch::Sender::new(State { network, cuts: 0 }),
             faults: Mutex::default(),
-            flushes: AtomicUsize::new(0),
-            swallowed: AtomicUsize::new(0),
+            commits: AtomicUsize::new(0),
+            lost_replies: AtomicUsize::new(0),
         });
         let mut tasks = JoinSet::new();
-        // Bound before this returns: the test must not meet a proxy that does not listen yet.
+        // Bound before this returns, so that the test can connect at once.
         let listener = match network {
             Network::Refuse => None,
             _ => Some(bind(port).await),
@@ -165,7 +165,7 @@ impl Proxy {
         }
     }
 
-    /// The same URL, by way of this proxy.
+    /// The same URL through this proxy.
     pub fn through(&self, url: &str) -> String {
         let mut url = Url::parse(url).expect("a server has a URL");
         url.set_host(Some("127.0.0.1")).expect("an address is a host");
@@ -176,14 +176,14 @@ impl Proxy {
         url.into()
     }
 
-    /// Leads new connections to the server of this URL. Those that exist are not touched.
-    pub fn lead_to(&self, url: &str) {
+    /// Forwards new connections to the server of this URL. Existing ones are not affected.
+    pub fn forward_to(&self, url: &str) {
         let (protocol, upstream) = server_of(url);
         assert_eq!(protocol, self.control.protocol, "a server of another kind");
-        self.control.lead_to(upstream);
+        self.control.forward_to(upstream);
     }
 
-    /// Changes what the network does, for new connections and (but for [`Network::Refuse`]) for those that exist.
+    /// Changes the state of the network, for new connections and (except for [`Network::Refuse`]) for existing ones.
     pub fn set(&self, network: Network) {
         self.control.set(network);
     }
@@ -193,19 +193,19 @@ impl Proxy {
         self.control.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// The next flush meets this fault; called again, the one after it, and so on.
-    pub fn arm(&self, fault: FlushFault) {
+    /// Injects this fault into the next group commit. Faults of further calls apply to the group commits after it.
+    pub fn arm(&self, fault: CommitFault) {
         self.control.arm(fault);
     }
 
-    /// How many flushes have gone by.
-    pub fn flushes(&self) -> usize {
-        self.control.flushes.load(Ordering::SeqCst)
+    /// The number of group commits seen.
+    pub fn commits(&self) -> usize {
+        self.control.commits.load(Ordering::SeqCst)
     }
 
-    /// How many replies of committed flushes were thrown away.
-    pub fn swallowed(&self) -> usize {
-        self.control.swallowed.load(Ordering::SeqCst)
+    /// The number of replies of group commits that were dropped.
+    pub fn lost_replies(&self) -> usize {
+        self.control.lost_replies.load(Ordering::SeqCst)
     }
 }
 
@@ -216,8 +216,8 @@ fn server_of(url: &str) -> (Protocol, (String, u16)) {
     (protocol, (host, url.port().unwrap_or(protocol.default_port())))
 }
 
-/// Listens on the port, as soon as no process that is just being started holds our last listener any more ([`free_port`]).
-/// Not by `eventually`, whose future may not run in a task of its own.
+/// Listens on the port, once no process that is just being started holds our previous listener any more ([`free_port`]). It does not
+/// use `eventually`, whose future is not `Send`.
 async fn bind(port: u16) -> TcpListener {
     let end = Instant::now() + SOON;
     loop {
@@ -228,7 +228,7 @@ async fn bind(port: u16) -> TcpListener {
     }
 }
 
-/// Accepts for ever, and listens only while the network lets it.
+/// Accepts connections, and listens only while the network allows it.
 async fn accept(port: u16, mut listener: Option<TcpListener>, control: Arc<Control>) {
     let mut connections = JoinSet::new();
     let mut state = control.state.subscribe();
@@ -247,7 +247,7 @@ async fn accept(port: u16, mut listener: Option<TcpListener>, control: Arc<Contr
         tokio::select! {
             Ok((client, _)) = accepted => {
                 let now = *state.borrow();
-                // Who had knocked before the listener was gone is not let in any more.
+                // A connection from before the listener was closed is not accepted any more.
                 if now.network != Network::Refuse {
                     connections.spawn(connect(client, Arc::clone(&control), now.cuts));
                 }
@@ -266,7 +266,7 @@ async fn connect(mut client: TcpStream, control: Arc<Control>, cuts: u64) {
     };
     let connection = Connection {
         control: &control,
-        swallowing: AtomicBool::new(false),
+        losing_reply: AtomicBool::new(false),
         deaf: AtomicBool::new(false),
     };
     let cut = tokio::select! {
@@ -274,16 +274,16 @@ async fn connect(mut client: TcpStream, control: Arc<Control>, cuts: u64) {
         _ = state.wait_for(|state| state.cuts != cuts) => true,
     };
     if cut {
-        // Streams without linger are reset when they are dropped: a cut network says no goodbye.
+        // Without linger, dropping the stream sends a reset.
         client.set_zero_linger().expect("a socket of our own takes options");
     }
 }
 
 struct Connection<'a> {
     control: &'a Control,
-    /// Set before the server can have a flush whose reply is to be thrown away.
-    swallowing: AtomicBool,
-    /// Set with the first bytes that are lost in a black hole.
+    /// Set before the server can receive a group commit whose reply is to be dropped.
+    losing_reply: AtomicBool,
+    /// Set when the first bytes are lost in a black hole.
     deaf: AtomicBool,
 }
 
@@ -317,17 +317,17 @@ impl Connection<'_> {
                 Protocol::Postgres => requests.read(&buffer[..length]),
                 Protocol::Redis => Seen::default(),
             };
-            for _ in 0..seen.flushes {
-                self.control.flushes.fetch_add(1, Ordering::SeqCst);
+            for _ in 0..seen.commits {
+                self.control.commits.fetch_add(1, Ordering::SeqCst);
                 fault = fault.or_else(|| self.control.next_fault());
             }
-            if fault == Some(FlushFault::SwallowReply) {
-                self.swallowing.store(true, Ordering::SeqCst);
+            if fault == Some(CommitFault::LoseReply) {
+                self.losing_reply.store(true, Ordering::SeqCst);
                 fault = None;
             }
             server.write_all(&buffer[..length]).await?;
-            if seen.synced && fault.take() == Some(FlushFault::BlackHole) {
-                // The server has the whole flush, and this task has not yet let its reply through.
+            if seen.synced && fault.take() == Some(CommitFault::BlackHole) {
+                // The server has the whole group commit, and its reply was not forwarded yet.
                 self.deaf.store(true, Ordering::SeqCst);
                 self.control.set(Network::BlackHole);
             }
@@ -341,7 +341,7 @@ impl Connection<'_> {
             let length = server.read(&mut buffer).await?;
             if self.loses_bytes() {
                 if length == 0 {
-                    // The farewell of the server is lost as well.
+                    // The end of the connection is lost as well.
                     std::future::pending::<()>().await;
                 }
                 continue;
@@ -349,7 +349,7 @@ impl Connection<'_> {
             if length == 0 {
                 return Ok(());
             }
-            if !self.swallowing.load(Ordering::SeqCst) {
+            if !self.losing_reply.load(Ordering::SeqCst) {
                 client.write_all(&buffer[..length]).await?;
                 continue;
             }
@@ -357,13 +357,13 @@ impl Connection<'_> {
             match withheld.outcome() {
                 None => {}
                 Some(Outcome::Committed) => {
-                    self.control.swallowed.fetch_add(1, Ordering::SeqCst);
+                    self.control.lost_replies.fetch_add(1, Ordering::SeqCst);
                     return Ok(());
                 }
                 Some(Outcome::Failed) => {
-                    // Nothing was committed: the service may know, and the next flush meets the fault.
-                    self.control.arm(FlushFault::SwallowReply);
-                    self.swallowing.store(false, Ordering::SeqCst);
+                    // Nothing was committed: the reply is forwarded, and the fault applies to the next group commit.
+                    self.control.arm(CommitFault::LoseReply);
+                    self.losing_reply.store(false, Ordering::SeqCst);
                     client.write_all(&mem::take(&mut withheld).bytes).await?;
                 }
             }
@@ -378,23 +378,23 @@ impl Connection<'_> {
     }
 }
 
-/// What a piece of the stream from the service held.
+/// What a chunk of the stream from the service contained.
 #[derive(Debug, Default)]
 struct Seen {
-    /// How many flushes it completed.
-    flushes: usize,
-    /// Whether the server was asked, after the last of them, to execute and to commit.
+    /// The number of group commits that it completed.
+    commits: usize,
+    /// Whether a `Sync` followed the last of them.
     synced: bool,
 }
 
-/// The messages from the service to the server: a type byte (but for the first), a length, and a body.
+/// The messages from the service to the server: a type byte (except for the first message), a length, and a body.
 #[derive(Debug, Default)]
 struct Requests {
     started: bool,
     header: Vec<u8>,
     remaining: usize,
     kept: Vec<u8>,
-    flush_statements: HashSet<Vec<u8>>,
+    commit_statements: HashSet<Vec<u8>>,
 }
 
 impl Requests {
@@ -412,8 +412,8 @@ impl Requests {
                 self.remaining = body_length(&self.header[header_length - 4..]);
             } else {
                 let (body, rest) = bytes.split_at(bytes.len().min(self.remaining));
-                let room = self.kept_length().saturating_sub(self.kept.len());
-                self.kept.extend_from_slice(&body[..body.len().min(room)]);
+                let free = self.kept_length().saturating_sub(self.kept.len());
+                self.kept.extend_from_slice(&body[..body.len().min(free)]);
                 self.remaining -= body.len();
                 bytes = rest;
             }
@@ -424,7 +424,7 @@ impl Requests {
         seen
     }
 
-    /// How much of the body of the present message is of interest.
+    /// How much of the body of the current message is needed.
     fn kept_length(&self) -> usize {
         match self.kind() {
             Some(b'P') => usize::MAX,
@@ -443,15 +443,15 @@ impl Requests {
         match self.kind() {
             // Parse: the name of the statement, and its SQL.
             Some(b'P') => {
-                if second.windows(FLUSH_SQL.len()).any(|part| part == FLUSH_SQL) {
-                    self.flush_statements.insert(first.to_vec());
+                if second.windows(COMMIT_SQL.len()).any(|part| part == COMMIT_SQL) {
+                    self.commit_statements.insert(first.to_vec());
                 } else {
-                    self.flush_statements.remove(first);
+                    self.commit_statements.remove(first);
                 }
             }
             // Bind: the name of the portal, and that of the statement.
-            Some(b'B') if self.flush_statements.contains(second) => {
-                seen.flushes += 1;
+            Some(b'B') if self.commit_statements.contains(second) => {
+                seen.commits += 1;
                 seen.synced = false;
             }
             Some(b'S') => seen.synced = true,
@@ -463,14 +463,14 @@ impl Requests {
     }
 }
 
-/// What became of a flush.
+/// The outcome of a group commit.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Committed,
     Failed,
 }
 
-/// The server's reply to one flush, as far as it has come.
+/// The reply of the server to one group commit, as far as received.
 #[derive(Debug, Default)]
 struct Reply {
     bytes: Vec<u8>,

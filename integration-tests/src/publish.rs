@@ -1,4 +1,4 @@
-//! Events as the tests publish them, and what is read back: totals, lists, walks.
+//! Publishing events, and reading them back: outcomes, lists, cursor reads.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::eventually::eventually;
 use crate::http::{Answer, ask, encoded};
 
-/// An event that breaks no rule.
+/// A valid event.
 pub fn event(topic: &str, event_id: &str) -> Value {
     json!({
         "topic": topic,
@@ -38,7 +38,7 @@ pub fn event_with_payload(topic: &str, event_id: &str, payload: &str) -> String 
 /// The order 0..count, shuffled: the same for the same seed.
 pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
-    // The finaliser of splitmix64: neighbours get keys that have nothing in common.
+    // The finaliser of splitmix64: consecutive numbers get unrelated keys.
     order.sort_by_cached_key(|number| {
         let number = u64::try_from(*number).expect("a usize is no wider than 64 bits");
         let mut key = (number ^ seed.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -49,9 +49,9 @@ pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// One verdict of an answer's `results`.
+/// One element of `results` in an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Outcome {
     /// The event's id.
     pub event_id: String,
     /// `stored`, `duplicate` or `conflict`.
@@ -62,8 +62,8 @@ pub struct Verdict {
     pub received_at: String,
 }
 
-/// The verdicts of an answer, in its order.
-pub fn verdicts(answer: &Answer) -> Vec<Verdict> {
+/// The outcomes of an answer, in its order.
+pub fn outcomes(answer: &Answer) -> Vec<Outcome> {
     let body = answer.json();
     let results = body["results"]
         .as_array()
@@ -73,7 +73,7 @@ pub fn verdicts(answer: &Answer) -> Vec<Verdict> {
         .enumerate()
         .map(|(index, result)| {
             assert_eq!(result["index"], index, "results are in the order of the request");
-            Verdict {
+            Outcome {
                 event_id: text(result, "event_id"),
                 status: text(result, "status"),
                 cursor: text(result, "cursor"),
@@ -83,9 +83,9 @@ pub fn verdicts(answer: &Answer) -> Vec<Verdict> {
         .collect()
 }
 
-/// The `status` of each verdict of an answer, in its order.
+/// The `status` of each outcome of an answer, in its order.
 pub fn statuses(answer: &Answer) -> Vec<String> {
-    verdicts(answer).into_iter().map(|verdict| verdict.status).collect()
+    outcomes(answer).into_iter().map(|outcome| outcome.status).collect()
 }
 
 /// A text member of a JSON object that must have it.
@@ -125,21 +125,21 @@ impl Publish for Api {
     }
 }
 
-/// Publishes a batch of new events, and gives back their cursors.
+/// Publishes a batch of new events, and returns their cursors.
 pub async fn publish_batch(service: &Api, batch: Vec<Value>) -> Vec<String> {
     let answer = service
         .publish_preferring("return=representation", &Value::from(batch))
         .await;
     assert_eq!(answer.status, 201, "{}", answer.text());
-    verdicts(&answer).into_iter().map(|verdict| verdict.cursor).collect()
+    outcomes(&answer).into_iter().map(|outcome| outcome.cursor).collect()
 }
 
-/// One page of a walk or a list.
+/// One page of a cursor read or a list.
 #[derive(Debug)]
 pub struct Page {
     /// The events.
     pub events: Vec<Value>,
-    /// Where to go on.
+    /// The cursor to continue from.
     pub next: String,
 }
 
@@ -155,26 +155,26 @@ pub async fn page(service: &Api, query: &str) -> Page {
     }
 }
 
-/// A walk over `/events?after=`, that notices an event which comes twice or out of order.
+/// A cursor read: pages of `/events?after=`. It fails when an event comes twice or out of order.
 #[derive(Debug, Default)]
-pub struct Walk {
+pub struct Scan {
     next: String,
     seen: HashSet<(String, String)>,
-    /// What was seen so far, in the order of the walk.
+    /// The events seen so far, in order.
     pub events: Vec<Value>,
 }
 
-impl Walk {
-    /// Goes on by one page, and gives back how many events it held.
+impl Scan {
+    /// Reads one page, and returns the number of its events.
     pub async fn step(&mut self, service: &Api, filter: &str) -> usize {
         let page = page(service, &format!("after={}&limit=1000{filter}", encoded(&self.next))).await;
         for event in &page.events {
             let identity = (text(event, "topic"), text(event, "event_id"));
-            assert!(self.seen.insert(identity), "a walk saw this twice: {event}");
+            assert!(self.seen.insert(identity), "a cursor read returned this twice: {event}");
             if let Some(last) = self.events.last().filter(|last| last["topic"] == event["topic"]) {
                 assert!(
                     text(last, "cursor") < text(event, "cursor"),
-                    "a walk came to {event} after {last}"
+                    "a cursor read returned {event} after {last}"
                 );
             }
             self.events.push(event.clone());
@@ -183,7 +183,8 @@ impl Walk {
         page.events.len()
     }
 
-    /// Goes on until `count` events were seen in all. Other tests' transactions may hold the edge for a moment.
+    /// Reads pages until `count` events were seen in all. Transactions of other tests may hold back the last stable position for
+    /// a moment.
     pub async fn until(&mut self, service: &Api, filter: &str, count: usize, deadline: Duration) {
         eventually(deadline, async || {
             self.step(service, filter).await;
@@ -191,7 +192,11 @@ impl Walk {
             Ok(())
         })
         .await;
-        assert_eq!(self.events.len(), count, "a walk saw more than there is");
+        assert_eq!(
+            self.events.len(),
+            count,
+            "a cursor read returned more events than there are"
+        );
     }
 
     /// The ids of the events seen.

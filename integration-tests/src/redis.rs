@@ -1,4 +1,4 @@
-//! Redis: servers of a test's own, that it kills, freezes and fills, and what a subscriber and a stream get to see.
+//! Redis: servers of a test's own, which it kills, freezes and fills; channels and streams of its own; and a subscriber.
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
@@ -23,8 +23,7 @@ use crate::service::{Settings, Signal, send};
 /// How many entries of a stream are read at once.
 const PAGE: usize = 2000;
 
-/// A server that keeps nothing on disk unless it is told to, in a temporary folder. It is killed and removed when this is
-/// dropped.
+/// A server in a temporary folder, without persistence unless arguments ask for it. It is killed and removed when this is dropped.
 #[derive(Debug)]
 pub struct RedisServer {
     folder: TempDir,
@@ -34,19 +33,19 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Makes a server, and waits until it answers.
+    /// Starts a server, and waits until it answers.
     pub async fn new() -> Self {
         Self::with(&[]).await
     }
 
-    /// Makes a server with these arguments more, such as `--appendonly yes`, and waits until it answers.
+    /// Starts a server with additional arguments, such as `--appendonly yes`, and waits until it answers.
     pub async fn with(arguments: &[&str]) -> Self {
         let mut server = Self::absent(arguments);
         server.start().await;
         server
     }
 
-    /// A server that is not there yet: [`Self::start`] starts it.
+    /// A server that does not run yet: [`Self::start`] starts it.
     pub fn absent(arguments: &[&str]) -> Self {
         RedisServer {
             folder: tempfile::tempdir().expect("a temporary folder"),
@@ -56,8 +55,8 @@ impl RedisServer {
         }
     }
 
-    /// Starts the server, also after [`Self::kill`], on the same port and with what it has written to its folder, and waits
-    /// until it answers.
+    /// Starts the server, also after [`Self::kill`], on the same port and with the files in its folder, and waits until it
+    /// answers.
     pub async fn start(&mut self) {
         let log = File::options()
             .create(true)
@@ -80,7 +79,7 @@ impl RedisServer {
         eventually(SOON, async || {
             let answer: redis::RedisResult<String> = redis::cmd("PING").query_async(&mut self.connect().await?).await;
             match answer {
-                // A server that wants a password, or is still reading its file, tells us so.
+                // A server that requires a password is up.
                 Err(error) if error.code() == Some("NOAUTH") => Ok(()),
                 other => Ok(other.map(drop)?),
             }
@@ -95,12 +94,12 @@ impl RedisServer {
         process.wait().expect("a process of our own can be waited for");
     }
 
-    /// Freezes the server: its connections stay open, and nothing is answered.
+    /// Freezes the server: its connections stay open, and no command is answered.
     pub fn freeze(&self) {
         send(Signal::Stop, self.pid());
     }
 
-    /// Lets a frozen server go on.
+    /// Lets a frozen server continue.
     pub fn thaw(&self) {
         send(Signal::Continue, self.pid());
     }
@@ -110,7 +109,7 @@ impl RedisServer {
         self.process.as_ref().expect("the server runs").id()
     }
 
-    /// Its URL, for whoever needs no password.
+    /// Its URL without a password.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
@@ -125,13 +124,13 @@ impl RedisServer {
         self.port
     }
 
-    /// What the server answers to a command, on a connection that is opened for it.
+    /// The answer of the server to a command, on a new connection.
     pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
         command(&self.url(), words).await
     }
 
-    /// Makes the server a replica of another one, and waits until it has all of its data.
-    pub async fn follow(&self, other: &RedisServer) {
+    /// Makes the server a replica of another one, and waits until it has all data.
+    pub async fn replicate(&self, other: &RedisServer) {
         self.command::<()>(&["REPLICAOF", "127.0.0.1", &other.port.to_string()])
             .await;
         eventually(SOON, async || {
@@ -143,11 +142,11 @@ impl RedisServer {
     }
 
     /// Makes the server a master again.
-    pub async fn lead(&self) {
+    pub async fn promote(&self) {
         self.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     }
 
-    /// How many answers of the server were this error, such as `OOM`, since it was started.
+    /// The number of answers with this error, such as `OOM`, since the server was started.
     pub async fn errors(&self, code: &str) -> u64 {
         let info: String = self.command(&["INFO", "errorstats"]).await;
         let counted = format!("errorstat_{code}:count=");
@@ -168,14 +167,14 @@ impl Drop for RedisServer {
             eprintln!("--- the log of Redis:\n{}", log.unwrap_or_default());
         }
         if let Some(mut process) = self.process.take() {
-            // It can only be gone already.
+            // Killing it fails only if it has ended already.
             drop(process.kill());
             drop(process.wait());
         }
     }
 }
 
-/// A connection that waits for its answers as long as a busy machine may need.
+/// A connection whose time-outs suit a busy machine.
 pub async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(SOON))
@@ -185,7 +184,7 @@ pub async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
         .await?)
 }
 
-/// What the server of a URL answers to a command, on a connection that is opened for it.
+/// The answer of the server at a URL to a command, on a new connection.
 pub async fn command<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
     let mut command = redis::Cmd::new();
     for word in words {
@@ -194,18 +193,18 @@ pub async fn command<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
     let answer = async { Ok::<T, anyhow::Error>(command.query_async(&mut connect(url).await?).await?) };
     answer
         .await
-        .unwrap_or_else(|error| panic!("Redis refuses {words:?}: {error:#}"))
+        .unwrap_or_else(|error| panic!("Redis rejects {words:?}: {error:#}"))
 }
 
-/// Where the services of a test publish: a channel and a stream of its own on some Redis.
+/// Where the services of a test publish: a channel and a stream of its own on a Redis.
 #[derive(Debug, Clone)]
-pub struct Outlet {
+pub struct RedisTarget {
     url: String,
     channel: String,
     stream: String,
 }
 
-impl Outlet {
+impl RedisTarget {
     /// On the Redis that `REDIS_URL` names.
     pub fn shared() -> Self {
         let url = environment("REDIS_URL")
@@ -221,23 +220,23 @@ impl Outlet {
     /// On the Redis with this URL.
     pub fn at(url: &str) -> Self {
         let name = Uuid::new_v4().simple();
-        Outlet {
+        RedisTarget {
             url: url.to_owned(),
             channel: format!("channel-{name}"),
             stream: format!("stream-{name}"),
         }
     }
 
-    /// The same channel and stream by way of another URL.
+    /// The same channel and stream at another URL.
     #[must_use]
     pub fn by(&self, url: &str) -> Self {
-        Outlet {
+        RedisTarget {
             url: url.to_owned(),
             ..self.clone()
         }
     }
 
-    /// The same by way of a proxy.
+    /// The same through a proxy.
     #[must_use]
     pub fn through(&self, proxy: &Proxy) -> Self {
         self.by(&proxy.through(&self.url))
@@ -268,7 +267,7 @@ impl Outlet {
         Subscriber::to(&self.url, &[&self.channel]).await
     }
 
-    /// How many are subscribed to the channel.
+    /// The number of subscribers of the channel.
     pub async fn subscribers(&self) -> i64 {
         let (_, count): (String, i64) = command(&self.url, &["PUBSUB", "NUMSUB", &self.channel]).await;
         count
@@ -279,24 +278,24 @@ impl Outlet {
         stream(&self.url, &self.stream).await
     }
 
-    /// How many entries the stream has.
+    /// The number of entries of the stream.
     pub async fn length(&self) -> usize {
         command(&self.url, &["XLEN", &self.stream]).await
     }
 
-    /// Removes the stream, where the Redis is one that others use as well.
+    /// Removes the stream from a shared Redis.
     pub async fn clean_up(&self) {
         command::<i64>(&self.url, &["DEL", &self.stream]).await;
     }
 }
 
 impl Settings {
-    /// The same with a fan-out to this channel and this stream.
+    /// The same with publishing to this channel and this stream.
     #[must_use]
-    pub fn with_redis(self, outlet: &Outlet) -> Self {
-        self.with("REDIS_URL", &outlet.url)
-            .with("REDIS_CHANNEL", &outlet.channel)
-            .with("REDIS_STREAM", &outlet.stream)
+    pub fn with_redis(self, target: &RedisTarget) -> Self {
+        self.with("REDIS_URL", &target.url)
+            .with("REDIS_CHANNEL", &target.channel)
+            .with("REDIS_STREAM", &target.stream)
     }
 }
 
@@ -360,10 +359,10 @@ pub async fn stream(url: &str, key: &str) -> Vec<Entry> {
     }
 }
 
-/// A message as a subscriber got it.
+/// A message that a subscriber received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The channel that it came on.
+    /// Its channel.
     pub channel: String,
     /// The message, byte for byte.
     pub event: String,
@@ -390,7 +389,7 @@ fn parsed(event: &str) -> serde_json::Value {
     serde_json::from_str(event).unwrap_or_else(|error| panic!("no JSON: {error}: {event}"))
 }
 
-/// A subscriber with a connection of its own, that keeps everything it gets. It does not subscribe again when that breaks.
+/// A subscriber with a connection of its own, which keeps all messages. It does not reconnect.
 #[derive(Debug)]
 pub struct Subscriber {
     messages: Arc<Mutex<Vec<Message>>>,
@@ -398,15 +397,15 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Subscribes to channels, and returns once nothing can be missed any more.
+    /// Subscribes to channels, and returns once the subscription is active.
     pub async fn to(url: &str, channels: &[&str]) -> Self {
         Self::try_to(url, channels).await.expect("a Redis that answers")
     }
 
-    /// The same, for a Redis that may not be there.
+    /// The same for a Redis that may not exist.
     ///
     /// # Errors
-    /// The URL is none, or no Redis answers there.
+    /// The URL is invalid, or no Redis answers there.
     pub async fn try_to(url: &str, channels: &[&str]) -> anyhow::Result<Self> {
         let mut connection = Client::open(url)?.get_async_pubsub().await?;
         connection.subscribe(channels).await?;
@@ -424,37 +423,37 @@ impl Subscriber {
         Ok(Subscriber { messages, _task: task })
     }
 
-    /// What came so far, in its order.
+    /// The messages received so far, in order.
     pub fn messages(&self) -> Vec<Message> {
         lock(&self.messages).clone()
     }
 
-    /// What came so far of one topic, in its order.
+    /// The messages of one topic received so far, in order.
     pub fn of_topic(&self, topic: &str) -> Vec<Message> {
         lock(&self.messages)
             .iter()
-            // Most may be others', and parsing them all would take its time.
+            // Most messages may be of other tests, and parsing all of them would take long.
             .filter(|message| message.event.contains(topic) && message.json()["topic"] == topic)
             .cloned()
             .collect()
     }
 
-    /// How many messages came so far.
+    /// The number of messages received so far.
     pub fn count(&self) -> usize {
         lock(&self.messages).len()
     }
 
-    /// The cursors of what came so far, in its order.
+    /// The cursors of the messages received so far, in order.
     pub fn cursors(&self) -> Vec<String> {
         self.messages().iter().map(Message::cursor).collect()
     }
 
-    /// The ids of what came so far, in its order.
+    /// The event ids of the messages received so far, in order.
     pub fn event_ids(&self) -> Vec<String> {
         self.messages().iter().map(Message::event_id).collect()
     }
 
-    /// Waits until `count` messages have come, and gives back all that have.
+    /// Waits until `count` messages were received, and returns all of them.
     pub async fn wait_for(&self, count: usize, deadline: Duration) -> Vec<Message> {
         eventually(deadline, async || {
             ensure!(self.count() >= count, "{} messages of {count}", self.count());
@@ -464,8 +463,8 @@ impl Subscriber {
         self.messages()
     }
 
-    /// Waits until the event with this id has come, and gives back all that have. What a service published before it is among
-    /// them.
+    /// Waits until the event with this id was received, and returns all messages: those that a service published before it are
+    /// among them.
     pub async fn wait_for_event(&self, event_id: &str, deadline: Duration) -> Vec<Message> {
         let mut looked_at = 0;
         eventually(deadline, async || {

@@ -1,4 +1,4 @@
-//! The real binary: its processes, how they start, how they are killed and stopped, and what they logged.
+//! The real binary: how its processes start, how they are killed and stopped, and what they logged.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::processes;
 /// How long a command may take: the load generator, with everything being killed under it, is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How much of a log is shown when a test fails: enough for its last troubles.
+/// The number of log lines that are shown when a test fails.
 const LOG_LINES_SHOWN: usize = 60;
 
 /// What a process of the binary is started with. It inherits nothing else from the environment of the tests.
@@ -109,7 +109,7 @@ impl Settings {
         command
     }
 
-    /// Runs the process to its end, which must come of itself.
+    /// Runs the process until it ends by itself.
     pub async fn run(&self) -> Finished {
         let output = timeout(COMMAND_TIMEOUT, self.command().output())
             .await
@@ -135,55 +135,32 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Asserts how it ended, and shows what it wrote if it ended otherwise.
+    /// Asserts the exit code, and shows the output if it is another one.
     #[track_caller]
     pub fn ended_with(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
         self
     }
 
-    /// The number in the line of the load generator's table that begins with these words.
+    /// The whole number in the row with this name of the table on standard output. Its digits may be grouped by spaces.
     #[track_caller]
-    pub fn figure(&self, words: &str) -> i64 {
-        let (low, high) = self.bounds(words);
-        assert_eq!(low, high, "{words} are not known exactly:\n{}", self.stdout);
-        low
+    pub fn count(&self, name: &str) -> i64 {
+        self.row(name, |value| value.replace(char::is_whitespace, "").parse().ok())
     }
 
-    /// The same where the table may say `LOW to HIGH`.
+    /// The milliseconds in the row with this name of the table on standard output.
     #[track_caller]
-    pub fn bounds(&self, words: &str) -> (i64, i64) {
-        let rest = self
-            .stdout
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix(words))
-            // `resent` also begins `resent after stored`.
-            .find(|rest| rest.trim_start().starts_with(|first: char| first.is_ascii_digit()))
-            .unwrap_or_else(|| panic!("no figure for {words}:\n{}{}", self.stdout, self.stderr));
-        let numbers: Vec<i64> = numbers(rest).collect();
-        (numbers[0], numbers[numbers.len() - 1])
+    pub fn milliseconds(&self, name: &str) -> f64 {
+        self.row(name, |value| value.strip_suffix("ms")?.trim().parse().ok())
     }
 
-    /// The milliseconds in the line of the load generator's table that begins with these words.
     #[track_caller]
-    pub fn milliseconds(&self, words: &str) -> f64 {
+    fn row<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> T {
         self.stdout
             .lines()
-            .find_map(|line| {
-                line.trim()
-                    .strip_prefix(words)?
-                    .trim()
-                    .strip_suffix("ms")?
-                    .trim()
-                    .parse()
-                    .ok()
-            })
-            .unwrap_or_else(|| panic!("no milliseconds for {words}:\n{}{}", self.stdout, self.stderr))
+            .find_map(|line| parse(line.trim().strip_prefix(name)?.trim()))
+            .unwrap_or_else(|| panic!("no row {name}:\n{}{}", self.stdout, self.stderr))
     }
-}
-
-fn numbers(rest: &str) -> impl Iterator<Item = i64> {
-    rest.split_whitespace().filter_map(|word| word.parse().ok())
 }
 
 /// A signal to a process or a server.
@@ -195,7 +172,7 @@ pub enum Signal {
     Interrupt,
     /// What the end of a terminal sends.
     Hangup,
-    /// What PostgreSQL takes as `-m immediate`.
+    /// What PostgreSQL treats as `-m immediate`.
     Quit,
     /// Freezes a process.
     Stop,
@@ -213,7 +190,7 @@ pub fn send(signal: Signal, pid: u32) {
         Signal::Stop => "STOP",
         Signal::Continue => "CONT",
     };
-    // The shell's own `kill`: the standard library has none, and a bare machine has no such program.
+    // The `kill` of the shell: the standard library has none, and a minimal machine has no such program.
     let status = std::process::Command::new("sh")
         .args(["-c", &format!("kill -s {name} {pid}")])
         .status()
@@ -221,7 +198,7 @@ pub fn send(signal: Signal, pid: u32) {
     assert!(status.success(), "no process {pid} to send {name} to");
 }
 
-/// A running service, which is asked as any [`Api`] is. It is killed when this is dropped, and gone then.
+/// A running service, with the methods of an [`Api`]. Dropping it kills the process and waits until it is gone.
 #[derive(Debug)]
 pub struct Service {
     settings: Settings,
@@ -247,7 +224,7 @@ impl Service {
             settings,
             folder,
             child,
-            // It tells its port when it listens.
+            // Its ready-file contains its port once it listens.
             api: Api::at(""),
         };
         service.wait_until_listening().await;
@@ -267,17 +244,17 @@ impl Service {
         self.api = Api::at(&url);
     }
 
-    /// Waits until `/readyz` says 200.
+    /// Waits until `/readyz` answers 200.
     pub async fn ready(&self) {
         self.ready_within(SOON).await;
     }
 
-    /// Waits until `/readyz` says 200, for no longer than `deadline`.
+    /// Waits until `/readyz` answers 200, for no longer than `deadline`.
     pub async fn ready_within(&self, deadline: Duration) {
         eventually(deadline, async || self.expect_status("/readyz", 200).await).await;
     }
 
-    /// Waits until `/readyz` says 503, for no longer than `deadline`.
+    /// Waits until `/readyz` answers 503, for no longer than `deadline`.
     pub async fn unready_within(&self, deadline: Duration) {
         eventually(deadline, async || self.expect_status("/readyz", 503).await).await;
     }
@@ -298,7 +275,7 @@ impl Service {
         send(signal, self.pid());
     }
 
-    /// Waits until the process has ended of itself, for no longer than `deadline`.
+    /// Waits until the process has ended by itself, for no longer than `deadline`.
     pub async fn ended_within(&mut self, deadline: Duration) -> ExitStatus {
         timeout(deadline, self.child.wait())
             .await
@@ -306,11 +283,11 @@ impl Service {
             .expect("a process of our own can be waited for")
     }
 
-    /// Asks the process to stop, and waits until it has drained and ended well.
+    /// Sends SIGTERM, and waits until the process has drained and exited with 0.
     pub async fn stop(&mut self) {
         self.signal(Signal::Term);
         let status = self.ended_within(SOON).await;
-        assert_eq!(status.code(), Some(0), "a service that is stopped ends well");
+        assert_eq!(status.code(), Some(0), "a stopped service exits with 0");
     }
 
     /// Starts the process again on the same port, with the same settings, and waits until it listens.
@@ -348,19 +325,19 @@ impl Service {
         processes::resident_bytes(self.pid()).expect("the process runs")
     }
 
-    /// How long the processor has worked for it so far.
+    /// Its processor time so far.
     pub fn processor_time(&self) -> Duration {
         processes::processor_time(self.pid()).expect("the process runs")
     }
 
-    /// How many file descriptors it has open.
+    /// The number of its open file descriptors.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("the process runs")
             .count()
     }
 
-    /// How many connections of clients it holds open, on its IPv4 port.
+    /// The number of open connections of clients to its IPv4 port.
     pub fn open_connections(&self) -> usize {
         let (_, port) = self.address().rsplit_once(':').expect("an address has a port");
         let port = port.parse().expect("a port is a number");
@@ -388,9 +365,9 @@ impl Drop for Service {
     }
 }
 
-/// Kills a process and waits until it is gone: until then it holds its port, and the file of an embedded store.
+/// Kills a process and waits until it is gone, because until then it holds its port, and the file of an embedded store.
 pub(crate) fn end(child: &mut Child) {
-    // Whatever has ended by itself need not be killed.
+    // A process that has ended by itself need not be killed.
     drop(child.start_kill());
     block_until(|| !matches!(child.try_wait(), Ok(None)));
 }
@@ -413,7 +390,7 @@ fn launch(settings: &Settings, folder: &TempDir) -> Child {
 /// The binary: `EVENTSIEVE_BIN`, or what cargo has built beside the tests.
 pub fn binary() -> PathBuf {
     if let Some(path) = environment("EVENTSIEVE_BIN") {
-        // The process may be given another current folder.
+        // The process may run in another current folder.
         return absolute(path).expect("a path that is not empty");
     }
     let test = std::env::current_exe().expect("a test knows its own path");

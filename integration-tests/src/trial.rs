@@ -1,5 +1,5 @@
-//! What the tester and the tests of the deployment have in common: the runner is given sentences, and shows what one fails with below
-//! its name.
+//! The tester and the tests of the deployment run their trials by these functions, which show the reason of a failure below the name
+//! of the trial.
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -7,25 +7,25 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use libtest_mimic::{Failed, Trial};
 
 thread_local! {
-    /// What the trial of this thread has failed with.
+    /// The failure of this thread's trial.
     static REMEMBERED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// A trial that fails where it panics, and says where. All of it must be on the thread that runs it.
-pub fn trial(sentence: impl Into<String>, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
-    Trial::test(sentence, move || {
+/// A trial that fails by a panic, whose location is reported. It must run on a single thread.
+pub fn trial(name: impl Into<String>, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    Trial::test(name, move || {
         let outcome = panic::catch_unwind(AssertUnwindSafe(run));
         outcome.unwrap_or_else(|_| Err(Failed::from(REMEMBERED.take().unwrap_or_default())))
     })
 }
 
-/// From now on, a panic of any thread is not shown where it happens, in between others' lines.
+/// From now on, no panic is printed at once, between the lines of other trials.
 pub fn show_failures_below_their_names() {
     panic::set_hook(Box::new(remember));
 }
 
-/// The same, and a panic is shown where it happens, too: for trials that run one after the other and take long, so that who
-/// watches need not wait for the end, and who reads half of a log finds the reason beside the name.
+/// The same, but a panic is also printed at once: for long trials that run one after the other, so that the reason can be seen
+/// before the end of the run.
 pub fn show_failures_at_once_and_below_their_names() {
     let show = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -36,6 +36,6 @@ pub fn show_failures_at_once_and_below_their_names() {
 
 fn remember(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("a panic without a message");
-    let place = panic.location().map(|location| format!("\n(at {location})"));
-    REMEMBERED.set(Some(format!("{message}{}", place.unwrap_or_default())));
+    let location = panic.location().map(|location| format!("\n(at {location})"));
+    REMEMBERED.set(Some(format!("{message}{}", location.unwrap_or_default())));
 }

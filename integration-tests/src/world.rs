@@ -1,4 +1,4 @@
-//! A test's world: a store of its own, the services on it, and the check at the end that nothing was lost, stored twice or
+//! A test's world: a store of its own, the services on it, and the check at its end that nothing was lost, stored twice or
 //! counted wrong.
 
 pub mod database;
@@ -112,7 +112,7 @@ impl World {
         service
     }
 
-    /// Starts two services and waits until they are ready; on the embedded store, which only one may serve, one.
+    /// Starts two services and waits until they are ready; on the embedded store, which can have only one service, one.
     pub async fn serve_replicas(&self) -> Replicas {
         self.serve_replicas_with(self.settings()).await
     }
@@ -145,12 +145,11 @@ impl World {
         self.settings().arguments(arguments).run().await
     }
 
-    /// Publishes made-up events to a service by the load generator, with these arguments, and asserts that its sums are right.
+    /// Runs `eventsieve load` against a service with these arguments, and asserts that its counts add up.
     pub async fn load(&self, service_url: &str, arguments: &[&str]) -> Finished {
-        let arguments = [&["load", "--url", service_url], arguments].concat();
-        let publisher = self.run(&arguments).await;
-        publisher.ended_with(0);
-        publisher
+        let load = self.run(&[&["load", "--url", service_url], arguments].concat()).await;
+        load.ended_with(0);
+        load
     }
 
     /// Executes statements on the store by hand.
@@ -164,31 +163,31 @@ impl World {
     /// Whether the store has a table with this name.
     pub async fn has_table(&self, name: &str) -> bool {
         let found = match &self.store {
-            Store::Postgres(database) => database.figures(&format!("select count(to_regclass('{name}'))")).await,
+            Store::Postgres(database) => database.row(&format!("select count(to_regclass('{name}'))")).await,
             Store::Sqlite(file) if !file.path().exists() => return false,
-            Store::Sqlite(file) => file.figures(&format!("select count(*) from sqlite_schema where name = '{name}'")),
+            Store::Sqlite(file) => file.row(&format!("select count(*) from sqlite_schema where name = '{name}'")),
         };
         found == [1]
     }
 
     /// The one number that a query gives.
     pub async fn number(&self, sql: &str) -> i64 {
-        self.figures(sql).await[0]
+        self.row(sql).await[0]
     }
 
     /// The one row of whole numbers that a query gives.
-    async fn figures(&self, sql: &str) -> Vec<i64> {
+    async fn row(&self, sql: &str) -> Vec<i64> {
         match &self.store {
-            Store::Postgres(database) => database.figures(sql).await,
-            Store::Sqlite(file) => file.figures(sql),
+            Store::Postgres(database) => database.row(sql).await,
+            Store::Sqlite(file) => file.row(sql),
         }
     }
 
     /// Rows and counters, from one snapshot.
     pub async fn totals(&self) -> Totals {
-        let figures = self.figures(TOTALS).await;
-        let [received, unique, duplicates, conflicts, pruned, rows] = figures[..] else {
-            panic!("the query asks for six: {figures:?}")
+        let row = self.row(TOTALS).await;
+        let [received, unique, duplicates, conflicts, pruned, rows] = row[..] else {
+            panic!("the query asks for six: {row:?}")
         };
         Totals {
             received,
@@ -200,25 +199,25 @@ impl World {
         }
     }
 
-    /// Checks the world: there are exactly `rows` events, the counters agree with them in total and topic by topic, and so
-    /// says `eventsieve verify`.
+    /// Checks the world: there are exactly `rows` events, the counters agree with them in total and for each topic, and
+    /// `eventsieve verify` passes.
     pub async fn check(&self, rows: i64) -> Totals {
         let totals = self.totals().await;
         assert_eq!(totals.rows, rows, "{totals:?}");
         assert_eq!(totals.unique - totals.pruned, rows, "{totals:?}");
         assert_eq!(totals.received, totals.unique + totals.duplicates, "{totals:?}");
-        assert_eq!(self.number(TOPICS_OFF).await, 0, "topics whose counter is off");
+        assert_eq!(self.number(TOPICS_OFF).await, 0, "topics whose counter is wrong");
         self.run(&["verify"]).await.ended_with(0);
         totals
     }
 
-    /// How many batches the fan-out does not have yet.
+    /// The number of batches that are not published yet.
     pub async fn unpublished(&self) -> i64 {
         self.number("select count(*) from batches where published_at is null")
             .await
     }
 
-    /// How many of those are under a lease that lasts.
+    /// The number of unpublished batches under a lease that has not expired.
     pub async fn leased(&self) -> i64 {
         let lasts = match self.store {
             Store::Postgres(_) => "lease_until > now()",
@@ -230,8 +229,8 @@ impl World {
         .await
     }
 
-    /// Waits until the fan-out has everything: batches are marked a little later than they are published.
-    pub async fn fanned_out(&self, deadline: Duration) {
+    /// Waits until all batches are marked as published, which happens a little after they are published.
+    pub async fn published(&self, deadline: Duration) {
         eventually(deadline, async || {
             let unpublished = self.unpublished().await;
             ensure!(unpublished == 0, "{unpublished} batches are not published");
@@ -240,14 +239,14 @@ impl World {
         .await;
     }
 
-    /// Checks the world of services with a fan-out: as [`Self::check`] does, and nothing is owed to the fan-out any more.
-    pub async fn check_fanned_out(&self, rows: i64) -> Totals {
-        self.fanned_out(SOON).await;
+    /// [`Self::check`] for services that publish to Redis: the outbox must become empty, too.
+    pub async fn check_published(&self, rows: i64) -> Totals {
+        self.published(SOON).await;
         self.check(rows).await
     }
 
-    /// Makes the store refuse events with the id `poison`: a rule that the service cannot know.
-    pub async fn forbid_poison(&self) {
+    /// Makes the store reject events with the id `poison`, by a rule that the service does not know.
+    pub async fn reject_poison(&self) {
         let rule = match self.store {
             Store::Postgres(_) => "alter table events add constraint no_poison check (event_id <> 'poison')",
             Store::Sqlite(_) => {
@@ -258,8 +257,8 @@ impl World {
         self.execute(rule).await;
     }
 
-    /// Holds every writer back, before it can commit, until this is released or dropped: on PostgreSQL inside its flush, on
-    /// SQLite at the beginning of it.
+    /// Keeps every writer from committing until this is released or dropped: on PostgreSQL inside its group commit, on SQLite at
+    /// the beginning of it.
     pub async fn hold_writers(&self) -> HeldWriters {
         match &self.store {
             Store::Postgres(database) => HeldWriters::Postgres(database.hold_writers().await),
@@ -267,8 +266,8 @@ impl World {
         }
     }
 
-    /// Waits until a writer of the service is held back. That of an embedded store cannot be seen to wait: there it is what
-    /// it has taken, or is about to take.
+    /// Waits until a writer of the service is held back. A waiting writer of an embedded store cannot be observed: there the
+    /// queue must hold events.
     pub async fn writer_is_held(&self, service: &Service) {
         eventually(SOON, async || {
             let held = match &self.store {
@@ -281,8 +280,8 @@ impl World {
         .await;
     }
 
-    /// How many deadlocks the database server had to end, as far as connections that have ended told; an embedded store has
-    /// one lock, and so none.
+    /// The number of deadlocks that the database server has resolved, as reported by connections that have ended. An embedded
+    /// store has one lock, and so no deadlocks.
     pub async fn deadlocks(&self) -> i64 {
         match &self.store {
             Store::Postgres(database) => database.deadlocks().await,
@@ -290,7 +289,7 @@ impl World {
         }
     }
 
-    /// How many connections services have to the database server; an embedded store has none.
+    /// The number of connections of services to the database server; an embedded store has none.
     pub async fn service_connections(&self) -> i64 {
         match &self.store {
             Store::Postgres(database) => database.service_connections().await,
@@ -299,7 +298,7 @@ impl World {
     }
 }
 
-/// The services on one store: whatever is asked of one holds for the other.
+/// The services on one store.
 #[derive(Debug)]
 pub struct Replicas {
     one: Service,
@@ -335,7 +334,7 @@ pub struct Totals {
     pub unique: i64,
     /// Events counted as duplicates.
     pub duplicates: i64,
-    /// Of the duplicates, those with another payload.
+    /// Duplicates with another payload.
     pub conflicts: i64,
     /// Events removed since.
     pub pruned: i64,
@@ -343,7 +342,7 @@ pub struct Totals {
     pub rows: i64,
 }
 
-/// The writers of all services, held back by a lock of the test's.
+/// The writers of all services, held back by a lock of the test.
 #[derive(Debug)]
 pub enum HeldWriters {
     /// By a lock on the counters.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 fn main() -> ExitCode {
     let arguments = Arguments {
-        // They share what runs.
+        // They share containers.
         test_threads: Some(1),
         ..Arguments::from_args()
     };
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         .into_iter()
         .map(|scenario| {
             let (runtime, mut interrupted) = (Arc::clone(&runtime), interrupted.clone());
-            trial(scenario.sentence, move || {
+            trial(scenario.name, move || {
                 let outcome = runtime.block_on(async {
                     tokio::select! {
                         biased;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials);
     runtime.block_on(clean_up());
     if conclusion.num_passed + conclusion.num_failed == 0 {
-        eprintln!("compose-test: no test has such a name: --list names them all");
+        eprintln!("compose-test: no test has this name, --list shows all");
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()

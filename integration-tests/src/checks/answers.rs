@@ -1,9 +1,9 @@
-//! What the checks have in common about the answers to `/publish`.
+//! Shared assertions about answers to `/publish`.
 
 use serde_json::{Value, json};
 
 use crate::http::{Answer, ask};
-use crate::publish::{Publish, Verdict, event_with_payload, verdicts};
+use crate::publish::{Outcome, Publish, event_with_payload, outcomes};
 use crate::{api::Api, deployment::Deployment};
 
 /// The media type of one event, of an array and of an envelope.
@@ -21,14 +21,14 @@ pub fn assert_counts(answer: &Answer, status: u16, unique: usize, duplicates: us
         "the status of an answer to /publish: {body:.500}"
     );
     let found = answer.json();
-    let figures = json!({
+    let totals = json!({
         "status": "success",
         "message": format!("Processed {} events", unique + duplicates),
         "received": unique + duplicates,
         "unique_processed": unique,
         "duplicate_dropped": duplicates,
     });
-    for (member, expected) in figures.as_object().expect("an object") {
+    for (member, expected) in totals.as_object().expect("an object") {
         assert_eq!(
             found[member], *expected,
             "{member} of an answer to /publish: {body:.500}"
@@ -45,25 +45,25 @@ pub fn assert_counts(answer: &Answer, status: u16, unique: usize, duplicates: us
     );
 }
 
-/// Asserts that a request was refused for exactly this fault.
+/// Asserts that a request was rejected with exactly this validation error.
 #[track_caller]
-pub fn assert_fault(answer: &Answer, kind: &str, loc: &Value, sent: &str) {
+pub fn assert_validation_error(answer: &Answer, kind: &str, loc: &Value, sent: &str) {
     assert_eq!(
         answer.status,
         422,
-        "{sent:.100} must be refused with 422: {:.300}",
+        "{sent:.100} must be rejected with 422: {:.300}",
         answer.text()
     );
     let expected = [(kind.to_owned(), loc.clone())];
     assert_eq!(
-        answer.faults(),
+        answer.validation_errors(),
         expected,
-        "the (type, loc) of the only fault of {sent:.100}"
+        "the (type, loc) of the only validation error of {sent:.100}"
     );
 }
 
-/// Publishes events and asks for the verdict of each.
-pub async fn verdicts_of(api: &Api, events: &[Value]) -> Vec<Verdict> {
+/// Publishes events, and returns the outcome of each.
+pub async fn outcomes_of(api: &Api, events: &[Value]) -> Vec<Outcome> {
     let answer = api
         .publish_preferring("return=representation", &Value::from(events))
         .await;
@@ -74,7 +74,7 @@ pub async fn verdicts_of(api: &Api, events: &[Value]) -> Vec<Verdict> {
         answer.status,
         answer.text()
     );
-    verdicts(&answer)
+    outcomes(&answer)
 }
 
 /// Publishes one event with this text as its payload.

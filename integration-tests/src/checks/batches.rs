@@ -1,4 +1,4 @@
-//! Bodies of `/publish` and what a client may prefer.
+//! Bodies and preferences of `/publish`.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use super::answers::{NDJSON, assert_counts, ids, ids_of, publish_coded};
 use crate::deployment::{Deployment, PROMPTLY};
 use crate::eventually::eventually;
 use crate::http::ask;
-use crate::publish::{Publish, event, events, verdicts};
+use crate::publish::{Publish, event, events, outcomes};
 
 fn ndjson(events: &[Value]) -> String {
     events.iter().map(|event| format!("{event}\n")).collect()
@@ -24,11 +24,11 @@ pub(super) fn gzipped(body: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory takes all")
 }
 
-pub(super) async fn an_array_an_envelope_and_lines_are_taken(deployment: &Deployment) {
+pub(super) async fn an_array_an_envelope_and_ndjson_are_accepted(deployment: &Deployment) {
     let topic = deployment.topic();
     let array = Value::from(events(&topic, 0..3));
     assert_counts(&deployment.publish(&array).await, 201, 3, 0);
-    let envelope = json!({"events": events(&topic, 3..6), "sent_by": "somebody"});
+    let envelope = json!({"events": events(&topic, 3..6), "sent_by": "a client"});
     assert_counts(&deployment.publish(&envelope).await, 201, 3, 0);
     let lines = format!("\n{}\n  \n", ndjson(&events(&topic, 6..9)).trim_end());
     assert_counts(&deployment.publish_bytes(NDJSON, lines).await, 201, 3, 0);
@@ -42,7 +42,7 @@ pub(super) async fn an_array_an_envelope_and_lines_are_taken(deployment: &Deploy
     assert_eq!(ids_of(&deployment.listed(&topic).await), ids(0..13), "what was stored");
 }
 
-pub(super) async fn gzip_and_zstd_are_understood(deployment: &Deployment) {
+pub(super) async fn gzip_and_zstd_are_accepted(deployment: &Deployment) {
     let topic = deployment.topic();
     let body = |numbers| Value::from(events(&topic, numbers)).to_string().into_bytes();
     let answer = publish_coded(deployment, "gzip", gzipped(&body(0..3))).await;
@@ -52,34 +52,34 @@ pub(super) async fn gzip_and_zstd_are_understood(deployment: &Deployment) {
     assert_eq!(ids_of(&deployment.listed(&topic).await), ids(0..6), "what was stored");
 }
 
-pub(super) async fn a_batch_of_no_events_is_all_zero(deployment: &Deployment) {
+pub(super) async fn an_empty_batch_has_zero_totals(deployment: &Deployment) {
     assert_counts(&deployment.publish(&json!([])).await, 200, 0, 0);
     assert_counts(&deployment.publish(&json!({"events": []})).await, 200, 0, 0);
     assert_counts(&deployment.publish_bytes(NDJSON, "").await, 200, 0, 0);
     assert_counts(&deployment.publish_bytes(NDJSON, "\n \n").await, 200, 0, 0);
 }
 
-pub(super) async fn results_are_there_for_one_event_and_else_when_they_are_asked_for(deployment: &Deployment) {
+pub(super) async fn results_are_sent_for_one_event_or_on_request(deployment: &Deployment) {
     let topic = deployment.topic();
     let single = deployment.publish(&event(&topic, "evt-0")).await;
-    assert_eq!(verdicts(&single).len(), 1, "one event is answered with its verdict");
+    assert_eq!(outcomes(&single).len(), 1, "one event is answered with its outcome");
     let batch = Value::from(events(&topic, 0..3));
     let plain = deployment.publish(&batch).await;
     assert_eq!(plain.json().get("results"), None, "a batch is answered briefly");
     let full = deployment.publish_preferring("return=representation", &batch).await;
     assert_counts(&full, 200, 0, 3);
-    let found: Vec<String> = verdicts(&full).into_iter().map(|verdict| verdict.event_id).collect();
+    let found: Vec<String> = outcomes(&full).into_iter().map(|outcome| outcome.event_id).collect();
     assert_eq!(
         found,
         ids(0..3),
-        "a verdict for each event, in the order of the request"
+        "a outcome for each event, in the order of the request"
     );
     for result in full.json()["results"].as_array().expect("results") {
         assert_eq!(result["topic"], topic, "a result names its topic");
     }
 }
 
-pub(super) async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not(deployment: &Deployment) {
+pub(super) async fn a_lenient_request_lists_invalid_and_stores_valid(deployment: &Deployment) {
     let topic = deployment.topic();
     let mut batch = events(&topic, 0..4);
     batch[2]["source"] = json!("");
@@ -133,16 +133,21 @@ pub(super) async fn a_lenient_request_stores_what_is_valid_and_lists_what_is_not
     );
 }
 
-pub(super) async fn a_lenient_request_with_no_valid_event_is_refused(deployment: &Deployment) {
+pub(super) async fn a_lenient_request_with_no_valid_event_is_rejected(deployment: &Deployment) {
     let none = deployment.publish_preferring("handling=lenient", &json!([{}])).await;
-    assert_eq!(none.faults().len(), 5, "the faults of an empty event: {}", none.text());
+    assert_eq!(
+        none.validation_errors().len(),
+        5,
+        "the validation errors of an empty event: {}",
+        none.text()
+    );
     let none = deployment
         .publish_preferring("handling=lenient", &json!([7, [], null]))
         .await;
     assert_eq!(
-        none.faults().len(),
+        none.validation_errors().len(),
         3,
-        "the faults of three that are no events: {}",
+        "the validation errors of three values that are no events: {}",
         none.text()
     );
 }
@@ -172,12 +177,12 @@ pub(super) async fn respond_async_is_answered_202_and_stored_soon(deployment: &D
         "{body}"
     );
     assert_eq!(body["results"][0]["status"], "rejected", "{body}");
-    let refused = deployment.publish_preferring("respond-async", &json!([{}])).await;
+    let rejected = deployment.publish_preferring("respond-async", &json!([{}])).await;
     assert_eq!(
-        refused.status,
+        rejected.status,
         422,
         "what is invalid is never accepted: {}",
-        refused.text()
+        rejected.text()
     );
     eventually(PROMPTLY, async || {
         let listed = deployment.listed(&topic).await.len();
@@ -187,11 +192,11 @@ pub(super) async fn respond_async_is_answered_202_and_stored_soon(deployment: &D
     .await;
 }
 
-pub(super) async fn no_more_than_a_hundred_faults_are_listed(deployment: &Deployment) {
+pub(super) async fn at_most_100_validation_errors_are_listed(deployment: &Deployment) {
     let answer = deployment.publish(&Value::from(vec![json!({}); 200])).await;
     assert_eq!(
-        answer.faults().len(),
+        answer.validation_errors().len(),
         100,
-        "the faults of 200 events without any member"
+        "the validation errors of 200 events without any member"
     );
 }

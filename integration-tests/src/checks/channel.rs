@@ -1,20 +1,20 @@
-//! The Redis channel: a message for each stored event, and for no duplicate.
+//! The Redis channel: one message for each stored event, and none for a duplicate.
 
 use std::collections::HashMap;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::answers::{assert_counts, ids_of, publish_payload, verdicts_of};
+use super::answers::{assert_counts, ids_of, outcomes_of, publish_payload};
 use crate::deployment::Deployment;
 use crate::http::ask;
 use crate::publish::{Publish, event, events, shuffled, text};
 use crate::redis::Message;
 
 /// Asserts that there is exactly one message for each event of a list, and that it is the event as it is listed.
-fn assert_one_for_each(heard: &[Message], listed: &[Value]) {
+fn assert_one_for_each(received: &[Message], listed: &[Value]) {
     let mut messages: HashMap<String, Vec<Value>> = HashMap::new();
-    for message in heard {
+    for message in received {
         messages.entry(message.event_id()).or_default().push(message.json());
     }
     for event in listed {
@@ -28,7 +28,7 @@ fn assert_one_for_each(heard: &[Message], listed: &[Value]) {
     );
 }
 
-pub(super) async fn each_stored_event_is_one_message_equal_to_the_event_in_events(deployment: &Deployment) {
+pub(super) async fn each_stored_event_is_one_message_as_listed(deployment: &Deployment) {
     let topic = deployment.topic();
     let subscriber = deployment.subscribe().await;
     assert_counts(&deployment.publish(&event(&topic, "evt-0")).await, 201, 1, 0);
@@ -46,10 +46,10 @@ pub(super) async fn each_stored_event_is_one_message_equal_to_the_event_in_event
     assert_counts(&lenient, 201, 2, 0);
     let listed = deployment.listed(&topic).await;
     assert_eq!(listed.len(), 302, "what is stored");
-    assert_one_for_each(&deployment.heard(&subscriber, &topic).await, &listed);
+    assert_one_for_each(&deployment.messages(&subscriber, &topic).await, &listed);
 }
 
-pub(super) async fn no_message_is_of_a_duplicate_or_a_conflict(deployment: &Deployment) {
+pub(super) async fn duplicates_and_conflicts_have_no_message(deployment: &Deployment) {
     let topic = deployment.topic();
     let subscriber = deployment.subscribe().await;
     let batch = Value::from(events(&topic, 0..20));
@@ -70,10 +70,10 @@ pub(super) async fn no_message_is_of_a_duplicate_or_a_conflict(deployment: &Depl
     }
     let listed = deployment.listed(&topic).await;
     assert_eq!(listed.len(), 30, "what is stored");
-    assert_one_for_each(&deployment.heard(&subscriber, &topic).await, &listed);
+    assert_one_for_each(&deployment.messages(&subscriber, &topic).await, &listed);
 }
 
-pub(super) async fn what_many_clients_publish_at_once_is_one_message_for_each_event(deployment: &Deployment) {
+pub(super) async fn events_of_many_clients_are_one_message_each(deployment: &Deployment) {
     const EVENTS: usize = 300;
 
     let topic = deployment.topic();
@@ -83,7 +83,7 @@ pub(super) async fn what_many_clients_publish_at_once_is_one_message_for_each_ev
         let order = shuffled(EVENTS, client);
         let mine: Vec<Value> = order.into_iter().map(|number| all[number].clone()).collect();
         for batch in mine.chunks(30) {
-            verdicts_of(deployment, batch).await;
+            outcomes_of(deployment, batch).await;
         }
     }))
     .await;
@@ -97,7 +97,7 @@ pub(super) async fn what_many_clients_publish_at_once_is_one_message_for_each_ev
     assert!([200, 201].contains(&again.status), "{}", again.text());
     let listed = deployment.listed(&topic).await;
     assert_eq!(ids_of(&listed).len(), EVENTS + 50, "what is stored");
-    assert_one_for_each(&deployment.heard(&subscriber, &topic).await, &listed);
+    assert_one_for_each(&deployment.messages(&subscriber, &topic).await, &listed);
 }
 
 pub(super) async fn a_message_carries_the_payload_byte_for_byte(deployment: &Deployment) {
@@ -117,10 +117,12 @@ pub(super) async fn a_message_carries_the_payload_byte_for_byte(deployment: &Dep
         assert_eq!(answer.status, 201, "{:.300}", answer.text());
     }
     let listed = deployment.listed(&topic).await;
-    let heard = deployment.heard(&subscriber, &topic).await;
-    assert_one_for_each(&heard, &listed);
+    let messages = deployment.messages(&subscriber, &topic).await;
+    assert_one_for_each(&messages, &listed);
     for (event, payload) in listed.iter().zip(payloads) {
-        let message = heard.iter().find(|message| message.cursor() == text(event, "cursor"));
+        let message = messages
+            .iter()
+            .find(|message| message.cursor() == text(event, "cursor"));
         let message = &message.expect("there is one for each").event;
         assert!(
             message.contains(payload),

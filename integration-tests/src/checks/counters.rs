@@ -4,7 +4,7 @@ use anyhow::ensure;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::answers::{assert_counts, verdicts_of};
+use super::answers::{assert_counts, outcomes_of};
 use crate::deployment::{Deployment, PROMPTLY};
 use crate::eventually::eventually;
 use crate::http::ask;
@@ -56,7 +56,7 @@ pub(super) async fn rejected_events_are_not_received(deployment: &Deployment) {
     assert_eq!(
         deployment.counts(&topic).await,
         [0; 4],
-        "a refused request is not received"
+        "a rejected request is not received"
     );
     let answer = deployment.publish_preferring("handling=lenient", &batch).await;
     assert_counts(&answer, 201, 3, 0);
@@ -67,28 +67,24 @@ pub(super) async fn rejected_events_are_not_received(deployment: &Deployment) {
     );
 }
 
-pub(super) async fn a_topic_never_seen_has_zeros(deployment: &Deployment) {
+pub(super) async fn an_unknown_topic_has_zero_counters(deployment: &Deployment) {
     let topic = deployment.topic();
-    assert_eq!(
-        deployment.counts(&topic).await,
-        [0; 4],
-        "of a topic that nobody has used"
-    );
+    assert_eq!(deployment.counts(&topic).await, [0; 4], "of an unused topic");
     assert_eq!(
         deployment.listed(&topic).await,
         [Value::Null; 0],
-        "events of a topic that nobody has used"
+        "events of an unused topic"
     );
 }
 
-pub(super) async fn what_is_accepted_with_a_202_is_counted_in_the_end(deployment: &Deployment) {
+pub(super) async fn events_accepted_with_202_are_counted_later(deployment: &Deployment) {
     let topic = deployment.topic();
     for batch in [events(&topic, 0..20), events(&topic, 10..25)] {
         let accepted = deployment
             .publish_preferring("respond-async", &Value::from(batch))
             .await;
         assert_eq!(accepted.status, 202, "{}", accepted.text());
-        // Behind a balancer, the flush may be another replica's: then what was accepted is waited for below.
+        // Behind a balancer another replica may answer this; the condition below waits for the events.
         let flushed = ask(deployment.post("/_flush")).await;
         assert_eq!(flushed.status, 200, "/_flush: {}", flushed.text());
     }
@@ -104,7 +100,7 @@ pub(super) async fn what_is_accepted_with_a_202_is_counted_in_the_end(deployment
     assert_eq!(deployment.listed(&topic).await.len(), 25, "what is counted is listed");
 }
 
-pub(super) async fn received_is_unique_plus_duplicates_at_every_look(deployment: &Deployment) {
+pub(super) async fn received_always_equals_unique_plus_duplicates(deployment: &Deployment) {
     let topic = deployment.topic();
     let publish = async {
         for round in 0..30 {
@@ -114,7 +110,7 @@ pub(super) async fn received_is_unique_plus_duplicates_at_every_look(deployment:
             assert_eq!(answer.status, 201, "{}", answer.text());
         }
     };
-    let look = async {
+    let observe = async {
         let mut before = [0; 4];
         loop {
             let counts = deployment.counts(&topic).await;
@@ -124,36 +120,36 @@ pub(super) async fn received_is_unique_plus_duplicates_at_every_look(deployment:
                 unique + duplicates,
                 "received is unique and duplicates together: {counts:?}"
             );
-            assert_none_fell(before, counts);
+            assert_none_decreased(before, counts);
             before = counts;
         }
     };
     tokio::select! {
         () = publish => {}
-        () = look => {}
+        () = observe => {}
     }
     assert_eq!(deployment.counts(&topic).await, [600, 310, 290, 0]);
 }
 
-/// Asserts that no counter was lower at the second look than at the first.
-fn assert_none_fell(before: [u64; 4], now: [u64; 4]) {
-    let fell = now.iter().zip(before).any(|(now, before)| *now < before);
+/// Asserts that no counter has decreased between two requests.
+fn assert_none_decreased(before: [u64; 4], now: [u64; 4]) {
+    let decreased = now.iter().zip(before).any(|(now, before)| *now < before);
     assert!(
-        !fell,
-        "received, unique, duplicates and conflicts fell from {before:?} to {now:?}"
+        !decreased,
+        "received, unique, duplicates and conflicts decreased from {before:?} to {now:?}"
     );
 }
 
-/// The figures of the whole log, of one look at them: received, unique, duplicates and conflicts.
+/// The counters of the whole log, from one request: received, unique, duplicates and conflicts.
 async fn whole_log(deployment: &Deployment) -> [u64; 4] {
     let stats = deployment.json("/stats").await;
-    let figure = |value: &Value| {
+    let number = |value: &Value| {
         value
             .as_u64()
             .unwrap_or_else(|| panic!("no number: {value} in {stats:.500}"))
     };
     let counts @ [received, unique, duplicates, conflicts] =
-        ["received", "unique_processed", "duplicate_dropped", "conflicts"].map(|member| figure(&stats[member]));
+        ["received", "unique_processed", "duplicate_dropped", "conflicts"].map(|member| number(&stats[member]));
     let shown = format!("{counts:?}");
     assert_eq!(
         received,
@@ -162,12 +158,12 @@ async fn whole_log(deployment: &Deployment) -> [u64; 4] {
     );
     assert!(conflicts <= duplicates, "/stats: each conflict is a duplicate: {shown}");
     assert!(
-        figure(&stats["database_total_rows"]) <= unique,
+        number(&stats["database_total_rows"]) <= unique,
         "/stats: more rows than were ever unique: {shown}"
     );
     let named = stats["topics"].as_object().expect("/stats has topics");
-    let sum: u64 = named.values().map(figure).sum();
-    let topics = figure(&stats["topic_count"]);
+    let sum: u64 = named.values().map(number).sum();
+    let topics = number(&stats["topic_count"]);
     if topics <= 1000 {
         assert_eq!(
             sum, unique,
@@ -188,7 +184,7 @@ async fn whole_log(deployment: &Deployment) -> [u64; 4] {
     counts
 }
 
-pub(super) async fn the_counters_of_the_whole_log_add_up_and_never_fall(deployment: &Deployment) {
+pub(super) async fn the_log_counters_add_up_and_never_decrease(deployment: &Deployment) {
     let topic = deployment.topic();
     let publish = async {
         for round in 0..20 {
@@ -197,22 +193,22 @@ pub(super) async fn the_counters_of_the_whole_log_add_up_and_never_fall(deployme
             assert_eq!(answer.status, 201, "{}", answer.text());
         }
     };
-    let look = async {
+    let observe = async {
         let mut before = [0; 4];
         loop {
             let counts = whole_log(deployment).await;
-            assert_none_fell(before, counts);
+            assert_none_decreased(before, counts);
             before = counts;
         }
     };
     tokio::select! {
         () = publish => {}
-        () = look => {}
+        () = observe => {}
     }
     whole_log(deployment).await;
 }
 
-pub(super) async fn the_whole_log_counts_what_a_topic_counts(deployment: &Deployment) {
+pub(super) async fn the_log_counters_include_each_topic(deployment: &Deployment) {
     let topic = deployment.topic();
     let before = whole_log(deployment).await;
     assert_counts(
@@ -228,34 +224,34 @@ pub(super) async fn the_whole_log_counts_what_a_topic_counts(deployment: &Deploy
         20,
     );
     let after = whole_log(deployment).await;
-    for (figure, grown) in [50, 30, 20].into_iter().enumerate() {
-        let name = ["received", "unique_processed", "duplicate_dropped"][figure];
+    for (index, grown) in [50, 30, 20].into_iter().enumerate() {
+        let name = ["received", "unique_processed", "duplicate_dropped"][index];
         assert!(
-            after[figure] >= before[figure] + grown,
+            after[index] >= before[index] + grown,
             "/stats: {name} was {} and is {} after {grown} more",
-            before[figure],
-            after[figure]
+            before[index],
+            after[index]
         );
     }
 }
 
-pub(super) async fn the_answers_of_many_publishers_add_up_to_the_counters(deployment: &Deployment) {
+pub(super) async fn answers_to_many_clients_add_up_to_the_counters(deployment: &Deployment) {
     const PUBLISHERS: usize = 16;
 
     let topic = deployment.topic();
     // Each overlaps with the next by half.
     let publishers = (0..PUBLISHERS).map(async |publisher| {
-        let mut told = [0_u64; 2];
+        let mut answered = [0_u64; 2];
         for batch in events(&topic, publisher * 50..publisher * 50 + 100).chunks(20) {
-            for verdict in verdicts_of(deployment, batch).await {
-                told[usize::from(verdict.status != "stored")] += 1;
+            for outcome in outcomes_of(deployment, batch).await {
+                answered[usize::from(outcome.status != "stored")] += 1;
             }
         }
-        told
+        answered
     });
-    let told = join_all(publishers).await;
-    let stored: u64 = told.iter().map(|[stored, _]| stored).sum();
-    let duplicates: u64 = told.iter().map(|[_, duplicates]| duplicates).sum();
+    let answered = join_all(publishers).await;
+    let stored: u64 = answered.iter().map(|[stored, _]| stored).sum();
+    let duplicates: u64 = answered.iter().map(|[_, duplicates]| duplicates).sum();
     assert_eq!(
         (stored, duplicates),
         (850, 750),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answers::{assert_counts, ids_of, publish_payload};
 use crate::deployment::Deployment;
-use crate::publish::{Publish, event, events, statuses, verdicts};
+use crate::publish::{Publish, event, events, outcomes, statuses};
 
 pub(super) async fn a_copy_is_a_duplicate_and_names_the_first_copy(deployment: &Deployment) {
     let topic = deployment.topic();
@@ -12,7 +12,7 @@ pub(super) async fn a_copy_is_a_duplicate_and_names_the_first_copy(deployment: &
     assert_counts(&first, 201, 1, 0);
     let second = deployment.publish(&event(&topic, "evt-1")).await;
     assert_counts(&second, 200, 0, 1);
-    let (stored, duplicate) = (&verdicts(&first)[0], &verdicts(&second)[0]);
+    let (stored, duplicate) = (&outcomes(&first)[0], &outcomes(&second)[0]);
     let found = (stored.status.as_str(), duplicate.status.as_str());
     assert_eq!(
         found,
@@ -40,18 +40,18 @@ pub(super) async fn copies_in_one_request_are_stored_once(deployment: &Deploymen
     let answer = deployment.publish_preferring("return=representation", &batch).await;
     assert_counts(&answer, 201, 2, 3);
     let expected = ["stored", "stored", "duplicate", "conflict", "duplicate"];
-    assert_eq!(statuses(&answer), expected, "the verdicts, in the order of the request");
-    let verdicts = verdicts(&answer);
+    assert_eq!(statuses(&answer), expected, "the outcomes, in the order of the request");
+    let outcomes = outcomes(&answer);
     assert_eq!(
-        verdicts[0].cursor, verdicts[2].cursor,
+        outcomes[0].cursor, outcomes[2].cursor,
         "a copy names the first copy's cursor"
     );
     assert_eq!(
-        verdicts[0].cursor, verdicts[3].cursor,
+        outcomes[0].cursor, outcomes[3].cursor,
         "a conflict names the first copy's cursor"
     );
     assert_eq!(
-        verdicts[1].cursor, verdicts[4].cursor,
+        outcomes[1].cursor, outcomes[4].cursor,
         "a copy names the first copy's cursor"
     );
     let listed = deployment.listed(&topic).await;
@@ -69,7 +69,7 @@ pub(super) async fn the_first_copy_wins_and_a_duplicate_changes_nothing(deployme
     let before = deployment.listed(&topic).await;
     let mut later = first.clone();
     later["timestamp"] = json!("2030-01-01T00:00:00Z");
-    later["source"] = json!("somebody-else");
+    later["source"] = json!("another-source");
     let answer = deployment.publish(&later).await;
     assert_counts(&answer, 200, 0, 1);
     assert_eq!(
@@ -88,7 +88,7 @@ pub(super) async fn the_first_copy_wins_and_a_duplicate_changes_nothing(deployme
     );
 }
 
-pub(super) async fn another_payload_is_a_conflict_and_payloads_compare_as_json_values(deployment: &Deployment) {
+pub(super) async fn payloads_are_compared_as_json_values(deployment: &Deployment) {
     let topic = deployment.topic();
     let send = async |payload: &str| {
         let answer = publish_payload(deployment, &topic, "evt-1", payload).await;

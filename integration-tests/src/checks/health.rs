@@ -1,4 +1,4 @@
-//! Probes and figures.
+//! Probes and statistics.
 
 use serde_json::Value;
 
@@ -13,18 +13,12 @@ pub(super) async fn the_probes_of_a_healthy_deployment_say_200(deployment: &Depl
     for path in ["/health", "/healthz"] {
         let health = deployment.json(path).await;
         assert_eq!(health["status"], "healthy", "{path}: {health}");
-        assert!(
-            health["store"].is_object(),
-            "{path} tells nothing of the store: {health}"
-        );
-        assert!(
-            health["fanout"].is_object(),
-            "{path} tells nothing of the fan-out: {health}"
-        );
+        assert!(health["store"].is_object(), "{path} has no store: {health}");
+        assert!(health["fanout"].is_object(), "{path} has no fanout: {health}");
     }
 }
 
-pub(super) async fn the_first_page_says_who_is_there(deployment: &Deployment) {
+pub(super) async fn the_root_names_the_service(deployment: &Deployment) {
     let body = deployment.json("/").await;
     assert_eq!(body["service"], "eventsieve", "{body}");
     assert_eq!(body["status"], "alive", "{body}");
@@ -77,7 +71,7 @@ pub(super) async fn stats_have_every_member(deployment: &Deployment) {
     }
 }
 
-pub(super) async fn a_flush_says_how_many_events_it_waited_for(deployment: &Deployment) {
+pub(super) async fn a_flush_reports_how_many_events_it_waited_for(deployment: &Deployment) {
     let answer = ask(deployment.post("/_flush")).await;
     assert_eq!(answer.status, 200, "/_flush: {}", answer.text());
     assert!(answer.json()["flushed"].is_u64(), "/_flush: {}", answer.text());

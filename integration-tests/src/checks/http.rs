@@ -14,7 +14,7 @@ pub(super) async fn an_unknown_path_is_404(deployment: &Deployment) {
     }
 }
 
-pub(super) async fn a_wrong_method_is_405_and_says_which_are_allowed(deployment: &Deployment) {
+pub(super) async fn a_wrong_method_is_405_with_the_allowed_ones(deployment: &Deployment) {
     let wrong = deployment.fetch("/publish").await;
     wrong.problem(405);
     assert!(
@@ -33,7 +33,7 @@ pub(super) async fn a_wrong_method_is_405_and_says_which_are_allowed(deployment:
     }
 }
 
-pub(super) async fn a_wrong_media_type_or_coding_is_415_and_a_broken_body_400(deployment: &Deployment) {
+pub(super) async fn wrong_media_types_are_415_broken_bodies_400(deployment: &Deployment) {
     let topic = deployment.topic();
     let body = event(&topic, "evt-1").to_string();
     deployment.publish_bytes("text/plain", body.clone()).await.problem(415);
@@ -49,11 +49,11 @@ pub(super) async fn a_wrong_media_type_or_coding_is_415_and_a_broken_body_400(de
     assert_eq!(
         deployment.counts(&topic).await,
         [0; 4],
-        "what was refused is not counted"
+        "rejected events are not counted"
     );
 }
 
-pub(super) async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed(deployment: &Deployment) {
+pub(super) async fn each_answer_has_a_request_id_and_echoes_a_valid_one(deployment: &Deployment) {
     let ask_with = async |id: &str| {
         let answer = ask(deployment.get("/livez").header("x-request-id", id)).await;
         answer.header("x-request-id").to_owned()
@@ -81,6 +81,6 @@ pub(super) async fn every_answer_carries_a_request_id_and_a_good_one_is_echoed(d
             "{path} is answered without x-request-id"
         );
     }
-    let refused = ask(deployment.post("/publish").header("x-request-id", "mine").body("{}")).await;
-    assert_eq!(refused.problem(415)["request_id"], "mine", "request_id of a problem");
+    let rejected = ask(deployment.post("/publish").header("x-request-id", "mine").body("{}")).await;
+    assert_eq!(rejected.problem(415)["request_id"], "mine", "request_id of a problem");
 }

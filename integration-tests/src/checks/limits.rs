@@ -1,8 +1,8 @@
-//! Limits, with the value on each side of them. Those of a request are the defaults.
+//! Limits, with the value on each side of each. Those of a request are the defaults.
 
 use serde_json::{Value, json};
 
-use super::answers::{JSON, NDJSON, assert_fault, publish_coded, publish_payload};
+use super::answers::{JSON, NDJSON, assert_validation_error, publish_coded, publish_payload};
 use super::batches::gzipped;
 use crate::deployment::Deployment;
 use crate::publish::{Publish, event_with_payload, events};
@@ -11,8 +11,8 @@ const EVENTS_MAX: usize = 10_000;
 const BODY_MAX: usize = 10 << 20;
 const PAYLOAD_MAX: usize = 256 << 10;
 
-pub(super) async fn a_request_of_10_000_events_is_taken_and_one_more_is_refused(deployment: &Deployment) {
-    let (topic, refused) = (deployment.topic(), deployment.topic());
+pub(super) async fn a_request_has_at_most_10_000_events(deployment: &Deployment) {
+    let (topic, rejected) = (deployment.topic(), deployment.topic());
     let answer = deployment.publish(&Value::from(events(&topic, 0..EVENTS_MAX))).await;
     assert_eq!(
         answer.status,
@@ -28,7 +28,7 @@ pub(super) async fn a_request_of_10_000_events_is_taken_and_one_more_is_refused(
         "all of them are counted"
     );
 
-    let too_many = events(&refused, 0..EVENTS_MAX + 1);
+    let too_many = events(&rejected, 0..EVENTS_MAX + 1);
     let lines: String = too_many.iter().map(|event| format!("{event}\n")).collect();
     let array = Value::from(too_many);
     for answer in [
@@ -44,10 +44,15 @@ pub(super) async fn a_request_of_10_000_events_is_taken_and_one_more_is_refused(
             EVENTS_MAX + 1,
             answer.text()
         );
-        assert_eq!(answer.faults()[0].0, "list_too_long", "{:.300}", answer.text());
+        assert_eq!(
+            answer.validation_errors()[0].0,
+            "list_too_long",
+            "{:.300}",
+            answer.text()
+        );
     }
     assert_eq!(
-        deployment.counts(&refused).await,
+        deployment.counts(&rejected).await,
         [0; 4],
         "nothing of a request with too many events is stored"
     );
@@ -71,7 +76,7 @@ fn body_of(topic: &str, length: usize) -> String {
     body
 }
 
-pub(super) async fn a_body_over_10_mib_is_413_counted_after_decompression(deployment: &Deployment) {
+pub(super) async fn a_body_has_at_most_10_mib_after_decompression(deployment: &Deployment) {
     let topic = deployment.topic();
     let fits = body_of(&topic, BODY_MAX);
     let answer = publish_coded(deployment, "gzip", gzipped(fits.as_bytes())).await;
@@ -111,7 +116,7 @@ pub(super) async fn a_payload_has_at_most_256_kib(deployment: &Deployment) {
     }
     let answer = publish_payload(deployment, &topic, "bad", &of_length(PAYLOAD_MAX + 1)).await;
     let sent = format!("a payload of {} bytes", PAYLOAD_MAX + 1);
-    assert_fault(&answer, "payload_too_large", &json!(["body", "payload"]), &sent);
+    assert_validation_error(&answer, "payload_too_large", &json!(["body", "payload"]), &sent);
 }
 
 pub(super) async fn a_payload_has_at_most_64_levels(deployment: &Deployment) {
@@ -128,6 +133,6 @@ pub(super) async fn a_payload_has_at_most_64_levels(deployment: &Deployment) {
         ("100000 levels of arrays", arrays(100_000)),
     ] {
         let answer = publish_payload(deployment, &topic, "bad", &payload).await;
-        assert_fault(&answer, "payload_too_deep", &json!(["body", "payload"]), sent);
+        assert_validation_error(&answer, "payload_too_deep", &json!(["body", "payload"]), sent);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::answers::{ids_of, verdicts_of};
+use super::answers::{ids_of, outcomes_of};
 use crate::deployment::Deployment;
 use crate::publish::{event, events, publish_batch, shuffled, text};
 
@@ -32,18 +32,18 @@ pub(super) async fn the_events_of_a_request_keep_its_order(deployment: &Deployme
     );
 }
 
-pub(super) async fn an_event_published_after_the_answer_to_another_comes_after_it(deployment: &Deployment) {
+pub(super) async fn an_acknowledged_event_precedes_later_ones(deployment: &Deployment) {
     let topic = deployment.topic();
     let mut last = String::new();
     let mut sent = Vec::new();
     for round in 0..30 {
         let batch = events(&topic, round * 3..round * 3 + 3);
-        for verdict in verdicts_of(deployment, &batch).await {
+        for outcome in outcomes_of(deployment, &batch).await {
             assert!(
-                last < verdict.cursor,
-                "{verdict:?} is not behind {last}, which was acknowledged before it was sent"
+                last < outcome.cursor,
+                "{outcome:?} is not behind {last}, which was acknowledged before it was sent"
             );
-            last.clone_from(&verdict.cursor);
+            last.clone_from(&outcome.cursor);
         }
         sent.extend(ids_of(&batch));
     }

@@ -1,8 +1,8 @@
-//! The payload: kept as the client's own text, and refused where no store could hold it.
+//! The payload: kept byte for byte, and rejected if a store could not represent it.
 
 use serde_json::json;
 
-use super::answers::{JSON, assert_fault, publish_payload};
+use super::answers::{JSON, assert_validation_error, publish_payload};
 use crate::deployment::Deployment;
 use crate::http::{ask, encoded};
 use crate::publish::{Publish, event_with_payload, statuses};
@@ -47,7 +47,7 @@ pub(super) async fn a_payload_must_be_an_object(deployment: &Deployment) {
     let topic = deployment.topic();
     for payload in ["[]", "1", "null", "true", r#""text""#] {
         let answer = publish_payload(deployment, &topic, "bad", payload).await;
-        assert_fault(&answer, "dict_type", &json!(["body", "payload"]), payload);
+        assert_validation_error(&answer, "dict_type", &json!(["body", "payload"]), payload);
     }
     for payload in [
         "{\"a\":\"\0\"}",
@@ -57,13 +57,17 @@ pub(super) async fn a_payload_must_be_an_object(deployment: &Deployment) {
         r#"{"a":1,}"#,
     ] {
         let answer = publish_payload(deployment, &topic, "bad", payload).await;
-        assert_eq!(answer.faults()[0].0, "json_invalid", "{payload:?} is no JSON");
+        assert_eq!(
+            answer.validation_errors()[0].0,
+            "json_invalid",
+            "{payload:?} is no JSON"
+        );
     }
 }
 
-pub(super) async fn a_payload_that_no_store_can_hold_is_refused(deployment: &Deployment) {
+pub(super) async fn an_unrepresentable_payload_is_rejected(deployment: &Deployment) {
     let topic = deployment.topic();
-    let refused = [
+    let rejected = [
         r#"{"a":"\u0000"}"#.to_owned(),
         r#"{"\u0000":1}"#.to_owned(),
         r#"{"a":["deep",{"b":"x\u0000y"}]}"#.to_owned(),
@@ -86,13 +90,13 @@ pub(super) async fn a_payload_that_no_store_can_hold_is_refused(deployment: &Dep
         format!(r#"{{"a":1{}}}"#, "0".repeat(400)),
         format!(r#"{{"a":0.{}}}"#, "1".repeat(999)),
     ];
-    for payload in &refused {
+    for payload in &rejected {
         let answer = publish_payload(deployment, &topic, "bad", payload).await;
-        assert_fault(&answer, "payload_unrepresentable", &json!(["body", "payload"]), payload);
+        assert_validation_error(&answer, "payload_unrepresentable", &json!(["body", "payload"]), payload);
     }
 }
 
-pub(super) async fn a_payload_at_the_edge_of_what_a_store_can_hold_is_taken(deployment: &Deployment) {
+pub(super) async fn the_most_extreme_payloads_are_accepted(deployment: &Deployment) {
     let topic = deployment.topic();
     let accepted = [
         r#"{"a":"\u0001\u001f\u007f"}"#.to_owned(),
@@ -111,9 +115,9 @@ pub(super) async fn a_payload_at_the_edge_of_what_a_store_can_hold_is_taken(depl
         let body = event_with_payload(&topic, &format!("evt-{number}"), payload);
         let answer = deployment.publish_bytes(JSON, body.clone()).await;
         assert_eq!(answer.status, 201, "{payload:.80}: {}", answer.text());
-        // The same value in another dress makes the store compare, which it must be able to.
-        let dressed = body.replace(r#""payload":{"#, r#""payload":{ "#);
-        let again = deployment.publish_bytes(JSON, dressed).await;
+        // The same value in another form makes the store compare both.
+        let reformatted = body.replace(r#""payload":{"#, r#""payload":{ "#);
+        let again = deployment.publish_bytes(JSON, reformatted).await;
         assert_eq!(again.status, 200, "{payload:.80} with one more blank: {}", again.text());
         assert_eq!(statuses(&again), ["duplicate"], "{payload:.80} with one more blank");
     }

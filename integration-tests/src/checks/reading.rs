@@ -1,4 +1,4 @@
-//! Lists: what was acknowledged is in every later one.
+//! Lists: an acknowledged event is in every later list.
 
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::answers::{assert_counts, ids, ids_of};
 use crate::deployment::{Deployment, PROMPTLY};
 use crate::http::{Answer, ask, encoded};
-use crate::publish::{Publish, Walk, event, events, page, text};
+use crate::publish::{Publish, Scan, event, events, page, text};
 
-/// Asks for a list or a walk as one event a line.
+/// Requests a list or a cursor read as NDJSON.
 pub(super) async fn lines(deployment: &Deployment, query: &str) -> Answer {
     ask(deployment
         .get(&format!("/events?{query}"))
@@ -16,7 +16,7 @@ pub(super) async fn lines(deployment: &Deployment, query: &str) -> Answer {
     .await
 }
 
-pub(super) async fn an_acknowledged_event_is_in_every_later_list_and_count(deployment: &Deployment) {
+pub(super) async fn an_acknowledged_event_is_in_every_later_list(deployment: &Deployment) {
     let topic = deployment.topic();
     for number in 0..40 {
         let id = format!("evt-{number}");
@@ -99,16 +99,16 @@ pub(super) async fn filters_select_by_topic_source_id_and_time(deployment: &Depl
         let query = format!("topic={topic}{filter}");
         let listed = page(deployment, &query).await.events;
         assert_eq!(ids_of(&listed), expected, "the list of {filter:?}");
-        let mut walk = Walk::default();
-        walk.until(deployment, &format!("&{query}"), expected.len(), PROMPTLY)
+        let mut scan = Scan::default();
+        scan.until(deployment, &format!("&{query}"), expected.len(), PROMPTLY)
             .await;
-        assert_eq!(walk.event_ids(), expected, "the walk of {filter:?}");
+        assert_eq!(scan.event_ids(), expected, "the cursor read of {filter:?}");
         let lines = lines(deployment, &query).await.lines();
         assert_eq!(ids_of(&lines), expected, "the lines of {filter:?}");
     }
 }
 
-pub(super) async fn a_bad_parameter_is_named(deployment: &Deployment) {
+pub(super) async fn an_invalid_parameter_is_named(deployment: &Deployment) {
     for (query, kind, name) in [
         ("limit=0", "greater_than_equal", "limit"),
         ("limit=-1", "greater_than_equal", "limit"),
@@ -130,22 +130,27 @@ pub(super) async fn a_bad_parameter_is_named(deployment: &Deployment) {
         assert_eq!(answer.status, 422, "/events?{query}: {:.300}", answer.text());
         let expected = [(kind.to_owned(), json!(["query", name]))];
         assert_eq!(
-            answer.faults(),
+            answer.validation_errors(),
             expected,
-            "the (type, loc) of the only fault of /events?{query}"
+            "the (type, loc) of the only validation error of /events?{query}"
         );
     }
-    let two = deployment.fetch("/events?limit=0&order=up").await.faults();
-    assert_eq!(two.len(), 2, "every fault is listed: {two:?}");
+    let two = deployment.fetch("/events?limit=0&order=up").await.validation_errors();
+    assert_eq!(two.len(), 2, "every validation error is listed: {two:?}");
     let next = page(deployment, "limit=1").await.next;
     let longer = deployment.fetch(&format!("/events?after={}0", encoded(&next))).await;
     assert_eq!(
-        longer.faults()[0].0,
+        longer.validation_errors()[0].0,
         "cursor_invalid",
         "a cursor with one more character"
     );
-    let said = deployment.fetch("/events?after=&order=asc&limit=1").await;
-    assert_eq!(said.status, 200, "what a walk does anyway may be said: {}", said.text());
+    let explicit = deployment.fetch("/events?after=&order=asc&limit=1").await;
+    assert_eq!(
+        explicit.status,
+        200,
+        "a cursor read accepts its own order: {}",
+        explicit.text()
+    );
 }
 
 /// Where the `Link` header of an answer points.
@@ -161,7 +166,7 @@ fn linked(deployment: &Deployment, answer: &Answer) -> String {
     format!("{}?{}", url.path(), url.query().expect("a link has a query"))
 }
 
-pub(super) async fn a_bare_array_links_to_what_comes_next(deployment: &Deployment) {
+pub(super) async fn a_bare_array_links_to_the_next_page(deployment: &Deployment) {
     let topic = deployment.topic();
     assert_counts(
         &deployment.publish(&Value::from(events(&topic, 0..25))).await,
@@ -169,12 +174,12 @@ pub(super) async fn a_bare_array_links_to_what_comes_next(deployment: &Deploymen
         25,
         0,
     );
-    Walk::default()
+    Scan::default()
         .until(deployment, &format!("&topic={topic}"), 25, PROMPTLY)
         .await;
     let mut path = format!("/events?format=array&after=&topic={topic}&limit=10");
     let mut seen = Vec::new();
-    // A page may hold fewer events than the limit, even none: the answer says where to go on.
+    // A page may have fewer events than the limit, even none.
     for _ in 0..100 {
         let answer = deployment.fetch(&path).await;
         assert_eq!(answer.header("content-type"), "application/json", "{path}");
@@ -189,24 +194,24 @@ pub(super) async fn a_bare_array_links_to_what_comes_next(deployment: &Deploymen
     assert_eq!(seen, ids(0..25), "the link keeps the filter, the format and the limit");
 }
 
-pub(super) async fn lines_come_without_a_limit_unless_one_is_given(deployment: &Deployment) {
+pub(super) async fn ndjson_has_no_limit_unless_one_is_given(deployment: &Deployment) {
     let topic = deployment.topic();
     let sent = Value::from(events(&topic, 0..1500));
     assert_counts(&deployment.publish(&sent).await, 201, 1500, 0);
-    Walk::default()
+    Scan::default()
         .until(deployment, &format!("&topic={topic}"), 1500, PROMPTLY)
         .await;
     let all = ids(0..1500);
     let list = lines(deployment, &format!("topic={topic}")).await;
     assert_eq!(list.header("content-type"), "application/x-ndjson", "of lines");
     assert_eq!(ids_of(&list.lines()), all, "more events than a page of JSON may have");
-    let walked = lines(deployment, &format!("topic={topic}&after=")).await.lines();
-    assert_eq!(ids_of(&walked), all, "a walk to the present end");
+    let scanned = lines(deployment, &format!("topic={topic}&after=")).await.lines();
+    assert_eq!(ids_of(&scanned), all, "a cursor read to the current end");
     let few = lines(deployment, &format!("topic={topic}&limit=5")).await.lines();
     assert_eq!(ids_of(&few), all[..5], "limit=5");
-    let middle = text(&walked[1233], "cursor");
+    let middle = text(&scanned[1233], "cursor");
     let rest = lines(deployment, &format!("topic={topic}&after={middle}"))
         .await
         .lines();
-    assert_eq!(ids_of(&rest), all[1234..], "a walk on from the cursor of a line");
+    assert_eq!(ids_of(&rest), all[1234..], "a cursor read from the cursor of a line");
 }

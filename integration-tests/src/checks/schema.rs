@@ -1,14 +1,14 @@
-//! The event: its five members, and what is refused.
+//! The event: its five members, and the validation of each.
 
 use serde_json::{Value, json};
 
-use super::answers::{JSON, NDJSON, assert_counts, assert_fault};
+use super::answers::{JSON, NDJSON, assert_counts, assert_validation_error};
 use crate::deployment::Deployment;
 use crate::publish::{Publish, event, events, text};
 
 const MEMBERS: [&str; 5] = ["topic", "event_id", "timestamp", "source", "payload"];
 
-pub(super) async fn a_valid_event_is_stored_and_comes_back_with_all_its_members(deployment: &Deployment) {
+pub(super) async fn a_valid_event_comes_back_with_all_members(deployment: &Deployment) {
     let topic = deployment.topic();
     let sent = event(&topic, "evt-1");
     assert_counts(&deployment.publish(&sent).await, 201, 1, 0);
@@ -34,23 +34,23 @@ pub(super) async fn all_five_members_are_required(deployment: &Deployment) {
         let mut incomplete = event(&topic, "evt-1");
         incomplete.as_object_mut().expect("an object").remove(member);
         let answer = deployment.publish(&incomplete).await;
-        assert_fault(
+        assert_validation_error(
             &answer,
             "missing",
             &json!(["body", member]),
             &format!("an event without {member}"),
         );
     }
-    let faults = deployment.publish(&json!({})).await.faults();
-    assert_eq!(faults.len(), 5, "each missing member is a fault: {faults:?}");
+    let errors = deployment.publish(&json!({})).await.validation_errors();
+    assert_eq!(errors.len(), 5, "each missing member is a validation error: {errors:?}");
     assert_eq!(
         deployment.listed(&topic).await,
         [Value::Null; 0],
-        "an event that was refused was stored"
+        "a rejected event was stored"
     );
 }
 
-pub(super) async fn a_member_of_the_wrong_type_is_refused(deployment: &Deployment) {
+pub(super) async fn a_member_of_the_wrong_type_is_rejected(deployment: &Deployment) {
     let topic = deployment.topic();
     for (member, kind) in [
         ("topic", "string_type"),
@@ -63,7 +63,7 @@ pub(super) async fn a_member_of_the_wrong_type_is_refused(deployment: &Deploymen
             let mut event = event(&topic, "evt-1");
             event[member] = wrong.clone();
             let answer = deployment.publish(&event).await;
-            assert_fault(&answer, kind, &json!(["body", member]), &format!("{wrong} as {member}"));
+            assert_validation_error(&answer, kind, &json!(["body", member]), &format!("{wrong} as {member}"));
         }
     }
 }
@@ -99,19 +99,19 @@ pub(super) async fn names_have_1_to_255_bytes(deployment: &Deployment) {
             event[member] = json!(bad);
             let answer = deployment.publish(&event).await;
             let sent = format!("{member} of {} bytes", bad.len());
-            assert_fault(&answer, kind, &json!(["body", member]), &sent);
+            assert_validation_error(&answer, kind, &json!(["body", member]), &sent);
         }
     }
 }
 
-pub(super) async fn names_have_no_control_characters_and_topics_no_white_space(deployment: &Deployment) {
+pub(super) async fn names_exclude_control_characters_topics_white_space(deployment: &Deployment) {
     let topic = deployment.topic();
-    let refused = async |member: &str, bad: &str| {
+    let rejected = async |member: &str, bad: &str| {
         let mut event = event(&topic, "bad");
         event[member] = json!(bad);
         let answer = deployment.publish(&event).await;
         let loc = json!(["body", member]);
-        assert_fault(
+        assert_validation_error(
             &answer,
             "string_pattern_mismatch",
             &loc,
@@ -120,11 +120,11 @@ pub(super) async fn names_have_no_control_characters_and_topics_no_white_space(d
     };
     for member in ["topic", "event_id", "source"] {
         for bad in ["a\u{0}b", "a\nb", "a\tb", "a\u{7f}", "a\u{85}"] {
-            refused(member, bad).await;
+            rejected(member, bad).await;
         }
     }
     for (number, blank) in [" ", "a b", "a ", "\u{a0}", "a\u{2003}b"].into_iter().enumerate() {
-        refused("topic", blank).await;
+        rejected("topic", blank).await;
         let mut elsewhere = event(&topic, &format!("{blank}{number}"));
         elsewhere["source"] = json!(format!("{blank}."));
         let answer = deployment.publish(&elsewhere).await;
@@ -169,7 +169,7 @@ pub(super) async fn names_have_no_unpaired_surrogates(deployment: &Deployment) {
     }
 }
 
-pub(super) async fn a_timestamp_comes_back_in_utc_with_no_more_digits_than_needed(deployment: &Deployment) {
+pub(super) async fn a_timestamp_comes_back_in_utc_in_its_shortest_form(deployment: &Deployment) {
     let topic = deployment.topic();
     let forms = [
         ("2025-10-24T10:30:00Z", "2025-10-24T10:30:00Z"),
@@ -198,7 +198,7 @@ pub(super) async fn a_timestamp_comes_back_in_utc_with_no_more_digits_than_neede
     }
 }
 
-pub(super) async fn what_is_no_timestamp_is_refused(deployment: &Deployment) {
+pub(super) async fn an_invalid_timestamp_is_rejected(deployment: &Deployment) {
     let topic = deployment.topic();
     for bad in [
         "yesterday",
@@ -218,18 +218,18 @@ pub(super) async fn what_is_no_timestamp_is_refused(deployment: &Deployment) {
         event["timestamp"] = json!(bad);
         let answer = deployment.publish(&event).await;
         let sent = format!("the timestamp {bad:?}");
-        assert_fault(&answer, "datetime_parsing", &json!(["body", "timestamp"]), &sent);
+        assert_validation_error(&answer, "datetime_parsing", &json!(["body", "timestamp"]), &sent);
     }
 }
 
-pub(super) async fn a_member_given_twice_is_refused_and_one_that_is_unknown_is_ignored(deployment: &Deployment) {
+pub(super) async fn repeated_members_are_rejected_unknown_ones_ignored(deployment: &Deployment) {
     let topic = deployment.topic();
     let good = event(&topic, "evt-1");
     for member in MEMBERS {
         let first = format!("{{{member:?}:{},", good[member]);
         let twice = good.to_string().replacen('{', &first, 1);
         let answer = deployment.publish_bytes(JSON, twice).await;
-        assert_fault(
+        assert_validation_error(
             &answer,
             "repeated_member",
             &json!(["body", member]),
@@ -248,7 +248,7 @@ pub(super) async fn a_member_given_twice_is_refused_and_one_that_is_unknown_is_i
     );
 }
 
-pub(super) async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is_listed(deployment: &Deployment) {
+pub(super) async fn one_invalid_event_rejects_the_whole_request(deployment: &Deployment) {
     let topic = deployment.topic();
     let mut bad = events(&topic, 0..4);
     bad[1].as_object_mut().expect("an object").remove("event_id");
@@ -256,32 +256,32 @@ pub(super) async fn one_broken_rule_refuses_the_whole_request_and_every_fault_is
     bad[3]["payload"] = json!([]);
     let fault = |kind: &str, loc: Value| (kind.to_owned(), loc);
 
-    let mut faults = deployment.publish(&Value::from(bad.clone())).await.faults();
-    faults.sort_by_key(|(kind, _)| kind.clone());
+    let mut errors = deployment.publish(&Value::from(bad.clone())).await.validation_errors();
+    errors.sort_by_key(|(kind, _)| kind.clone());
     let expected = [
         fault("dict_type", json!(["body", 3, "payload"])),
         fault("missing", json!(["body", 1, "event_id"])),
         fault("string_type", json!(["body", 3, "source"])),
     ];
-    assert_eq!(faults, expected, "the faults of an array");
+    assert_eq!(errors, expected, "the errors of an array");
     let envelope = deployment.publish(&json!({"events": bad[..2]})).await;
     let loc = json!(["body", "events", 1, "event_id"]);
-    assert_fault(&envelope, "missing", &loc, "an envelope");
+    assert_validation_error(&envelope, "missing", &loc, "an envelope");
     let lines = format!("\n{}\n{}\n{{\n", bad[0], bad[1]);
-    let faults = deployment.publish_bytes(NDJSON, lines).await.faults();
+    let errors = deployment.publish_bytes(NDJSON, lines).await.validation_errors();
     let expected = [
         fault("missing", json!(["line", 3, "event_id"])),
         fault("json_invalid", json!(["line", 4])),
     ];
-    assert_eq!(faults, expected, "the faults of lines, which count from 1");
+    assert_eq!(errors, expected, "the errors of lines, which count from 1");
     assert_eq!(
         deployment.counts(&topic).await,
         [0; 4],
-        "nothing of a refused request may be stored or counted"
+        "no event of a rejected request may be stored or counted"
     );
 }
 
-pub(super) async fn what_is_no_json_or_no_event_is_refused(deployment: &Deployment) {
+pub(super) async fn invalid_json_or_no_event_is_rejected(deployment: &Deployment) {
     for (body, kind) in [
         ("", "json_invalid"),
         ("{", "json_invalid"),
@@ -294,8 +294,11 @@ pub(super) async fn what_is_no_json_or_no_event_is_refused(deployment: &Deployme
         ("[7]", "dict_type"),
         ("[[]]", "dict_type"),
     ] {
-        let faults = deployment.publish_bytes(JSON, body).await.faults();
-        assert_eq!(faults[0].0, kind, "the fault of the body {body:?}: {faults:?}");
+        let errors = deployment.publish_bytes(JSON, body).await.validation_errors();
+        assert_eq!(
+            errors[0].0, kind,
+            "the validation error of the body {body:?}: {errors:?}"
+        );
     }
     let invalid_utf8 = [b"{\"topic\":\"".as_slice(), &[0xff, 0xfe], b"\"}"].concat();
     let answer = deployment.publish_bytes(JSON, invalid_utf8).await;

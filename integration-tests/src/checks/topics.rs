@@ -41,12 +41,12 @@ pub(super) async fn topics_are_kept_apart_and_are_case_sensitive(deployment: &De
         );
     }
     let body = deployment.json(&format!("/events?topic={lower}")).await;
-    assert_eq!(body["topic"], json!(lower), "a list says which topic was asked for");
+    assert_eq!(body["topic"], json!(lower), "a list names the requested topic");
     let body = deployment.json("/events?limit=1").await;
-    assert_eq!(body["topic"], Value::Null, "a list says that no topic was asked for");
+    assert_eq!(body["topic"], Value::Null, "a list without a topic names none");
 }
 
-pub(super) async fn the_topics_of_stats_count_their_unique_events(deployment: &Deployment) {
+pub(super) async fn stats_count_the_unique_events_of_each_topic(deployment: &Deployment) {
     let topic = deployment.topic();
     assert_counts(&deployment.publish(&Value::from(events(&topic, 0..7))).await, 201, 7, 0);
     assert_counts(&deployment.publish(&event(&topic, "evt-3")).await, 200, 0, 1);

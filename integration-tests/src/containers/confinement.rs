@@ -1,18 +1,18 @@
-//! What the containers of a deployment may do, whom they reach, what they use, and how their servers are set.
+//! The privileges, networks and memory of the containers, and the durability settings of their servers.
 
 use serde_json::Value;
 
 use super::engine::{attempt, docker, inspect};
 use super::stack::Stack;
 
-/// Those that go on for ever.
+/// The long-lived services.
 const SERVERS: [&str; 5] = ["aggregator", "storage", "broker", "balancer", "prometheus"];
 
-/// What an idle service may use, as the engine counts it.
+/// The most memory that an idle service may use, as the engine counts it.
 const IDLE_MB: f64 = 30.0;
 
-/// What `docker inspect` says of the containers of both deployments.
-pub async fn no_container_may_do_more_than_it_must() {
+/// Checks the output of `docker inspect` for the containers of both deployments.
+pub async fn containers_have_no_extra_privileges() {
     for (stack, published) in [
         (Stack::plain().await, "aggregator"),
         (Stack::scaled().await, "balancer"),
@@ -21,23 +21,23 @@ pub async fn no_container_may_do_more_than_it_must() {
         let names = docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]).await;
         assert!(names.lines().count() >= 4, "{names}");
         for name in names.lines() {
-            may_do_little(name, &inspect(name).await, name.contains(published));
+            assert_confined(name, &inspect(name).await, name.contains(published));
         }
     }
-    // Those that are not there unless they are asked for.
+    // Services of other profiles.
     let stack = Stack::plain().await;
     stack.observe().await;
     let prometheus = stack.container("prometheus").await;
-    may_do_little(&prometheus, &inspect(&prometheus).await, false);
+    assert_confined(&prometheus, &inspect(&prometheus).await, false);
     let tester = format!("{}-tester-1", stack.project());
     stack
         .compose(&["run", "-d", "--no-deps", "--name", &tester, "tester", "--list"])
         .await;
-    may_do_little(&tester, &inspect(&tester).await, false);
+    assert_confined(&tester, &inspect(&tester).await, false);
     docker(&["rm", "-f", &tester]).await;
 }
 
-fn may_do_little(name: &str, container: &Value, is_published: bool) {
+fn assert_confined(name: &str, container: &Value, is_published: bool) {
     let (host, config) = (&container["HostConfig"], &container["Config"]);
     let user = config["User"].as_str().unwrap_or_default();
     assert!(
@@ -69,8 +69,8 @@ fn may_do_little(name: &str, container: &Value, is_published: bool) {
     }
 }
 
-/// What the settings of the servers are while they run: an acknowledged event is on the disk, and nothing is evicted.
-pub async fn storage_and_broker_keep_what_they_have_acknowledged() {
+/// Checks the settings of the running servers: an acknowledged event is on disk, and Redis evicts nothing.
+pub async fn storage_and_broker_are_durable() {
     let stack = Stack::plain().await;
     for setting in ["fsync", "synchronous_commit", "full_page_writes", "data_checksums"] {
         assert_eq!(stack.sql(&format!("show {setting}")).await, "on", "{setting}");
@@ -87,8 +87,8 @@ pub async fn storage_and_broker_keep_what_they_have_acknowledged() {
     }
 }
 
-/// By name or by address; and `aggregator` can be, so that the way of asking is right.
-pub async fn from_the_front_network_neither_storage_nor_broker_can_be_reached() {
+/// By name and by address. `aggregator` can be reached, which shows that the method works.
+pub async fn front_network_cannot_reach_back_ends() {
     let stack = Stack::plain().await;
     let (storage, broker) = (stack.container("storage").await, stack.container("broker").await);
     let (storage, broker) = (stack.address(&storage).await, stack.address(&broker).await);
@@ -113,11 +113,11 @@ pub async fn from_the_front_network_neither_storage_nor_broker_can_be_reached() 
         assert!(reaches("back", host, port).await, "{host} cannot be reached from back");
     }
     let network = inspect(&format!("{}_back", stack.project())).await;
-    assert_eq!(network["Internal"], true, "back has a way out");
+    assert_eq!(network["Internal"], true, "the network back is not internal");
 }
 
-/// As `docker stats` shows it, once the publisher has ended.
-pub async fn an_idle_aggregator_uses_less_than_30_mb() {
+/// Checks the output of `docker stats` after the publisher has ended.
+pub async fn idle_aggregator_uses_less_than_30_mb() {
     let stack = Stack::plain().await;
     let aggregator = stack.container("aggregator").await;
     let usage = docker(&["stats", "--no-stream", "--format", "{{.MemUsage}}", &aggregator]).await;

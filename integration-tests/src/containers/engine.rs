@@ -1,4 +1,4 @@
-//! The Docker engine, by its own command.
+//! The Docker engine, through its command line.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio::time::timeout;
 
 use crate::service::Finished;
 
-/// What begins the name of everything that is made here.
+/// The prefix of all names.
 const PREFIX: &str = "eventsieve-test-";
 
-/// How long a command of the engine may take: the slowest builds an image from nothing.
+/// How long a command of the engine may take: the slowest one builds an image without a cache.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
-/// What begins the names of this run.
+/// The prefix of the names of this run.
 pub fn run_name() -> String {
     format!("{}{}-", prefix(), std::process::id())
 }
 
-/// What begins the names of all runs whose process ids mean the same: an engine may serve several containers with tests in them.
+/// The prefix of the names of all runs in the same PID namespace: one engine may serve several containers that run tests.
 fn prefix() -> String {
-    let namespace = std::fs::read_link("/proc/self/ns/pid").expect("Linux tells in which namespace we are");
+    let namespace = std::fs::read_link("/proc/self/ns/pid").expect("Linux shows the namespace");
     let digits: String = namespace
         .to_string_lossy()
         .chars()
@@ -36,8 +36,8 @@ pub fn command(arguments: &[&str]) -> Command {
     clean_command("docker", arguments)
 }
 
-/// A program that is given nothing of our environment but what the engine's own command needs: a `PORT` of ours would be taken for
-/// the compose file's.
+/// A program with only those variables of our environment that the Docker command needs: a `PORT` of ours would change the compose
+/// file's.
 pub fn clean_command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     let kept = std::env::vars().filter(|(name, _)| name == "PATH" || name == "HOME" || name.starts_with("DOCKER_"));
@@ -68,7 +68,7 @@ pub async fn attempt(arguments: &[&str]) -> Finished {
     finish(command(arguments)).await
 }
 
-/// Runs a command of the engine that must succeed, and gives back what it printed.
+/// Runs a command of the engine that must succeed, and returns its output.
 pub async fn docker(arguments: &[&str]) -> String {
     let finished = attempt(arguments).await;
     assert_eq!(
@@ -81,19 +81,19 @@ pub async fn docker(arguments: &[&str]) -> String {
     finished.stdout.trim().to_owned()
 }
 
-/// What `docker inspect` says of a container, an image or a network.
+/// The output of `docker inspect` for a container, an image or a network.
 pub async fn inspect(what: &str) -> Value {
     let text = docker(&["inspect", what]).await;
     let list: Value = serde_json::from_str(&text).expect("docker inspect prints JSON");
     list[0].clone()
 }
 
-/// Removes all that this run has made.
+/// Removes everything that this run has created.
 pub async fn clean_up() {
     remove(&run_name()).await;
 }
 
-/// Removes what runs have left that are no longer there.
+/// Removes what runs that were killed have left behind.
 pub async fn clean_up_after_the_dead() {
     let containers = docker(&["ps", "-a", "--format", "{{.Names}}"]).await;
     let networks = docker(&["network", "ls", "--format", "{{.Name}}"]).await;
@@ -108,7 +108,7 @@ pub async fn clean_up_after_the_dead() {
     }
 }
 
-/// Removes the containers, networks, volumes and images whose names begin so. What has gone meanwhile is no trouble.
+/// Removes the containers, networks, volumes and images with this prefix, if they still exist.
 pub async fn remove(prefix: &str) {
     let filter = format!("name=^{prefix}");
     for (list, removal) in [

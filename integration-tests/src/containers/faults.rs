@@ -1,23 +1,23 @@
-//! What breaks between hosts, while a publisher sends events through the balancer to three replicas. After each, the events
-//! are all there once, in the log and in the stream, and the counters are exact.
+//! Faults between hosts, while a publisher sends events through the balancer to three replicas. After each fault every event is once
+//! in the log and in the stream, and the counters are exact.
 
 use std::time::Duration;
 
 use anyhow::ensure;
 use tokio::time::Instant;
 
-use super::account::Publisher;
 use super::engine::{command, docker, finish, run_name};
+use super::publisher::Publisher;
 use super::stack::{Stack, UP};
 use crate::eventually::eventually;
 
-/// How long `storage` stands still.
+/// How long `storage` is paused.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// How long packets vanish: longer than a request may wait for its commit.
+/// How long packets are dropped: longer than a request may wait for its commit.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Lets a fault last, and meanwhile looks again and again whether all replicas are alive: none may end because of it.
+/// Lets a fault last, and checks meanwhile that no replica ends because of it.
 async fn last(stack: &Stack, duration: Duration) {
     let end = Instant::now() + duration;
     eventually(duration + UP, async || {
@@ -25,14 +25,14 @@ async fn last(stack: &Stack, duration: Duration) {
             let running = docker(&["inspect", "-f", "{{.State.Running}} {{.RestartCount}}", &replica]).await;
             assert_eq!(running, "true 0", "{replica}");
         }
-        ensure!(Instant::now() >= end, "the fault has not lasted its time");
+        ensure!(Instant::now() >= end, "the fault must last longer");
         Ok(())
     })
     .await;
 }
 
 /// `docker kill` and `docker start`.
-pub async fn storage_killed_and_started_again_loses_nothing() {
+pub async fn killed_storage_loses_nothing() {
     let stack = Stack::scaled().await;
     let publisher = Publisher::start(stack, Duration::from_secs(15)).await;
     let storage = stack.container("storage").await;
@@ -48,8 +48,8 @@ pub async fn storage_killed_and_started_again_loses_nothing() {
     publisher.settle().await;
 }
 
-/// `docker pause`: connections stay open, and nothing is answered.
-pub async fn storage_paused_for_ten_seconds_loses_nothing() {
+/// `docker pause`: connections stay open, and no query is answered.
+pub async fn storage_paused_for_10s_loses_nothing() {
     let stack = Stack::scaled().await;
     let publisher = Publisher::start(stack, Duration::from_secs(20)).await;
     let storage = stack.container("storage").await;
@@ -60,8 +60,8 @@ pub async fn storage_paused_for_ten_seconds_loses_nothing() {
     publisher.settle().await;
 }
 
-/// `docker network disconnect` and `connect`: publishing goes on meanwhile.
-pub async fn a_broker_that_is_cut_off_and_joined_again_gets_every_event() {
+/// `docker network disconnect` and `connect`: publishing continues meanwhile.
+pub async fn disconnected_broker_gets_each_event() {
     let stack = Stack::scaled().await;
     let publisher = Publisher::start(stack, Duration::from_secs(35)).await;
     let (broker, network) = (stack.container("broker").await, format!("{}_back", stack.project()));
@@ -76,17 +76,21 @@ pub async fn a_broker_that_is_cut_off_and_joined_again_gets_every_event() {
     publisher.still_publishes().await;
     docker(&["network", "connect", "--alias", "broker", &network, &broker]).await;
     let finished = publisher.settle().await;
-    assert_eq!(finished.figure("resent"), 0, "requests that failed");
+    assert_eq!(finished.count("resent"), 0, "requests that failed");
 }
 
-/// `docker kill` of one and `docker stop` of another; the third goes on.
-pub async fn one_replica_killed_and_another_stopped_lose_nothing() {
+/// `docker kill` of one replica and `docker stop` of another; the third continues.
+pub async fn killed_and_stopped_replicas_lose_nothing() {
     let stack = Stack::scaled().await;
     let publisher = Publisher::start(stack, Duration::from_secs(35)).await;
     let replicas = stack.containers("aggregator").await;
     docker(&["kill", &replicas[1]]).await;
     docker(&["stop", "-t", "40", &replicas[2]]).await;
-    assert_eq!(stack.docker_wait(&replicas[2]).await, "0", "how the stopped one ended");
+    assert_eq!(
+        stack.docker_wait(&replicas[2]).await,
+        "0",
+        "the exit code of the stopped replica"
+    );
     publisher.goes_on().await;
     publisher.still_publishes().await;
     publisher.settle().await;
@@ -96,8 +100,8 @@ pub async fn one_replica_killed_and_another_stopped_lose_nothing() {
     }
 }
 
-/// Nothing passes between the replicas and `storage`, in neither direction, and nobody is told.
-pub async fn packets_that_vanish_for_twenty_seconds_lose_nothing() {
+/// All packets between the replicas and `storage` are dropped silently, in both directions.
+pub async fn packets_dropped_for_20s_lose_nothing() {
     let stack = Stack::scaled().await;
     let image = filter_image().await;
     let publisher = Publisher::start(stack, Duration::from_secs(30)).await;
@@ -126,7 +130,7 @@ pub async fn packets_that_vanish_for_twenty_seconds_lose_nothing() {
     publisher.settle().await;
 }
 
-/// An image with a packet filter: ours have none.
+/// An image with a packet filter, which our images do not have.
 async fn filter_image() -> String {
     let file = "FROM debian:trixie-slim\n\
         RUN apt-get -o Acquire::Retries=5 update -qq && \
@@ -137,7 +141,7 @@ async fn filter_image() -> String {
     docker(&["build", "-q", "-t", &format!("{}filter", run_name()), folder]).await
 }
 
-/// Gives the packet filter of a container's network namespace a command.
+/// Runs a command of the packet filter in the network namespace of a container.
 async fn filter(image: &str, container: &str, rules: &str) -> String {
     let network = format!("container:{container}");
     let run = [

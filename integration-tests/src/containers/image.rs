@@ -1,4 +1,4 @@
-//! The image by itself.
+//! The image on its own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::postgres::free_port;
 use crate::publish::event;
 use crate::service::Finished;
 
-/// What the program, certificates and time zones may take.
+/// The most that the program, certificates and time zones may add.
 const ADDED_BYTES: u64 = 60_000_000;
 
-/// The image builds with a changed file, after a build of all: the libraries are not compiled again.
-pub async fn a_change_of_one_file_compiles_only_our_own_crates() {
+/// Builds the image with a changed file, after a full build: the libraries must not be compiled again.
+pub async fn changed_file_recompiles_only_own_crates() {
     let context = TempDir::new().expect("a temporary folder");
     let from = root();
     for path in [
@@ -79,8 +79,8 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 }
 
 /// The image against the one that it is made from.
-pub async fn the_image_adds_less_than_60_mb_to_its_base() {
-    // The base of a build need not be there by its name: so it is, where there is a registry, too.
+pub async fn adds_less_than_60_mb_to_its_base() {
+    // The base image of a build need not be present under its name; running it makes it so.
     docker(&["run", "--rm", "debian:trixie-slim", "true"]).await;
     let (mut sizes, mut layers) = (Vec::new(), Vec::new());
     for name in ["debian:trixie-slim", "eventsieve"] {
@@ -102,14 +102,14 @@ pub async fn the_image_adds_less_than_60_mb_to_its_base() {
     assert!(added < ADDED_BYTES, "{added} bytes");
 }
 
-/// Who it runs as, what it starts, and what it says about itself.
-pub async fn the_image_runs_the_program_alone_as_nobody_and_tells_its_version() {
+/// The user, the entry point and the labels of the images.
+pub async fn runs_only_the_program_without_root() {
     for name in ["eventsieve", "tester"] {
         let image = inspect(if name == "tester" { "eventsieve-tester" } else { name }).await;
         let config = &image["Config"];
         assert_eq!(config["User"], "10001:10001", "{name}");
         assert_eq!(config["WorkingDir"], "/app", "{name}");
-        // Without a shell before it, so that it gets the signal to stop.
+        // Without a shell, so that the program receives the signal to stop.
         assert_eq!(config["Entrypoint"], json!([name]));
         for label in ["title", "description", "licenses", "version"] {
             let label = format!("org.opencontainers.image.{label}");
@@ -123,12 +123,12 @@ pub async fn the_image_runs_the_program_alone_as_nobody_and_tells_its_version() 
         json!(["CMD", "eventsieve", "healthcheck"])
     );
     let version = &image["Config"]["Labels"]["org.opencontainers.image.version"];
-    let said = docker(&["run", "--rm", "eventsieve", "--version"]).await;
-    assert_eq!(Some(&*said.replace("eventsieve ", "")), version.as_str());
+    let printed = docker(&["run", "--rm", "eventsieve", "--version"]).await;
+    assert_eq!(Some(&*printed.replace("eventsieve ", "")), version.as_str());
 }
 
-/// `docker run` with a named volume, twice: the events of the first are there in the second.
-pub async fn the_image_alone_serves_an_embedded_store_in_a_named_volume() {
+/// `docker run` with a named volume, twice: the second run has the events of the first.
+pub async fn serves_embedded_store_in_named_volume() {
     let volume = format!("{}data", run_name());
     let mut statuses = Vec::new();
     for turn in ["first", "second"] {
@@ -162,23 +162,22 @@ pub async fn the_image_alone_serves_an_embedded_store_in_a_named_volume() {
         assert_eq!(stats["unique_processed"], 1);
         docker(&["exec", &container, "eventsieve", "healthcheck"]).await;
         docker(&["stop", "-t", "40", &container]).await;
-        assert_eq!(docker(&["wait", &container]).await, "0", "how it ended");
+        assert_eq!(docker(&["wait", &container]).await, "0", "the exit code");
     }
     assert_eq!(statuses, [201, 200], "stored once, and a duplicate after a restart");
 }
 
-/// A folder of root's in place of the volume.
-pub async fn a_folder_that_it_may_not_write_to_is_told_in_one_line() {
+/// A folder of root instead of the volume.
+pub async fn read_only_folder_is_one_line() {
     let folder = TempDir::new().expect("a temporary folder");
     let mount = format!("{}:/app/data", folder.path().display());
-    // Owned by whoever runs the tests and closed to others, and the image's user is nobody's else.
+    // It belongs to the user that runs the tests, and other users, such as the user of the image, have no access.
     let Finished { code, stdout, stderr } = attempt(&["run", "--rm", "-v", &mount, "eventsieve"]).await;
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-    let told: Vec<&str> = stderr.lines().filter(|line| !line.starts_with('{')).collect();
-    assert_eq!(told.len(), 1, "{stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| !line.starts_with('{')).collect();
+    assert_eq!(errors.len(), 1, "{stderr}");
     assert!(
-        told[0].starts_with("eventsieve: ") && told[0].contains("data"),
+        errors[0].starts_with("eventsieve: ") && errors[0].contains("data"),
         "{stderr}"
     );
-    println!("{}", json!({"told": told[0]}));
 }

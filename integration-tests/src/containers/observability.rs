@@ -1,4 +1,4 @@
-//! The profile `observability`: the rules, the figures, and a Prometheus that puts them together.
+//! The profile `observability`: the rules, the metrics, and Prometheus.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::publish::events;
 
 const IMAGE: &str = "prom/prometheus:v2.53.3";
 
-/// `EventsieveSinkDown` fires after a minute; what comes before is the next probe, scrape and evaluation.
+/// `EventsieveSinkDown` fires a minute after the next probe, scrape and evaluation.
 const FIRES: Duration = Duration::from_secs(180);
 
-/// As the image of the compose file has it: the syntax, the rules, and what alerts.test.yml says of each.
-pub async fn promtool_accepts_the_configuration_and_shows_each_alert_firing_and_not_firing() {
+/// Checks the syntax, the rules, and their tests in alerts.test.yml, by the image of the compose file.
+pub async fn promtool_accepts_rules_and_their_tests() {
     let folder = format!("{}:/etc/prometheus:ro", root().join("deploy/prometheus").display());
     for words in [
         ["check", "config", "/etc/prometheus/prometheus.yml"],
@@ -26,13 +26,13 @@ pub async fn promtool_accepts_the_configuration_and_shows_each_alert_firing_and_
         ["test", "rules", "/etc/prometheus/alerts.test.yml"],
     ] {
         let run = ["run", "--rm", "-v", &folder, "--entrypoint", "promtool", IMAGE];
-        let said = docker(&[&run[..], &words].concat()).await;
-        assert!(said.contains("SUCCESS"), "{words:?}: {said}");
+        let printed = docker(&[&run[..], &words].concat()).await;
+        assert!(printed.contains("SUCCESS"), "{words:?}: {printed}");
     }
 }
 
-/// Names, units, help texts: it finds nothing to complain of while events flow.
-pub async fn promtool_accepts_the_figures_of_a_service_under_load() {
+/// promtool accepts names, units and help texts while events are published.
+pub async fn promtool_accepts_metrics_under_load() {
     let stack = Stack::plain().await;
     let publishing = async {
         loop {
@@ -40,19 +40,19 @@ pub async fn promtool_accepts_the_figures_of_a_service_under_load() {
             assert_eq!(answer.expect("an answer").status / 100, 2);
         }
     };
-    let looking = async {
+    let scraping = async {
         for _ in 0..3 {
-            let figures = stack.try_get("/metrics").await.expect("an answer");
-            accepted_by_promtool(&figures.body).await;
+            let metrics = stack.try_get("/metrics").await.expect("an answer");
+            accepted_by_promtool(&metrics.body).await;
         }
     };
     tokio::select! {
         () = publishing => {}
-        () = looking => {}
+        () = scraping => {}
     }
 }
 
-async fn accepted_by_promtool(figures: &[u8]) {
+async fn accepted_by_promtool(metrics: &[u8]) {
     let run = [
         "run",
         "--rm",
@@ -70,14 +70,17 @@ async fn accepted_by_promtool(figures: &[u8]) {
         .stderr(Stdio::piped());
     let mut promtool = promtool.spawn().expect("docker starts");
     let mut input = promtool.stdin.take().expect("it is piped");
-    input.write_all(figures).await.expect("promtool reads");
+    input.write_all(metrics).await.expect("promtool reads");
     drop(input);
     let output = promtool.wait_with_output().await.expect("promtool ends");
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(output.status.success() && said.iter().all(String::is_empty), "{said:?}");
+    let texts = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(
+        output.status.success() && texts.iter().all(String::is_empty),
+        "{texts:?}"
+    );
 }
 
-/// What Prometheus answers to a query, a line for each series.
+/// The answer of Prometheus to a query, one line for each series.
 async fn query(stack: &Stack, query: &str) -> Vec<String> {
     let url = "http://127.0.0.1:9090";
     let answer = stack
@@ -86,8 +89,8 @@ async fn query(stack: &Stack, query: &str) -> Vec<String> {
     answer.lines().map(str::to_owned).collect()
 }
 
-/// The target is up, the rules are judged, and one that should fire does, and ends when its reason does.
-pub async fn prometheus_asks_the_service_and_an_alert_fires_when_the_broker_is_gone() {
+/// The target is up, the rules are evaluated, and an alert fires during an outage and resolves after it.
+pub async fn alert_fires_when_broker_is_gone() {
     const FIRING: &str = "ALERTS{alertname=\"EventsieveSinkDown\",alertstate=\"firing\"}";
 
     let stack = Stack::plain().await;
@@ -120,8 +123,8 @@ pub async fn prometheus_asks_the_service_and_an_alert_fires_when_the_broker_is_g
     .await;
 }
 
-/// One name stands for all replicas.
-pub async fn prometheus_finds_every_replica() {
+/// One DNS name has the addresses of all replicas.
+pub async fn prometheus_finds_each_replica() {
     let stack = Stack::scaled().await;
     stack.observe().await;
     let replicas = stack.containers("aggregator").await.len();

@@ -1,4 +1,4 @@
-//! What `docker compose up -d` gives.
+//! The deployment of `docker compose up -d`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,37 +8,37 @@ use anyhow::ensure;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::account::Publisher;
 use super::engine::{attempt, docker};
+use super::publisher::Publisher;
 use super::stack::{Stack, UP, root};
 use crate::eventually::eventually;
 use crate::publish::event;
 
-/// How long `aggregator` is alone in the test of the order of the start.
+/// How long `aggregator` runs without `storage` in the test of the start order.
 const ALONE: Duration = Duration::from_secs(60);
 
-/// The check of the tester that a store which counts wrong must fail.
+/// The check of the tester that a store with wrong counters must fail.
 const COUNTERS: &str = "the counters of a topic are exact";
 
 /// The long-lived services of the plain deployment.
 const SERVERS: [&str; 3] = ["aggregator", "storage", "broker"];
 
 /// A fresh deployment, from `up` to the end of its publisher, within two minutes.
-pub async fn the_first_up_counts_20000_events_14000_unique_and_6000_duplicates() {
+pub async fn first_up_counts_20000_events() {
     let begin = Instant::now();
     let stack = Stack::new(&["docker-compose.yml"]);
     stack.up().await;
     let took = begin.elapsed();
     assert!(took < UP, "it took {took:?}");
     let stats = stack.json("/stats").await;
-    let figures = [
+    let members = [
         "received",
         "unique_processed",
         "duplicate_dropped",
         "database_total_rows",
     ];
     assert_eq!(
-        figures.map(|name| stats[name].as_u64()),
+        members.map(|name| stats[name].as_u64()),
         [20000, 14000, 6000, 14000].map(Some),
         "{stats}"
     );
@@ -46,13 +46,13 @@ pub async fn the_first_up_counts_20000_events_14000_unique_and_6000_duplicates()
     stack.compose(&["down", "-v"]).await;
 }
 
-/// Its exit code, and what it wrote without a terminal.
-pub async fn the_publisher_ends_well_and_its_log_fits_a_log() {
+/// Its exit code, and its output without a terminal.
+pub async fn publisher_exits_with_0_and_logs_lines() {
     let stack = Stack::plain().await;
     let finished = stack.finished(&stack.container("publisher").await).await;
     finished.ended_with(0);
     assert!(
-        finished.figure("sent") == 20000 && finished.figure("unique") == 14000,
+        finished.count("sent") == 20000 && finished.count("unique") == 14000,
         "{}",
         finished.stdout
     );
@@ -66,7 +66,7 @@ pub async fn the_publisher_ends_well_and_its_log_fits_a_log() {
 }
 
 /// `docker compose run --rm tester`, twice.
-pub async fn the_tester_passes_twice_on_a_system_with_data() {
+pub async fn tester_passes_twice_with_data() {
     let stack = Stack::plain().await;
     for turn in ["first", "second"] {
         let begin = Instant::now();
@@ -81,7 +81,7 @@ pub async fn the_tester_passes_twice_on_a_system_with_data() {
 }
 
 /// A store that counts each duplicate as a unique event.
-pub async fn the_tester_names_what_is_wrong_with_a_wrong_service() {
+pub async fn tester_reports_a_wrong_counter() {
     let stack = Stack::new(&["docker-compose.yml"]);
     stack
         .compose(&["up", "-d", "--wait", "aggregator", "storage", "broker"])
@@ -103,7 +103,7 @@ pub async fn the_tester_names_what_is_wrong_with_a_wrong_service() {
 }
 
 /// `docker kill` and `docker start` of the only `aggregator`, while events are published to it.
-pub async fn a_publisher_survives_the_restart_of_the_only_aggregator() {
+pub async fn publisher_survives_aggregator_restart() {
     let stack = Stack::plain().await;
     let publisher = Publisher::start(stack, Duration::from_secs(15)).await;
     let aggregator = stack.container("aggregator").await;
@@ -113,7 +113,7 @@ pub async fn a_publisher_survives_the_restart_of_the_only_aggregator() {
     publisher.settle().await;
 }
 
-/// `down` and `up`: what was there is there, and the publisher has added other events.
+/// `down` and `up`: the data are kept, and the publisher adds other events.
 pub async fn down_and_up_keep_all_data() {
     let stack = Stack::plain().await;
     let before = stack.json("/stats").await;
@@ -132,13 +132,13 @@ pub async fn down_and_up_keep_all_data() {
     stack.exec("aggregator", &["eventsieve", "verify"]).await;
 }
 
-/// `stop`: each server ends by itself, and `storage` need not recover at its next start.
-pub async fn every_container_ends_well_within_its_grace_period() {
+/// `stop`: each server exits by itself, and `storage` needs no recovery at its next start.
+pub async fn containers_stop_within_grace_period() {
     let stack = Stack::plain().await;
     stack.compose(&["stop"]).await;
     for service in SERVERS {
         let code = stack.docker_wait(&stack.container(service).await).await;
-        assert_eq!(code, "0", "how {service} ended");
+        assert_eq!(code, "0", "the exit code of {service}");
     }
     stack
         .compose(&["up", "-d", "--wait", "aggregator", "storage", "broker"])
@@ -148,8 +148,8 @@ pub async fn every_container_ends_well_within_its_grace_period() {
     assert!(!log.contains("not properly shut down"), "{log}");
 }
 
-/// `.env.example` shows each variable, with the default that it has.
-pub async fn every_variable_of_the_compose_files_is_in_the_example() {
+/// `.env.example` contains each variable with its default.
+pub async fn env_example_has_each_compose_variable() {
     let read = |name: &str| fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut used = BTreeMap::new();
     for file in ["docker-compose.yml", "deploy/compose.scale.yml"] {
@@ -170,7 +170,7 @@ pub async fn every_variable_of_the_compose_files_is_in_the_example() {
 }
 
 /// `publisher` and `aggregator`, a minute later `storage`, and never `broker`.
-pub async fn an_aggregator_that_starts_a_minute_before_storage_and_without_a_broker_serves() {
+pub async fn starts_before_storage_and_without_broker() {
     let stack = Stack::new(&["docker-compose.yml"]);
     stack.compose(&["up", "-d", "--no-deps", "publisher"]).await;
     stack.compose(&["up", "-d", "--no-deps", "aggregator"]).await;

@@ -7,14 +7,14 @@ use anyhow::{Context, ensure};
 use futures_util::future::join;
 use serde_json::Value;
 
-use super::account::Publisher;
 use super::engine::{attempt, docker};
+use super::publisher::Publisher;
 use super::stack::{Stack, UP};
 use crate::eventually::eventually;
 use crate::publish::event;
 
-/// Five instead of three and three again, while events flow: new ones take their part, and no request is lost with those that go.
-pub async fn replicas_come_and_go_while_events_flow() {
+/// Five replicas instead of three, and three again, during publishing: new replicas get requests, and removed ones lose none.
+pub async fn scaling_during_publishing_loses_nothing() {
     let stack = Stack::scaled().await;
     let publisher = Publisher::start(stack, Duration::from_secs(50)).await;
     scale(stack, 5).await;
@@ -32,7 +32,7 @@ pub async fn replicas_come_and_go_while_events_flow() {
     assert_eq!(stack.containers("aggregator").await.len(), 3);
     publisher.still_publishes().await;
     let finished = publisher.settle().await;
-    assert_eq!(finished.figure("resent"), 0, "requests that failed");
+    assert_eq!(finished.count("resent"), 0, "requests that failed");
 }
 
 async fn scale(stack: &Stack, count: u8) {
@@ -50,23 +50,25 @@ async fn scale(stack: &Stack, count: u8) {
         .await;
 }
 
-/// How many events this replica was sent, by its own `/stats`.
+/// The number of events that this replica has received, by its own `/stats`.
 async fn received_by(replica: &str) -> anyhow::Result<u64> {
     let ask = "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /stats HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
     let answer = attempt(&["exec", replica, "bash", "-c", ask]).await.stdout;
     let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
     let stats: Value = serde_json::from_str(body)?;
-    stats["uptime_stats"]["received"].as_u64().context("no figure")
+    stats["uptime_stats"]["received"]
+        .as_u64()
+        .context("no number of received events")
 }
 
-/// `docker compose run --rm tester`, whose requests meet any of the three.
-pub async fn the_tester_passes_through_the_balancer() {
+/// `docker compose run --rm tester`, whose requests reach all three replicas.
+pub async fn tester_passes_through_balancer() {
     let tested = Stack::scaled().await.attempt(&["run", "--rm", "tester"]).await;
     tested.ended_with(0);
 }
 
 /// Each replica is stopped and started again, and the next one when it is healthy.
-pub async fn a_rolling_restart_fails_no_request() {
+pub async fn rolling_restart_fails_no_request() {
     let stack = Stack::scaled().await;
     let publisher = Publisher::start(stack, Duration::from_secs(100)).await;
     let balancer = stack.container("balancer").await;
@@ -79,7 +81,7 @@ pub async fn a_rolling_restart_fails_no_request() {
         }
         is_over.set(true);
     };
-    // A reader and a publisher of single events, whom no answer may tell of it, beside the one with batches.
+    // A reader and a publisher of single events, which must see no failed request, beside the publisher of batches.
     let asking = async {
         let topic = format!("rolling-{}", uuid::Uuid::new_v4());
         for number in 0.. {
@@ -100,10 +102,10 @@ pub async fn a_rolling_restart_fails_no_request() {
     publisher.still_publishes().await;
     assert_eq!(failures(&balancer).await, before, "requests that failed");
     let finished = publisher.settle().await;
-    assert_eq!(finished.figure("resent"), 0, "requests that failed");
+    assert_eq!(finished.count("resent"), 0, "requests that failed");
 }
 
-/// The requests that were not answered with success: the balancer logs those, and those that it had to send to another replica.
+/// The failed requests: the balancer logs those, and those that it has sent to another replica.
 async fn failures(balancer: &str) -> Vec<String> {
     let log = docker(&["logs", balancer]).await;
     let requests = log.lines().filter(|line| line.contains(" HTTP/1."));
@@ -114,16 +116,16 @@ async fn failures(balancer: &str) -> Vec<String> {
     failed.map(str::to_owned).collect()
 }
 
-/// All replicas stopped: the balancer answers by itself.
-pub async fn a_request_that_no_replica_takes_is_a_problem_with_a_time_to_try_again() {
+/// With all replicas stopped, the balancer answers by itself.
+pub async fn no_replica_is_503_with_retry_after() {
     let stack = Stack::scaled().await;
     let balancer = stack.container("balancer").await;
     stack.compose(&["stop", "aggregator"]).await;
     let answer = stack.try_get("/stats").await.expect("the balancer answers");
     eventually(UP, async || {
         let failed = failures(&balancer).await;
-        let is_told = failed.iter().any(|line| line.contains("GET /stats "));
-        ensure!(is_told, "it is not in the log: {failed:?}");
+        let is_logged = failed.iter().any(|line| line.contains("GET /stats "));
+        ensure!(is_logged, "it is not in the log: {failed:?}");
         Ok(())
     })
     .await;

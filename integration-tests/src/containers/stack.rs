@@ -16,10 +16,10 @@ use crate::http::{Answer, client, try_ask};
 use crate::postgres::free_port;
 use crate::service::Finished;
 
-/// What the issue of a first look allows from `up` to the last event.
+/// How long the deployment may take from `up` to the last event.
 pub const UP: Duration = Duration::from_secs(120);
 
-/// How long a container may take to end by itself: the slowest publisher, with a fault under it.
+/// How long a container may take to end by itself: the slowest is a publisher during a fault.
 const END: Duration = Duration::from_secs(240);
 
 /// The Redis stream that the deployments of the tests append to.
@@ -33,7 +33,7 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// One deployment. It is not taken down with this value: a run removes all that it made at its end.
+/// One deployment. It is not removed with this value, but at the end of the run.
 #[derive(Debug)]
 pub struct Stack {
     project: String,
@@ -49,7 +49,7 @@ static PLAIN: OnceCell<Stack> = OnceCell::const_new();
 static SCALED: OnceCell<Stack> = OnceCell::const_new();
 
 impl Stack {
-    /// The one that `docker compose up -d` gives, with its publisher at its end. It is the same for all who ask.
+    /// The deployment of `docker compose up -d`, after its publisher has ended. All callers get the same one.
     pub async fn plain() -> &'static Self {
         PLAIN
             .get_or_init(async || {
@@ -58,11 +58,11 @@ impl Stack {
                 stack
             })
             .await
-            .mended()
+            .repaired()
             .await
     }
 
-    /// Three replicas behind a balancer. It is the same for all who ask.
+    /// Three replicas behind a balancer. All callers get the same deployment.
     pub async fn scaled() -> &'static Self {
         SCALED
             .get_or_init(async || {
@@ -71,18 +71,18 @@ impl Stack {
                 stack
             })
             .await
-            .mended()
+            .repaired()
             .await
     }
 
-    /// The same with all servers running, whatever a test that failed has left.
-    async fn mended(&'static self) -> &'static Self {
+    /// The same with all servers running, whatever state a failed test has left.
+    async fn repaired(&'static self) -> &'static Self {
         let back = format!("{}_back", self.project);
         for (service, repair) in [
             ("storage", &["unpause"][..]),
             ("broker", &["network", "connect", "--alias", "broker", &back]),
         ] {
-            // Refused where there is nothing to repair.
+            // Fails if there is nothing to repair.
             attempt(&[repair, &[&format!("{}-{service}-1", self.project)]].concat()).await;
         }
         let mut up = vec![
@@ -104,7 +104,7 @@ impl Stack {
         self
     }
 
-    /// One that is not there yet.
+    /// A deployment that is not started yet.
     pub fn new(files: &'static [&'static str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         Stack {
@@ -128,7 +128,7 @@ impl Stack {
         self.healthy(&self.container("prometheus").await).await;
     }
 
-    /// The name of the project, with which the names of all that is in it begin.
+    /// The name of the project, which is the prefix of the names of its containers, networks and volumes.
     pub fn project(&self) -> &str {
         &self.project
     }
@@ -148,7 +148,7 @@ impl Stack {
         finish(compose).await
     }
 
-    /// Runs a compose command that must succeed, and gives back what it printed.
+    /// Runs a compose command that must succeed, and returns its output.
     pub async fn compose(&self, arguments: &[&str]) -> String {
         let finished = self.attempt(arguments).await;
         assert_eq!(
@@ -161,7 +161,7 @@ impl Stack {
         finished.stdout.trim().to_owned()
     }
 
-    /// The containers of a service, in the order of their numbers, also those that have ended.
+    /// The containers of a service, in the order of their numbers, including those that have ended.
     pub async fn containers(&self, service: &str) -> Vec<String> {
         let name = format!("name=^{}-{service}-", self.project);
         let names = docker(&["ps", "-a", "--filter", &name, "--format", "{{.Names}}"]).await;
@@ -177,13 +177,13 @@ impl Stack {
         containers[0].clone()
     }
 
-    /// Runs a command in a container of a service that must succeed, and gives back what it printed.
+    /// Runs a command in a container of a service, which must succeed, and returns its output.
     pub async fn exec(&self, service: &str, words: &[&str]) -> String {
         let containers = self.containers(service).await;
         docker(&[&["exec", &containers[0]], words].concat()).await
     }
 
-    /// What a statement on `storage` gives.
+    /// The result of a statement on `storage`.
     pub async fn sql(&self, statement: &str) -> String {
         self.exec(
             "storage",
@@ -192,19 +192,19 @@ impl Stack {
         .await
     }
 
-    /// What `broker` answers to a command.
+    /// The answer of `broker` to a command.
     pub async fn redis(&self, words: &[&str]) -> String {
         self.exec("broker", &[&["redis-cli", "--raw"], words].concat()).await
     }
 
-    /// Waits until a container has ended, and gives back its exit code.
+    /// Waits until a container has ended, and returns its exit code.
     pub async fn docker_wait(&self, container: &str) -> String {
         timeout(END, docker(&["wait", container]))
             .await
             .unwrap_or_else(|_| panic!("{container} still runs after {END:?}"))
     }
 
-    /// What a container that has ended wrote, and how it ended.
+    /// The output and the exit code of a container that has ended.
     pub async fn finished(&self, container: &str) -> Finished {
         let code = self.docker_wait(container).await;
         let written = attempt(&["logs", container]).await;
@@ -214,7 +214,7 @@ impl Stack {
         }
     }
 
-    /// Waits until the engine calls a container healthy.
+    /// Waits until a container is healthy.
     pub async fn healthy(&self, container: &str) {
         eventually(UP, async || {
             let health = docker(&["inspect", "-f", "{{.State.Health.Status}}", container]).await;
@@ -233,7 +233,7 @@ impl Stack {
         docker(&["inspect", "-f", &template, container]).await
     }
 
-    /// Where it is published on this machine.
+    /// Its URL on this machine.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -249,7 +249,7 @@ impl Stack {
     /// The JSON of a GET that must succeed.
     ///
     /// # Errors
-    /// No answer came, or another one than 200.
+    /// No answer came, or the status is not 200.
     pub async fn try_json(&self, path: &str) -> anyhow::Result<Value> {
         let answer = self.try_get(path).await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.text());

@@ -48,7 +48,7 @@ impl Database {
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    pub(super) async fn figures(&self, sql: &str) -> Vec<i64> {
+    pub(super) async fn row(&self, sql: &str) -> Vec<i64> {
         let row = self.pool.fetch_one(AssertSqlSafe(sql.to_owned())).await;
         row.and_then(|row| (0..row.len()).map(|column| row.try_get(column)).collect())
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
@@ -63,7 +63,7 @@ impl Database {
 
     pub(super) async fn hold_writers(&self) -> PgConnection {
         let mut connection = self.connect().await;
-        // Writers count last of all: they have stored their events, and not committed them.
+        // Writers update the counters last: they have inserted their events, but not committed them.
         connection
             .execute("begin; lock table topic_counts in exclusive mode")
             .await
@@ -72,18 +72,18 @@ impl Database {
     }
 
     pub(super) async fn waiting_writers(&self) -> i64 {
-        self.figures(WAITING_WRITERS).await[0]
+        self.row(WAITING_WRITERS).await[0]
     }
 
     pub(super) async fn deadlocks(&self) -> i64 {
-        self.figures(DEADLOCKS).await[0]
+        self.row(DEADLOCKS).await[0]
     }
 
     pub(super) async fn service_connections(&self) -> i64 {
-        self.figures(SERVICE_CONNECTIONS).await[0]
+        self.row(SERVICE_CONNECTIONS).await[0]
     }
 
-    /// Changes a setting of the database, by way of another one, for its own connections might not be allowed to.
+    /// Changes a setting of the database through another database, because its own connections might not be allowed to.
     pub async fn alter(&self, setting: &str) {
         execute_at(&self.server_url, format!("alter database {} {setting}", self.name))
             .await
@@ -117,7 +117,7 @@ impl Drop for Database {
         })
         .join();
         if !matches!(dropped, Ok(Ok(()))) {
-            // A server of the test's own may be gone by now; another one is thrown away after the tests.
+            // A server of the test's own may be gone by now; a shared one is removed after the tests.
             eprintln!("the database {} was left: {dropped:?}", self.name);
         }
     }
@@ -137,8 +137,8 @@ const TERMINATE: &str = "
 
 const DEADLOCKS: &str = "select deadlocks from pg_stat_database where datname = current_database()";
 
-/// Connections are made when they are needed, so that a pool can be there before its database, and few, so that all tests'
-/// together stay below the server's limit.
+/// Connections are opened on demand, so that a pool can exist before its database. They are few, so that those of all tests stay
+/// below the limit of the server.
 fn pool(database_url: &str) -> PgPool {
     let options: PgConnectOptions = database_url.parse().expect("a database URL");
     PgPoolOptions::new()

@@ -24,17 +24,17 @@ impl File {
         File { folder, url }
     }
 
-    /// The folder: nothing else lies in it than what services have made.
+    /// The folder, which contains only what services have created.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The file, which a service makes.
+    /// The file, which a service creates.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join(NAME)
     }
 
-    /// What lies in the folder, sorted by name.
+    /// The names of the files in the folder, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.folder())
             .expect("a folder of our own")
@@ -51,7 +51,7 @@ impl File {
 
     /// A connection of the test's own. It waits for the locks of services.
     pub fn connect(&self) -> Connection {
-        // Never makes the file: a test that is wrong about it must fail.
+        // Without the flag to create the file: a test that expects it must fail if it is missing.
         let connection = Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)
             .unwrap_or_else(|error| panic!("{}: {error}", self.path().display()));
         connection.busy_timeout(SOON).expect("a time that fits");
@@ -64,7 +64,7 @@ impl File {
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    pub(super) fn figures(&self, sql: &str) -> Vec<i64> {
+    pub(super) fn row(&self, sql: &str) -> Vec<i64> {
         self.connect()
             .prepare(sql)
             .and_then(|mut statement| {
@@ -82,7 +82,7 @@ impl File {
         connection
     }
 
-    /// Asserts that SQLite finds the file whole.
+    /// Asserts that SQLite finds no corruption.
     pub fn check_integrity(&self) {
         let found: String = self
             .connect()

@@ -100,7 +100,7 @@ function showAlert() {
   byId('alert').hidden = !problem && !isStale;
   // Screen readers read the sentence when it changes. The age beside it changes all the time and is not read.
   show(byId('alert-text'), problem || (isStale ? 'The statistics cannot be read at the moment.' : ''));
-  show(byId('alert-age'), isStale ? `The statistics on this page are ${duration(age / 1000)} old.` : '');
+  show(byId('alert-age'), isStale ? `The statistics on this page were read ${duration(age / 1000)} ago.` : '');
   document.title = problem ? 'down: eventsieve' : 'eventsieve';
 }
 
