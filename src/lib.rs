@@ -61,6 +61,7 @@
 //! - **Memory is bounded** by the budget, the handoff queue, the ring buffer and each connection's buffer.
 //! - **Input cannot forge a log line**, and no log line contains a payload or a secret.
 
+pub(crate) mod api;
 pub mod cli;
 pub mod client;
 pub mod config;

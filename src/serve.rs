@@ -15,7 +15,7 @@ use uuid::Uuid;
 use self::probe::Probe;
 use crate::config::{Config, LifeConfig, SinkConfig};
 use crate::http::listener::Listener;
-use crate::http::{self, AppState, FanoutState, Health, Parts, Phase};
+use crate::http::{self, AppState, Health, Parts, Phase, SinkState};
 use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
@@ -102,8 +102,8 @@ impl Service {
             limits: config.http,
             phase: seen_phase,
             health: seen_health,
-            live: subscribers,
-            fanout,
+            subscribers,
+            sink: fanout,
         };
         Ok(Self {
             store,
@@ -139,7 +139,7 @@ impl Service {
             store: self.store,
             ingest: self.parts.ingest.clone(),
             metrics: self.parts.metrics.clone(),
-            subscribers: self.parts.live.clone(),
+            subscribers: self.parts.subscribers.clone(),
             phase: self.phase,
             tasks: self.tasks,
             relay: Tasks::default(),
@@ -172,7 +172,7 @@ impl Service {
 struct Delivery {
     handoff: Arc<HandoffQueue>,
     relay: Option<Relay>,
-    state: FanoutState,
+    state: SinkState,
 }
 
 impl Delivery {
@@ -204,9 +204,9 @@ impl Delivery {
         Ok(Self {
             handoff,
             relay,
-            state: FanoutState {
+            state: SinkState {
                 kind,
-                trouble: seen_error,
+                error: seen_error,
             },
         })
     }

@@ -4,7 +4,7 @@ use std::io::{Write, stdout};
 
 use anyhow::{Context, Result};
 
-use crate::http::docs;
+use crate::http;
 
 /// Print the OpenAPI 3.1 document of the service, as `/openapi.json` serves it
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ impl Args {
     /// When standard output takes no more.
     pub fn run(self) -> Result<()> {
         stdout()
-            .write_all(docs::document().as_bytes())
+            .write_all(http::document().as_bytes())
             .context("cannot print the document")
     }
 }

@@ -1,46 +1,40 @@
-//! Events as a client reads them: the pages of `GET /events`, and the stream of `GET /events/stream`.
+//! Events as a client reads them: pages of `GET /events`, and the stream of `GET /events/stream`.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt, try_unfold};
 use reqwest::{Response, header::CONTENT_TYPE};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use sse_stream::{Error, SseByteStream};
 use tokio::time::timeout;
 
-use super::{ClientError, Effect};
+use super::error::{ClientError, Effect};
+use crate::api::events::{self, StoredEvent};
 
-/// How long a stream may be silent: the service sends something each 15 s, and three such signs may be missed.
+/// How long a stream may be silent: the service sends something every 15 s, and two of three may be missed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 
-/// The type of the stream's events; others may be added to it later, and are not for us.
+/// The type of the stream's frames with an event. Frames of other types may be added later; this client skips them.
 const EVENT: &str = "event";
 
 /// An event as the service wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventText {
-    /// Its place in the log. Cursors compare as texts.
+    /// Its position in the log. Cursors compare as texts.
     pub cursor: String,
     /// Its topic.
     pub topic: String,
-    /// All of it as JSON, in one line.
+    /// The whole event as JSON, in one line.
     pub line: String,
 }
 
-#[derive(Deserialize)]
-struct Head {
-    cursor: String,
-    topic: String,
-}
-
 impl EventText {
-    /// Reads an event; `None` if `json` is none that was stored.
-    #[must_use]
+    /// Reads an event; `None` if `json` is not a stored event.
     pub fn read(json: &str) -> Option<Self> {
-        let Head { cursor, topic } = serde_json::from_str(json).ok()?;
-        // JSON has line breaks between its tokens only: within a text they are escaped.
+        let event: StoredEvent<'_> = serde_json::from_str(json).ok()?;
+        let (cursor, topic) = (event.cursor.to_string(), event.topic.into_owned());
+        // JSON has line breaks only between its tokens: within a string they are escaped.
         let line = json.trim().replace(['\n', '\r'], " ");
         Some(Self { cursor, topic, line })
     }
@@ -49,45 +43,41 @@ impl EventText {
 /// A page of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// Its events, in log order.
+    /// Its events, in the order of the query.
     pub events: Vec<EventText>,
-    /// Where the walk goes on.
+    /// The cursor with which to read on.
     pub next: String,
 }
 
-#[derive(Deserialize)]
-pub(super) struct PageAnswer {
-    events: Vec<Box<RawValue>>,
-    next: String,
-}
-
-impl PageAnswer {
-    pub(super) fn page(self) -> Option<Page> {
-        let events = self.events.iter().map(|event| EventText::read(event.get()));
-        Some(Page {
+impl Page {
+    /// Reads the answer of `GET /events`; `None` if `json` is not a page.
+    pub(super) fn read(json: &[u8]) -> Option<Self> {
+        let page: events::Page<'_, &RawValue> = serde_json::from_slice(json).ok()?;
+        let events = page.events.iter().map(|event| EventText::read(event.get()));
+        Some(Self {
             events: events.collect::<Option<_>>()?,
-            next: self.next,
+            next: page.next.to_string(),
         })
     }
 }
 
 /// How far the log reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edge {
-    /// A walk shows everything up to here, and a walk that starts here shows what comes next.
-    pub settled: String,
-    /// What was committed when this was asked is not behind here; a walk may not have it all yet.
-    pub committed: String,
+pub struct LogEnd {
+    /// The last stable position: a cursor read returns everything up to here, and one that starts here returns what comes next.
+    pub last_stable: String,
+    /// The newest committed event, or the last stable position if it is later. A cursor read may not return all of it yet.
+    pub newest: String,
 }
 
-impl Edge {
-    /// What the newest page of a list tells of the log.
+impl LogEnd {
+    /// The end of the log, by a page with its newest event.
     pub(super) fn of(newest: Page) -> Self {
         let Page { mut events, next } = newest;
         let newest = events.pop().map(|event| event.cursor);
         Self {
-            committed: newest.unwrap_or_default().max(next.clone()),
-            settled: next,
+            newest: newest.unwrap_or_default().max(next.clone()),
+            last_stable: next,
         }
     }
 }
@@ -96,18 +86,19 @@ impl Edge {
 pub struct EventStream(SseByteStream<BoxStream<'static, Result<Bytes, ClientError>>>);
 
 impl EventStream {
-    /// Reads the stream that a response with success begins.
+    /// Reads the stream of a response with success.
     pub(super) fn of(response: Response) -> Result<Self, ClientError> {
         let status = response.status().as_u16();
         let media_type = response.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
         if !media_type.is_some_and(|value| value.starts_with(b"text/event-stream")) {
             return Err(ClientError::Foreign { status });
         }
-        // The limit is on bytes and not on events: comments, which are signs of life, come no further than the decoder.
+        // The timeout applies to chunks of bytes and not to events, because the decoder drops comments, which show that the
+        // connection is alive.
         let chunks = try_unfold(response.bytes_stream().boxed(), async |mut chunks| {
             let chunk = timeout(SILENCE_MAX, chunks.next()).await.map_err(|_| {
                 let seconds = SILENCE_MAX.as_secs();
-                lost(format!("no sign of life for {seconds} s"))
+                lost(format!("nothing received for {seconds} s"))
             })?;
             let chunk = chunk.transpose().map_err(ClientError::transport)?;
             Ok(chunk.map(|chunk| (chunk, chunks)))
@@ -115,11 +106,8 @@ impl EventStream {
         Ok(Self(SseByteStream::new(chunks.boxed())))
     }
 
-    /// Waits for the next event. Nothing is lost when this is dropped and called again.
-    ///
-    /// # Errors
-    /// [`ClientError::Retryable`] when the stream has ended in whatever way, [`ClientError::Foreign`] when it is not this
-    /// service's.
+    /// Waits for the next event. Nothing is lost when the future is dropped. Fails as [`ClientError::Retryable`] when the stream
+    /// ends or breaks, as [`ClientError::Foreign`] when it does not come from this service.
     pub async fn next(&mut self) -> Result<EventText, ClientError> {
         loop {
             let block = match self.0.next().await {
@@ -157,38 +145,60 @@ fn lost(reason: String) -> ClientError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_event_becomes_one_line_and_keeps_every_other_byte() {
-        let json = "{\"topic\":\"t\",\"payload\":{\r\n  \"a\": 1.0,\n\"b\":\"\\n\"},\"cursor\":\"01\"}\n";
-        let event = EventText::read(json).unwrap();
-        assert_eq!(
-            event.line,
-            r#"{"topic":"t","payload":{    "a": 1.0, "b":"\n"},"cursor":"01"}"#
-        );
-        assert_eq!((event.topic.as_str(), event.cursor.as_str()), ("t", "01"));
+    fn event(payload: &str, cursor: &str) -> String {
+        format!(
+            r#"{{"topic":"t","event_id":"e","timestamp":"2025-10-24T10:30:00Z","source":"s","payload":{payload},"received_at":"2025-10-24T10:30:00Z","cursor":{cursor}}}"#
+        )
+    }
+
+    fn cursor(number: u32) -> String {
+        format!("{number:024x}")
     }
 
     #[test]
-    fn what_has_no_cursor_or_is_no_json_is_no_stored_event() {
-        for text in ["", "hello", "{}", r#"{"topic":"t"}"#, r#"{"topic":"t","cursor":1}"#] {
+    fn event_becomes_one_line_and_keeps_its_other_bytes() {
+        let cursor = format!("\"{}\"", cursor(1));
+        let json = event("{\r\n  \"a\": 1.0,\n\"b\":\"\\n\"}", &cursor) + "\n";
+        let event_text = EventText::read(&json).unwrap();
+        assert_eq!(event_text.line, event("{    \"a\": 1.0, \"b\":\"\\n\"}", &cursor));
+        assert_eq!(
+            (event_text.topic.as_str(), event_text.cursor),
+            ("t", cursor.replace('"', ""))
+        );
+    }
+
+    #[test]
+    fn text_that_is_no_stored_event_is_not_read() {
+        for text in [
+            "",
+            "hello",
+            "{}",
+            r#"{"topic":"t"}"#,
+            &event("{}", "1"),
+            &event("{}", "\"1\""),
+        ] {
             assert_eq!(EventText::read(text), None, "{text}");
         }
     }
 
     #[test]
-    fn the_edge_of_an_empty_log_is_its_beginning_and_else_not_before_the_newest_event() {
-        let page = |json: &str| serde_json::from_str::<PageAnswer>(json).unwrap().page().unwrap();
-        let edge = |settled: &str, committed: &str| Edge {
-            settled: settled.to_owned(),
-            committed: committed.to_owned(),
+    fn log_end_is_not_before_the_newest_event() {
+        let end = |last_stable: u32, newest: u32| LogEnd {
+            last_stable: cursor(last_stable),
+            newest: cursor(newest),
         };
-        let event = r#"{"topic":"t","cursor":"05"}"#;
-        for (answer, expected) in [
-            (r#"{"events":[],"next":"00"}"#.to_owned(), edge("00", "00")),
-            (format!(r#"{{"events":[{event}],"next":"03"}}"#), edge("03", "05")),
-            (format!(r#"{{"events":[{event}],"next":"06"}}"#), edge("06", "06")),
-        ] {
-            assert_eq!(Edge::of(page(&answer)), expected);
+        for (events, next, expected) in [(vec![], 0, end(0, 0)), (vec![5], 3, end(3, 5)), (vec![5], 6, end(6, 6))] {
+            let count = events.len();
+            let events: Vec<String> = events
+                .into_iter()
+                .map(|number| event("{}", &format!("\"{}\"", cursor(number))))
+                .collect();
+            let answer = format!(
+                r#"{{"status":"success","topic":null,"count":{count},"events":[{}],"next":"{}"}}"#,
+                events.join(","),
+                cursor(next)
+            );
+            assert_eq!(LogEnd::of(Page::read(answer.as_bytes()).unwrap()), expected);
         }
     }
 }

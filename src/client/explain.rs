@@ -1,65 +1,49 @@
-//! Errors in the words of whoever raised them, in one line for a person.
+//! Error answers as one line for people.
 
 use std::error::Error;
 
 use serde::Deserialize;
 
-/// How many characters of an explanation are shown.
+use crate::api::problem::{Problem, ValidationErrors};
+use crate::event::ValidationError;
+
+/// The most characters of an explanation.
 const EXPLANATION_CHARS_MAX: usize = 300;
 
-/// What is said of a call that took too long.
-pub const NO_ANSWER: &str = "no answer in time";
+/// The reason of a call that took too long.
+pub(super) const NO_ANSWER: &str = "no answer in time";
 
-/// The two forms of an error that the service knows: a problem, whose `detail` is a text, and a 422, whose `detail` lists faults.
-#[derive(Deserialize)]
-struct Explanation {
-    detail: Detail,
-}
-
+/// The two forms of an error answer.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Detail {
-    Text(String),
-    Faults(Vec<ValidationError>),
+enum ErrorAnswer<'a> {
+    Problem(#[serde(borrow)] Problem<'a>),
+    Invalid(ValidationErrors<'a>),
 }
 
-#[derive(Deserialize)]
-struct ValidationError {
-    loc: Vec<serde_json::Value>,
-    msg: String,
-}
-
-/// What the body of an error says, in one line.
-pub fn explain(body: &[u8]) -> String {
+/// The explanation in the body of an error answer, in one line, and its validation errors.
+pub(super) fn explain(body: &[u8]) -> (String, Vec<ValidationError>) {
     match serde_json::from_slice(body) {
-        Ok(Explanation {
-            detail: Detail::Text(text),
-        }) => one_line(&text),
-        Ok(Explanation {
-            detail: Detail::Faults(faults),
-        }) => explain_faults(&faults),
-        Err(_) => one_line(&String::from_utf8_lossy(body)),
+        Ok(ErrorAnswer::Problem(problem)) => (one_line(&problem.detail), Vec::new()),
+        Ok(ErrorAnswer::Invalid(ValidationErrors { detail })) => (explain_first(&detail), detail.into_owned()),
+        Err(_) => (one_line(&String::from_utf8_lossy(body)), Vec::new()),
     }
 }
 
-fn explain_faults(faults: &[ValidationError]) -> String {
-    let Some(first) = faults.first() else {
+fn explain_first(errors: &[ValidationError]) -> String {
+    let Some(first) = errors.first() else {
         return String::new();
     };
-    let place: Vec<String> = first
-        .loc
-        .iter()
-        .map(|step| step.as_str().map_or_else(|| step.to_string(), ToOwned::to_owned))
-        .collect();
-    let more = match faults.len() {
+    let location: Vec<String> = first.loc.iter().map(ToString::to_string).collect();
+    let more = match errors.len() {
         1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    one_line(&format!("{}: {}{more}", place.join("."), first.msg))
+    one_line(&format!("{}: {}{more}", location.join("."), first.msg))
 }
 
-/// The innermost cause, which is the one that a person can act on ("Connection refused"), never with the URL and its password.
-pub fn root_cause(error: reqwest::Error) -> String {
+/// The innermost cause, on which a person can act ("Connection refused"), without the URL and its password.
+pub(super) fn root_cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     if error.is_timeout() {
         return NO_ANSWER.to_owned();
@@ -71,8 +55,8 @@ pub fn root_cause(error: reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// At most [`EXPLANATION_CHARS_MAX`] characters of `text` in one line that is safe on a terminal.
-pub fn one_line(text: &str) -> String {
+/// At most [`EXPLANATION_CHARS_MAX`] characters of `text`, in one line that is safe on a terminal.
+pub(super) fn one_line(text: &str) -> String {
     let printable: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -94,14 +78,14 @@ mod tests {
                 "body.1.topic: Field required",
             ),
             (
-                r#"{"detail":[{"loc":["line",3],"msg":"a"},{"loc":["line",4],"msg":"b"}]}"#,
+                r#"{"detail":[{"type":"missing","loc":["line",3],"msg":"a"},{"type":"missing","loc":["line",4],"msg":"b"}]}"#,
                 "line.3: a (and 1 more)",
             ),
             ("<h1>\u{1b}[31mBad\nGateway</h1>", "<h1> [31mBad Gateway</h1>"),
             ("", ""),
         ];
         for (body, line) in cases {
-            assert_eq!(explain(body.as_bytes()), line);
+            assert_eq!(explain(body.as_bytes()).0, line);
         }
     }
 }

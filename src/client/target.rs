@@ -1,22 +1,20 @@
-//! Where a service is.
+//! The address of a service.
 
 use std::{fmt, str::FromStr};
 
 use reqwest::Url;
 
-/// Where the service is: its base URL. It shows itself without a password.
+/// The base URL of a service. `Display` and `Debug` show it without its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target(Url);
 
 impl Target {
-    /// Whether it is asked over TLS.
-    #[must_use]
+    /// Whether the service is used over TLS.
     pub fn is_encrypted(&self) -> bool {
         self.0.scheme() == "https"
     }
 
     /// The URL of a route of the service.
-    #[must_use]
     pub fn route(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         let base = url.path().trim_end_matches('/').to_owned();
@@ -67,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_keeps_the_path_it_is_mounted_at() {
+    fn target_keeps_its_path() {
         assert_eq!(
             target("http://host:1").route("publish").as_str(),
             "http://host:1/publish"
@@ -79,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_base_url_is_a_target() {
+    fn target_must_be_a_base_url() {
         for text in [
             "",
             "host:80",
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_shows_no_password() {
+    fn target_shows_no_password() {
         let shown = format!("{0} {0:?}", target("http://me:secret@host/"));
         assert_eq!(shown, "http://me:***@host http://me:***@host");
     }

@@ -152,9 +152,9 @@ impl BodyReader {
 
 /// An error of the whole body.
 fn whole(shape: Shape, error: ValidationError) -> Vec<ValidationError> {
-    let mut loc = vec![Loc::Name("body")];
+    let mut loc = vec![Loc::name("body")];
     if shape == Shape::Envelope && error.kind != ValidationErrorKind::JsonInvalid {
-        loc.push(Loc::Name("events"));
+        loc.push(Loc::name("events"));
     }
     vec![error.at(loc)]
 }

@@ -125,7 +125,7 @@ impl<'a> Members<'a> {
                     (Member::Payload, payload.err()),
                 ];
                 let located = |(member, error): (Member, Option<ValidationError>)| {
-                    Some(error?.at(vec![Loc::Name(member.name())]))
+                    Some(error?.at(vec![Loc::name(member.name())]))
                 };
                 Err(errors.into_iter().filter_map(located).collect())
             }

@@ -20,12 +20,12 @@ impl Shape {
     /// The location of an event: `number` counts from 0 in an array and an envelope, and is the number of the line, from 1, in
     /// NDJSON. It is not used for a body of one event.
     pub fn loc(self, number: usize) -> Vec<Loc> {
-        let body = Loc::Name("body");
+        let body = Loc::name("body");
         match self {
             Self::One => vec![body],
             Self::Array => vec![body, Loc::Index(number)],
-            Self::Envelope => vec![body, Loc::Name("events"), Loc::Index(number)],
-            Self::Lines => vec![Loc::Name("line"), Loc::Index(number)],
+            Self::Envelope => vec![body, Loc::name("events"), Loc::Index(number)],
+            Self::Lines => vec![Loc::name("line"), Loc::Index(number)],
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// The most validation errors in one answer. A request with more is answered with the first ones.
 pub const VALIDATION_ERRORS_MAX: usize = 100;
 
 /// The `type` of a validation error in an answer 422.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
-#[schema(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ValidationErrorKind {
     /// A required member is missing.
     Missing,
@@ -57,59 +57,40 @@ pub enum ValidationErrorKind {
     NotAllowed,
 }
 
-impl ValidationErrorKind {
-    /// The name in the answer, such as `string_too_long`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::ListType => "list_type",
-            Self::RepeatedMember => "repeated_member",
-            Self::StringType => "string_type",
-            Self::StringTooShort => "string_too_short",
-            Self::StringTooLong => "string_too_long",
-            Self::StringPatternMismatch => "string_pattern_mismatch",
-            Self::DatetimeParsing => "datetime_parsing",
-            Self::DictType => "dict_type",
-            Self::JsonInvalid => "json_invalid",
-            Self::ListTooLong => "list_too_long",
-            Self::PayloadTooLarge => "payload_too_large",
-            Self::PayloadTooDeep => "payload_too_deep",
-            Self::PayloadUnrepresentable => "payload_unrepresentable",
-            Self::StoreRefused => "store_refused",
-            Self::IntParsing => "int_parsing",
-            Self::GreaterThanEqual => "greater_than_equal",
-            Self::LessThanEqual => "less_than_equal",
-            Self::LiteralError => "literal_error",
-            Self::CursorInvalid => "cursor_invalid",
-            Self::NotAllowed => "not_allowed",
-        }
-    }
-}
-
 impl fmt::Display for ValidationErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl Serialize for ValidationErrorKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+        self.serialize(f)
     }
 }
 
 /// One step of the location of an error: a name, or a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Loc {
     /// `body`, `line`, `query`, or the name of a member or parameter.
-    Name(&'static str),
+    Name(Cow<'static, str>),
     /// An event of an array, counted from 0, or a line, counted from 1.
     Index(usize),
 }
 
+impl Loc {
+    /// The step with this name.
+    pub const fn name(name: &'static str) -> Self {
+        Self::Name(Cow::Borrowed(name))
+    }
+}
+
+impl fmt::Display for Loc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.pad(name),
+            Self::Index(index) => fmt::Display::fmt(index, f),
+        }
+    }
+}
+
 /// One entry of an answer 422: `{"type":"missing","loc":["body","topic"],"msg":"Field required"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{msg}")]
 pub struct ValidationError {
     /// Which rule is broken.
@@ -150,10 +131,10 @@ mod tests {
     #[test]
     fn serializes_in_the_form_of_fastapi() {
         let error = ValidationError::new(ValidationErrorKind::Missing, "Field required").at(vec![
-            Loc::Name("body"),
-            Loc::Name("events"),
+            Loc::name("body"),
+            Loc::name("events"),
             Loc::Index(1),
-            Loc::Name("event_id"),
+            Loc::name("event_id"),
         ]);
         assert_eq!(
             serde_json::to_string(&error).unwrap(),

@@ -12,19 +12,19 @@ use super::error::ApiError;
 use crate::config::HttpConfig;
 use crate::ingest::{Budget, Reservation};
 
-/// How many bytes are decompressed at a time: what a bomb can exceed the limit by.
+/// How many bytes are decompressed at a time: the most by which a decompression bomb can exceed the limit.
 const CHUNK: usize = 64 << 10;
 
-/// A body of up to so many bytes is copied out of the connection's buffer, which can then be used again: a slice of it would hold on
-/// to all of it (8 to 24 KiB) until the event is stored, and the connection would need a new one for each request.
+/// A body of up to this size is copied out of the connection's buffer. A slice would keep the whole buffer (8 to 24 KiB) in memory
+/// until the event is stored, and the connection would need a new buffer for each request.
 const COPIED_BYTES: usize = 8 << 10;
 
-/// How long the rest of a body is read that failed already, to be thrown away.
+/// How long the rest of a body is read and discarded after an error.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The two media types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// `application/json`
     Json,
     /// `application/x-ndjson`
@@ -39,12 +39,9 @@ enum Coding {
     Zstd,
 }
 
-/// The media type of a request.
-///
-/// # Errors
-/// [`ApiError::UnsupportedMediaType`] for any other, and for none: a page of another site can then not publish in a
-/// visitor's name without asking first (a "simple" request has neither type).
-pub fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
+/// The media type of a request. Any other, and none, is [`ApiError::UnsupportedMediaType`]: a page of another site can then not
+/// publish in a visitor's name without a preflight request (a "simple" request has neither type).
+pub(super) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -57,11 +54,9 @@ pub fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     }
 }
 
-/// Reads the whole body, decompressed, and the memory reserved for it.
-///
-/// # Errors
-/// 413, 415, 400, 408, or 503 where the budget is spent. What of the body has not been read is then still to come.
-pub async fn read(
+/// Reads the whole body, decompressed, with the memory reserved for it. Fails with 413, 415, 400, 408, or with 503 when the byte
+/// budget is spent; the rest of the body is then not read yet.
+pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut Body,
     limits: &HttpConfig,
@@ -74,7 +69,7 @@ pub async fn read(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if coding == Coding::Identity && declared.is_some_and(|length| length > max) {
-        return Err(ApiError::TooLarge(max));
+        return Err(ApiError::BodyTooLarge(max));
     }
     let reading = async {
         if coding == Coding::Identity {
@@ -107,17 +102,18 @@ fn coding(headers: &HeaderMap) -> Result<Coding, ApiError> {
         return Ok(Coding::Identity);
     };
     match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-        _ if codings.next().is_some() => Err(ApiError::UnsupportedCoding),
+        _ if codings.next().is_some() => Err(ApiError::UnsupportedContentCoding),
         "identity" => Ok(Coding::Identity),
         "gzip" | "x-gzip" => Ok(Coding::Gzip),
         "zstd" => Ok(Coding::Zstd),
-        _ => Err(ApiError::UnsupportedCoding),
+        _ => Err(ApiError::UnsupportedContentCoding),
     }
 }
 
-/// A body as it comes. One that arrives in one piece is not copied unless it is small, and one that says how long it is takes no
-/// more room than that: a buffer that doubles would have up to twice as much. What is reserved is the room, not what is in it (the
-/// buffer of a connection apart, which has up to three times what is reserved for a piece that is not copied).
+/// Reads a body that is not compressed. A body that arrives in one piece is not copied unless it is small. A body with a
+/// `Content-Length` gets a buffer of that size, where a buffer that doubles could be twice as large. What is reserved is the
+/// capacity, not the length. (It does not include the buffer of the connection, which is up to three times as large as a piece that
+/// is not copied.)
 async fn plain(
     body: &mut Body,
     declared: Option<usize>,
@@ -127,12 +123,12 @@ async fn plain(
     let mut first = Bytes::new();
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| ApiError::Incomplete)?.into_data() else {
+        let Ok(data) = frame.map_err(|_| ApiError::BodyIncomplete)?.into_data() else {
             continue;
         };
         let length = first.len() + whole.len() + data.len();
         if length > max {
-            return Err(ApiError::TooLarge(max));
+            return Err(ApiError::BodyTooLarge(max));
         }
         if length == data.len() {
             grow(reservation, length)?;
@@ -144,11 +140,11 @@ async fn plain(
             continue;
         }
         if length > whole.capacity() {
-            // As far as it says, but in steps: who has sent little has not much set aside for it.
-            let room = declared.map_or(2 * length, |declared| declared.min(4 * length));
-            let room = room.min(max).max(length);
-            grow(reservation, room - reservation.bytes())?;
-            whole.reserve_exact(room - whole.len());
+            // Up to the declared length, but in steps: a client that has sent little must not reserve much.
+            let capacity = declared.map_or(2 * length, |declared| declared.min(4 * length));
+            let capacity = capacity.min(max).max(length);
+            grow(reservation, capacity - reservation.bytes())?;
+            whole.reserve_exact(capacity - whole.len());
         }
         whole.extend_from_slice(&std::mem::take(&mut first));
         whole.extend_from_slice(&data);
@@ -156,10 +152,10 @@ async fn plain(
     Ok(if whole.is_empty() { first } else { whole.into() })
 }
 
-/// Reads on for a moment what nobody will look at, and at most `max` bytes of it, and says whether that was all. A client that
-/// still writes when the connection is closed may never see the answer that tells it why; one that writes for too long is cut
-/// all the same.
-pub async fn discard(body: &mut Body, max: usize) -> bool {
+/// Reads and discards the rest of a body for a moment, up to `max` bytes, and returns whether it reached the end. A client that
+/// still writes when the connection is closed may never see the answer. A client that writes for too long is disconnected all
+/// the same.
+pub(super) async fn discard(body: &mut Body, max: usize) -> bool {
     let reading = async {
         let mut read = 0;
         while read <= max {
@@ -171,12 +167,12 @@ pub async fn discard(body: &mut Body, max: usize) -> bool {
         false
     };
     tokio::time::timeout(LINGER, reading).await.unwrap_or_else(|_| {
-        tracing::debug!("the body of a request that failed was still arriving");
+        tracing::debug!("the body of a failed request is still arriving, closing the connection");
         false
     })
 }
 
-/// A body that is decompressed as it comes, and cut off at its limit. What is reserved is the room, as for a plain one.
+/// Decompresses a body as it arrives, up to the limit. What is reserved is the capacity, as for a body that is not compressed.
 async fn decoded(
     mut decoder: impl AsyncRead + Unpin,
     max: usize,
@@ -185,15 +181,18 @@ async fn decoded(
     let mut whole = Vec::new();
     loop {
         if whole.len() == whole.capacity() {
-            // A chunk above the limit, to see whether there is more; a request that is within it does not pay for that.
-            let room = (2 * whole.len()).clamp(CHUNK, max + CHUNK);
-            grow(reservation, room.min(max).saturating_sub(reservation.bytes()))?;
-            whole.reserve_exact(room - whole.len());
+            // One chunk above the limit, to see whether there is more. It is not reserved for a request within the limit.
+            let capacity = (2 * whole.len()).clamp(CHUNK, max + CHUNK);
+            grow(reservation, capacity.min(max).saturating_sub(reservation.bytes()))?;
+            whole.reserve_exact(capacity - whole.len());
         }
         let mut chunk = AsyncReadExt::take(&mut decoder, CHUNK as u64);
-        let read = chunk.read_buf(&mut whole).await.map_err(|_| ApiError::Undecodable)?;
+        let read = chunk
+            .read_buf(&mut whole)
+            .await
+            .map_err(|_| ApiError::BodyNotDecodable)?;
         if whole.len() > max {
-            return Err(ApiError::TooLarge(max));
+            return Err(ApiError::BodyTooLarge(max));
         }
         if read == 0 {
             break;
@@ -207,6 +206,5 @@ async fn decoded(
 }
 
 fn grow(reservation: &mut Reservation, bytes: usize) -> Result<(), ApiError> {
-    let spent = "The memory for requests is spent: nothing was stored. Try again a little later.";
-    reservation.grow(bytes).map_err(|_| ApiError::Unavailable(spent))
+    reservation.grow(bytes).map_err(|_| ApiError::OUT_OF_MEMORY)
 }

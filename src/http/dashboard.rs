@@ -1,18 +1,20 @@
-//! `GET /dashboard`: the built-in page, as plain files in the binary. It asks this service alone, by relative URLs, so that
-//! it works behind any host name and any prefix.
+//! `GET /dashboard`: the built-in page, as plain files in the binary. It requests only this service, by relative URLs, so it works
+//! behind any host name and any path prefix.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use super::docs::answers::pages::{DashboardAnswers, DashboardFileAnswers, RootAnswers};
-use super::docs::parameters::{CacheParameters, DashboardFileParameters};
+use super::docs::answers::observe::RootAnswers;
+use super::docs::parameters::RootParameters;
 use super::error::ApiError;
-use super::probe;
+use crate::api::health::ServiceInfo;
 
-/// What is sent with each file. `no-cache` lets a browser keep it and makes it ask each time whether it is still the same, so
-/// that the page of a new version is taken at once.
+/// The headers of each file. With `no-cache` a browser may keep a file, but asks each time whether it is still current, so that the
+/// page of a new version is shown at once.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
@@ -20,7 +22,7 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
-/// Nothing but the files below runs, is shown, or is asked; no other site may frame the page.
+/// The page may load only the files below and connect only to this service; no other site may frame it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -28,6 +30,13 @@ const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const ICON: &str = "image/svg+xml";
+
+/// The answer of `GET /` to a program.
+const INFO: ServiceInfo = ServiceInfo {
+    service: Cow::Borrowed("eventsieve"),
+    status: Cow::Borrowed("alive"),
+    version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+};
 
 struct File {
     name: &'static str,
@@ -41,7 +50,7 @@ const PAGE: File = File {
     text: include_str!("dashboard/index.html"),
 };
 
-/// A file beside this one, of the name and of the media type.
+/// A file of the folder `dashboard`, with its media type.
 macro_rules! file {
     ($name:literal, $media_type:expr) => {
         File {
@@ -52,13 +61,13 @@ macro_rules! file {
     };
 }
 
-/// What the page is made of, under `/dashboard/`.
+/// The files of the page, under `/dashboard/`.
 const FILES: [File; 11] = [
     file!("style.css", STYLE),
     file!("icon.svg", ICON),
     file!("theme.js", SCRIPT),
     file!("app.js", SCRIPT),
-    file!("ask.js", SCRIPT),
+    file!("request.js", SCRIPT),
     file!("chart.js", SCRIPT),
     file!("statistics.js", SCRIPT),
     file!("live.js", SCRIPT),
@@ -67,22 +76,22 @@ const FILES: [File; 11] = [
     file!("topics.js", SCRIPT),
 ];
 
-/// Says that it is there, or shows the dashboard
+/// Get the name and the version of the service
 ///
-/// The page is for a browser (`Accept: text/html`), and who we are for everybody else.
+/// A browser (`Accept: text/html`) gets the dashboard.
 #[utoipa::path(
     get,
     path = "/",
-    operation_id = "show_root",
-    tag = "pages",
-    params(CacheParameters),
+    operation_id = "getServiceInfo",
+    tag = "observe",
+    params(RootParameters),
     responses(RootAnswers)
 )]
-pub async fn root(headers: HeaderMap) -> Response {
+pub(super) async fn root(headers: HeaderMap) -> Response {
     let mut response = if prefers_html(&headers) {
         PAGE.answer(&headers)
     } else {
-        probe::alive().await.into_response()
+        Json(INFO).into_response()
     };
     response
         .headers_mut()
@@ -90,29 +99,13 @@ pub async fn root(headers: HeaderMap) -> Response {
     response
 }
 
-/// The dashboard: figures, topics and events as they come
-#[utoipa::path(
-    get,
-    path = "/dashboard",
-    operation_id = "show_dashboard",
-    tag = "pages",
-    params(CacheParameters),
-    responses(DashboardAnswers)
-)]
-pub async fn page(headers: HeaderMap) -> Response {
+/// `GET /dashboard`
+pub(super) async fn page(headers: HeaderMap) -> Response {
     PAGE.answer(&headers)
 }
 
-/// The files of the dashboard
-#[utoipa::path(
-    get,
-    path = "/dashboard/{file}",
-    operation_id = "show_dashboard_file",
-    tag = "pages",
-    params(DashboardFileParameters),
-    responses(DashboardFileAnswers)
-)]
-pub async fn file(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+/// `GET /dashboard/{file}`
+pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     let name = uri.path().strip_prefix("/dashboard/");
     let file = FILES
         .iter()
@@ -122,7 +115,7 @@ pub async fn file(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
 }
 
 impl File {
-    /// The file, or that the browser's copy of it is still good.
+    /// The file, or 304 if the browser's copy is still current.
     fn answer(&self, request: &HeaderMap) -> Response {
         let etag = self.etag();
         let known = request.get_all(header::IF_NONE_MATCH).iter();
@@ -138,7 +131,7 @@ impl File {
         (HEADERS, tag, media_type, self.text).into_response()
     }
 
-    /// Made of what the file holds: the same on every replica of one build, another when a byte has changed.
+    /// A hash of the content: the same on every replica of a build, and another one when a byte has changed.
     fn etag(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.text.hash(&mut hasher);
@@ -146,7 +139,7 @@ impl File {
     }
 }
 
-/// Whether a client would rather see HTML than JSON. One that takes both alike (`*/*`) is a program.
+/// Whether a client prefers HTML to JSON. A client that accepts both equally (`*/*`) is a program.
 fn prefers_html(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter();
     let ranges: Vec<&str> = values
@@ -156,7 +149,7 @@ fn prefers_html(headers: &HeaderMap) -> bool {
     quality(&ranges, "text", "html") > quality(&ranges, "application", "json")
 }
 
-/// How much a media type is wanted, 0 to 1: the most specific range that it falls into decides (RFC 9110, section 12.5.1).
+/// The quality of a media type, 0 to 1: that of the most specific range that matches it (RFC 9110, section 12.5.1).
 fn quality(ranges: &[&str], kind: &str, subtype: &str) -> f32 {
     let fitting = ranges.iter().filter_map(|range| {
         let mut parts = range.split(';').map(str::trim);
@@ -186,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_gets_the_page_and_every_other_client_json() {
+    fn browser_gets_the_page_and_other_clients_json() {
         for page in [
             &["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"][..],
             &["text/html"],
@@ -211,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_files_have_one_tag_or_one_name() {
+    fn files_have_distinct_tags_and_names() {
         let mut tags: Vec<String> = FILES.iter().chain([&PAGE]).map(File::etag).collect();
         let mut names: Vec<&str> = FILES.iter().map(|file| file.name).collect();
         for distinct in [&mut tags, &mut names.drain(..).map(str::to_owned).collect()] {
@@ -223,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_name_each_other_and_no_other_host() {
+    fn files_refer_to_each_other_and_to_no_host() {
         for file in FILES.iter().chain([&PAGE]) {
             let without_namespace = file.text.replace("http://www.w3.org/2000/svg", "");
             assert!(!without_namespace.contains("://"), "{} names a host", file.name);

@@ -1,14 +1,14 @@
-//! Every answer that is not the one hoped for: one enum, one match, a reason for each arm.
+//! Every error answer: one enum, one `match`, a reason for each arm.
 //!
-//! A handler answers with a [`ApiError`]; the outermost layer (`observe.rs`) has it write the problem document, because it alone
-//! knows the request's id, and because 404 and 405 of the router come the same way.
+//! A handler returns an [`ApiError`]. The outermost layer (`observe.rs`) writes the answer: it knows the id of the request, and the
+//! router's 404 and 405 reach it in the same way.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
 use super::request_id::RequestId;
+use crate::api::problem::{Problem, ProblemOutcome, ValidationErrors};
 use crate::event::ValidationError;
 use crate::ingest::SubmitError;
 use crate::store::{ErrorClass, StoreError};
@@ -17,59 +17,66 @@ use crate::store::{ErrorClass, StoreError};
 /// store that restarts.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// Why a request is not answered as it hoped.
+/// Why a request fails.
 #[derive(Debug, Clone)]
-pub enum ApiError {
+pub(super) enum ApiError {
     /// No such path.
     NotFound,
-    /// The path is there, with other methods; the router adds `Allow`.
+    /// The path exists, with other methods; the router adds `Allow`.
     MethodNotAllowed,
-    /// A media type that `/publish` does not take.
+    /// A media type that `/publish` does not accept.
     UnsupportedMediaType,
     /// A content coding other than gzip and zstd.
-    UnsupportedCoding,
-    /// The body is not what its `Content-Encoding` says.
-    Undecodable,
-    /// The body broke off.
-    Incomplete,
+    UnsupportedContentCoding,
+    /// The body does not decompress.
+    BodyNotDecodable,
+    /// The connection broke before the end of the body.
+    BodyIncomplete,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// The body is over the limit, in bytes.
-    TooLarge(usize),
-    /// What was sent breaks rules: the first faults are listed.
+    /// The body exceeds this limit, in bytes.
+    BodyTooLarge(usize),
+    /// The request is invalid; these are the first validation errors.
     Invalid(Vec<ValidationError>),
-    /// Nothing was stored, and trying again later may succeed; the sentence says why.
+    /// The request failed for this reason, nothing was stored, and a later attempt may succeed.
     Unavailable(&'static str),
-    /// A commit was tried and its outcome is not known.
+    /// A commit was attempted and its outcome is unknown.
     OutcomeUnknown,
-    /// A bug, or a store that answers nonsense.
+    /// A bug, or a store with inconsistent data.
     Internal,
 }
 
 impl ApiError {
-    /// The store was not opened yet.
-    pub const STARTING: Self = Self::Unavailable("The service is starting: the store is not open yet. Try again.");
-    /// The store does not answer a read.
-    pub const UNREACHABLE: Self = Self::Unavailable("The store cannot be reached. Try again.");
-    /// The store was given as long as a query may take.
-    pub const TOO_SLOW: Self =
-        Self::Unavailable("The query took too long. Name a topic, or walk with after= through the log page by page.");
-    /// `/_flush` waited as long as a request may take.
-    pub const NOT_FLUSHED: Self = Self::Unavailable("Not all that was accepted could be committed in time. Try again.");
-    /// There is no place for one more follower.
-    pub const TOO_MANY_SUBSCRIBERS: Self = Self::Unavailable(
-        "There are as many subscribers as there may be. Try again later, or walk with GET /events?after=.",
+    /// The store is not open yet.
+    pub(super) const STARTING: Self =
+        Self::Unavailable("The service is starting: the store is not open yet. Try again.");
+    /// The service still answers, but stops soon.
+    pub(super) const STOPPING: Self = Self::Unavailable("The service is stopping.");
+    /// The store cannot be read.
+    pub(super) const UNREACHABLE: Self = Self::Unavailable("The store cannot be reached. Try again.");
+    /// The query exceeded its time limit.
+    pub(super) const QUERY_TIMEOUT: Self =
+        Self::Unavailable("The query took too long. Filter by topic, or read page by page with after=.");
+    /// `/_flush` exceeded the request deadline.
+    pub(super) const FLUSH_TIMEOUT: Self =
+        Self::Unavailable("Not all accepted events could be committed and published in time. Try again.");
+    /// The limit of subscribers is reached.
+    pub(super) const TOO_MANY_SUBSCRIBERS: Self = Self::Unavailable(
+        "The limit of subscribers is reached. Try again later, or read page by page with GET /events?after=.",
     );
+    /// The byte budget of all requests together is spent.
+    pub(super) const OUT_OF_MEMORY: Self =
+        Self::Unavailable("The memory for request bodies is used up: nothing was stored. Try again later.");
 
     /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             ApiError::NotFound => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            ApiError::UnsupportedMediaType | ApiError::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ApiError::Undecodable | ApiError::Incomplete => StatusCode::BAD_REQUEST,
+            ApiError::UnsupportedMediaType | ApiError::UnsupportedContentCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::BodyNotDecodable | ApiError::BodyIncomplete => StatusCode::BAD_REQUEST,
             ApiError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
@@ -78,32 +85,40 @@ impl ApiError {
     }
 
     fn detail(&self) -> String {
-        match self {
-            ApiError::NotFound => "There is nothing at this path.".to_owned(),
-            ApiError::MethodNotAllowed => "This path does not take this method: see the Allow header.".to_owned(),
-            ApiError::UnsupportedMediaType => "Send application/json or application/x-ndjson.".to_owned(),
-            ApiError::UnsupportedCoding => "Content-Encoding may be gzip or zstd.".to_owned(),
-            ApiError::Undecodable => "The body is not what its Content-Encoding says.".to_owned(),
-            ApiError::Incomplete => "The body broke off.".to_owned(),
-            ApiError::BodyTimeout => "The body did not arrive in time.".to_owned(),
-            ApiError::TooLarge(max) => format!("The body is larger than {max} bytes, counted after decompression."),
-            ApiError::Invalid(_) => "The request breaks rules.".to_owned(),
-            ApiError::Unavailable(reason) => (*reason).to_owned(),
-            ApiError::OutcomeUnknown => {
-                "The commit was tried, and its outcome is not known: send the request again, nothing is stored twice."
-                    .to_owned()
+        let detail = match self {
+            ApiError::NotFound => "There is no resource at this path.",
+            ApiError::MethodNotAllowed => {
+                "This path does not support this method. The header Allow lists the methods that it supports."
             }
-            ApiError::Internal => "The service failed. Send the request again: nothing is stored twice.".to_owned(),
-        }
+            ApiError::UnsupportedMediaType => "The Content-Type must be application/json or application/x-ndjson.",
+            ApiError::UnsupportedContentCoding => "The Content-Encoding must be gzip or zstd.",
+            ApiError::BodyNotDecodable => "The body could not be decompressed as its Content-Encoding says.",
+            ApiError::BodyIncomplete => "The connection broke before the end of the body.",
+            ApiError::BodyTimeout => "The body did not arrive in time.",
+            ApiError::BodyTooLarge(max) => {
+                return format!("The body is larger than {max} bytes, counted after decompression.");
+            }
+            ApiError::Invalid(_) => "The request is invalid.",
+            ApiError::Unavailable(reason) => reason,
+            ApiError::OutcomeUnknown => {
+                "A commit was attempted and its outcome is unknown. Send the request again: nothing is stored twice."
+            }
+            ApiError::Internal => "The service failed. Send the request again: nothing is stored twice.",
+        };
+        detail.to_owned()
     }
 
     /// The final response. `bare` carries the headers that the router has set (`Allow`) or the handler (`Connection`).
     pub(super) fn response(&self, bare: Response, id: &RequestId) -> Response {
         let status = self.status();
         let (media_type, body) = match self {
-            ApiError::Invalid(faults) => ("application/json", json!({ "detail": faults })),
-            _ => ("application/problem+json", self.problem(status, id)),
+            ApiError::Invalid(errors) => {
+                let detail = errors.into();
+                ("application/json", serde_json::to_vec(&ValidationErrors { detail }))
+            }
+            _ => ("application/problem+json", serde_json::to_vec(&self.problem(id))),
         };
+        let body = body.expect("texts and numbers are always JSON");
         let (mut parts, _) = bare.into_parts();
         parts.status = status;
         parts.headers.remove(header::CONTENT_LENGTH);
@@ -115,27 +130,25 @@ impl ApiError {
                 .headers
                 .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if matches!(self, ApiError::UnsupportedCoding) {
+        if matches!(self, ApiError::UnsupportedContentCoding) {
             parts
                 .headers
                 .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
         }
-        Response::from_parts(parts, Body::from(body.to_string()))
+        Response::from_parts(parts, Body::from(body))
     }
 
-    /// The body of the answer, for every failure but [`ApiError::Invalid`].
-    pub fn problem(&self, status: StatusCode, id: &RequestId) -> serde_json::Value {
-        let mut problem = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason().unwrap_or_default(),
-            "status": status.as_u16(),
-            "detail": self.detail(),
-            "request_id": id.as_str(),
-        });
-        if matches!(self, ApiError::OutcomeUnknown) {
-            problem["outcome"] = json!("unknown");
+    /// The body of the answer, for every error but [`ApiError::Invalid`].
+    pub(super) fn problem<'a>(&self, id: &'a RequestId) -> Problem<'a> {
+        let status = self.status();
+        Problem {
+            r#type: "about:blank".into(),
+            title: status.canonical_reason().unwrap_or_default().into(),
+            status: status.as_u16(),
+            detail: self.detail().into(),
+            request_id: id.as_str().into(),
+            outcome: matches!(self, ApiError::OutcomeUnknown).then_some(ProblemOutcome::Unknown),
         }
-        problem
     }
 }
 
@@ -150,27 +163,32 @@ impl IntoResponse for ApiError {
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Full => {
-                ApiError::Unavailable("The queue is full: nothing was stored. Try again a little later.")
-            }
+            SubmitError::Full => ApiError::Unavailable("The queue is full: nothing was stored. Try again later."),
             SubmitError::Stopping => ApiError::Unavailable("The service is stopping: nothing was stored. Try again."),
             SubmitError::TooLate => {
                 ApiError::Unavailable("The store did not answer in time: nothing was stored. Try again.")
             }
             SubmitError::Unknown => ApiError::OutcomeUnknown,
+            // The handler answers it with the validation errors of these events.
             SubmitError::Refused(_) => ApiError::Internal,
         }
     }
 }
 
-/// A read that failed. The error itself goes to the log, never to the client.
+/// A failed read. The error itself goes to the log, never to the client.
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(error.class = error.class.as_str(), "a read failed: {}", error.line());
-        match error.class {
-            ErrorClass::Contention => ApiError::TOO_SLOW,
+        let api_error = match error.class {
+            ErrorClass::Contention => ApiError::QUERY_TIMEOUT,
             ErrorClass::Data => ApiError::Internal,
             _ => ApiError::UNREACHABLE,
-        }
+        };
+        tracing::warn!(
+            error.class = error.class.as_str(),
+            "failed to read from the store, answering {}: {}",
+            api_error.status().as_u16(),
+            error.line()
+        );
+        api_error
     }
 }

@@ -1,12 +1,12 @@
-//! The accept loop: its own, over hyper, because a connection needs limits that `axum::serve` does not set.
+//! The accept loop. It uses hyper directly, because a connection needs limits that `axum::serve` does not have:
 //!
 //! - a connection limit, beyond which connections wait in the kernel's backlog,
-//! - a time-out for the head of a request, counted from its first byte ([`HeadTimeout`]),
-//! - a time-out for an idle connection (hyper's own timer, which runs from the end of one request to the head of the next),
-//! - a time-out for a reader that does not read what it is sent.
+//! - a timeout for the head of a request, counted from its first byte ([`HeadTimeout`]),
+//! - a timeout for an idle connection (hyper's own timer, which runs from the end of one request to the head of the next),
+//! - a timeout for a client that does not read its answer.
 //!
-//! HTTP/1.1 only. The body's time-out is the handler's. A handler whose answer has no end can ask whether its client is still
-//! there ([`Client`]).
+//! HTTP/1.1 only. The timeout of the body is the handler's. A handler whose answer has no end can watch for the end of the
+//! connection ([`Peer`]).
 
 mod socket;
 
@@ -32,19 +32,19 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::socket::Client;
+pub use self::socket::Peer;
 use self::socket::Socket;
 use crate::config::HttpConfig;
 use crate::metrics::{GaugeGuard, Metrics};
 
-/// The most bytes that hyper buffers of a connection, which are not in the budget of bytes; also the most of a head. With 64 KiB,
-/// batches of 1000 and 5000 events are no faster, and the service has 130 MB instead of 95 in an overload from 500 connections.
+/// The most bytes that hyper buffers for a connection, outside of the byte budget; also the most of a head. With 64 KiB, batches of
+/// 1000 and 5000 events are no faster, and an overload from 500 connections takes 130 MB of memory instead of 95 MB.
 const CONNECTION_BUFFER: usize = 24 << 10;
 
-/// How long an answer to a GET may still take to be read when the service stops.
+/// How long clients may still read answers to a GET when the service stops.
 const READ_END: Duration = Duration::from_secs(3);
 
-/// How long the loop waits after a failed accept (out of file handles, most likely) for connections to end.
+/// How long the loop waits after a failed accept for connections to end: most likely there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// An open port.
@@ -55,15 +55,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the port, and writes the ready-file where one is named.
-    ///
-    /// # Errors
-    /// The port is taken, the address is not ours, or the ready-file cannot be written.
+    /// Opens the port, and writes the ready-file if there is one. Fails if the port is in use, the address is not one of this
+    /// machine, or the ready-file cannot be written.
     pub async fn bind(config: HttpConfig, metrics: Arc<Metrics>) -> io::Result<Self> {
         let tcp = TcpListener::bind((config.host.as_str(), config.port)).await?;
         let listener = Self { tcp, config, metrics };
         if let Some(file) = &listener.config.ready_file {
-            // Written beside and renamed, so that whoever waits for the file never reads half of it.
+            // Written under another name and renamed, so that a process that waits for the file never reads half of it.
             let new = file.with_extension("new");
             tokio::fs::write(&new, format!("{}\n", listener.url()?)).await?;
             tokio::fs::rename(&new, file).await?;
@@ -71,31 +69,25 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The address, with the port that the system chose if any would do.
-    ///
-    /// # Errors
-    /// The system does not tell the port.
+    /// The address, with the port that the system chose if the configured port is 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
     /// The base URL.
-    ///
-    /// # Errors
-    /// As [`Listener::address`].
     pub fn url(&self) -> io::Result<String> {
         Ok(format!("http://{}", self.address()?))
     }
 
-    /// Accepts until `stop`, and then lets the requests of the connections end. Connections are tasks of `connections`.
+    /// Accepts connections until `stop`, and then lets their requests finish. Connections are tasks of `connections`.
     pub async fn run(self, app: Router, stop: CancellationToken, connections: TaskTracker) {
-        let places = Arc::new(Semaphore::new(self.config.connections_max));
+        let permits = Arc::new(Semaphore::new(self.config.connections_max));
         loop {
             let accept = async {
-                let place = places.clone().acquire_owned().await;
-                (self.tcp.accept().await, place)
+                let permit = permits.clone().acquire_owned().await;
+                (self.tcp.accept().await, permit)
             };
-            let (accepted, place) = tokio::select! {
+            let (accepted, permit) = tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = accept => accepted,
             };
@@ -106,11 +98,11 @@ impl Listener {
                     let connection = serve(stream, self.config.clone(), app.clone(), metrics, stop.clone());
                     connections.spawn(async move {
                         connection.await;
-                        drop((open, place));
+                        drop((open, permit));
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "failed to accept a connection, retrying in {} ms", ACCEPT_PAUSE.as_millis());
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -120,14 +112,14 @@ impl Listener {
 
 async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<Metrics>, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection ended at once");
+        tracing::debug!(%error, "connection ended before its first request");
         return;
     }
     let requests = Arc::new(Requests::default());
     let seen = requests.clone();
     let address = stream.peer_addr().ok();
     let socket = Socket(Arc::new(stream));
-    let client = Client(socket.0.clone());
+    let client = Peer(socket.0.clone());
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(config.idle_timeout));
     let stream = HeadTimeout {
@@ -140,18 +132,18 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<
     };
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
-        let under_way = requests.clone().begin(request.method() == Method::GET);
+        let in_progress = requests.clone().begin(request.method() == Method::GET);
         let answer = hyper::service::Service::call(&TowerToHyperService::new(app.clone()), request);
         async move {
             let answer = answer.await;
-            drop(under_way);
+            drop(in_progress);
             answer
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.idle_timeout)
-        // A client that sends its request and closes has sent it: without this, hyper would drop it on the way.
+        // A client may close its side after its request. Without this, hyper would drop such a request.
         .half_close(true)
         .max_buf_size(CONNECTION_BUFFER)
         .serve_connection(TokioIo::new(stream), service);
@@ -161,11 +153,11 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             if seen.is_read.load(Ordering::Relaxed) {
-                // A reader that does not read would keep us for as long as it likes; nothing is lost with it.
+                // A client that does not read its answer would delay the stop. Nothing is lost by disconnecting it.
                 match tokio::time::timeout(READ_END, connection).await {
                     Ok(result) => result,
                     Err(_) => {
-                        tracing::debug!("a reader that does not read was cut at the stop");
+                        tracing::debug!("disconnected a client that did not read its answer, the service is stopping");
                         return;
                     }
                 }
@@ -175,39 +167,39 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<
         }
     };
     if let Err(error) = result {
-        tracing::debug!(%error, "a connection ended");
+        tracing::debug!(%error, "connection ended with an error");
     }
 }
 
-/// The requests of one connection: how many have begun, and whether one is under way.
+/// The requests of one connection: how many have begun, and whether one is in progress.
 #[derive(Debug, Default)]
 struct Requests {
     begun: AtomicU64,
-    is_under_way: AtomicBool,
+    is_in_progress: AtomicBool,
     /// Whether the last one was a GET.
     is_read: AtomicBool,
 }
 
-/// A request is under way as long as this lives.
-struct UnderWay(Arc<Requests>);
+/// A request is in progress until this is dropped.
+struct InProgress(Arc<Requests>);
 
 impl Requests {
-    fn begin(self: Arc<Self>, is_read: bool) -> UnderWay {
+    fn begin(self: Arc<Self>, is_read: bool) -> InProgress {
         self.is_read.store(is_read, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.is_under_way.store(true, Ordering::Relaxed);
-        UnderWay(self)
+        self.is_in_progress.store(true, Ordering::Relaxed);
+        InProgress(self)
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InProgress {
     fn drop(&mut self) {
-        self.0.is_under_way.store(false, Ordering::Relaxed);
+        self.0.is_in_progress.store(false, Ordering::Relaxed);
     }
 }
 
-/// A stream whose reads fail once the head of a request has been arriving for too long. The time runs from the head's first
-/// byte: hyper's own timer runs from the end of the request before, and so cannot tell a slow head from an idle connection.
+/// A stream whose reads fail once the head of a request has been arriving for too long. The time starts with the first byte of the
+/// head. hyper's own timer starts with the end of the request before, so it cannot tell a slow head from an idle connection.
 struct HeadTimeout<S> {
     stream: S,
     limit: Duration,
@@ -219,13 +211,13 @@ struct HeadTimeout<S> {
 }
 
 impl<S> HeadTimeout<S> {
-    /// Counts a write that took too long: the connection ends with it.
-    fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        // An error of the system is of a client that is gone.
-        let is_ours = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
-        if matches!(&written, Poll::Ready(Err(error)) if is_ours(error)) {
+    /// Counts a write that timed out, which ends the connection.
+    fn counted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        // An error of the system means that the client has disconnected.
+        let is_timeout = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
+        if matches!(&written, Poll::Ready(Err(error)) if is_timeout(error)) {
             self.metrics.http_slow_readers.inc();
-            tracing::debug!(client = ?self.client, "a reader that does not read is cut");
+            tracing::debug!(client = ?self.client, "disconnected a client that did not read its answer in time");
         }
         written
     }
@@ -236,7 +228,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let begun = self.requests.begun.load(Ordering::Relaxed);
-        if self.requests.is_under_way.load(Ordering::Relaxed) || self.timer.as_ref().is_some_and(|(at, _)| *at != begun)
+        if self.requests.is_in_progress.load(Ordering::Relaxed)
+            || self.timer.as_ref().is_some_and(|(at, _)| *at != begun)
         {
             self.timer = None;
         } else if buf.filled().len() > before && self.timer.is_none() {
@@ -248,7 +241,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
         {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the head of the request took too long",
+                "the head of the request did not arrive in time",
             )));
         }
         result
@@ -258,7 +251,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.noted(written)
+        self.counted(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -275,7 +268,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.noted(written)
+        self.counted(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,5 @@
-//! Counts requests and their time. No label is the client's: a path is told by the route that it met, and a method that is no
-//! usual one is "other", so nobody can make the number of series grow.
+//! Counts requests and measures their duration. No label value comes from the client: a path is counted under its route and an
+//! unusual method as "other", so the number of series is bounded.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
@@ -8,32 +8,32 @@ use tokio::time::Instant;
 
 use crate::metrics::{GaugeGuard, Metrics};
 
-/// What stands for a path without a route, and for an unusual method.
+/// The label value for a path without a route, and for an unusual method.
 const OTHER: &str = "other";
 
-/// A request that is under way. One whose client goes away before its answer begins is not counted.
-pub struct Measured<'m> {
+/// A request in progress. It is not counted if the client disconnects before the answer begins.
+pub(super) struct Measured<'m> {
     metrics: &'m Metrics,
     route: Option<MatchedPath>,
     method: &'static str,
     begun: Instant,
-    _under_way: GaugeGuard,
+    _in_flight: GaugeGuard,
 }
 
 impl<'m> Measured<'m> {
-    /// It has come.
-    pub fn begin(metrics: &'m Metrics, request: &Request) -> Self {
+    /// Starts the measurement.
+    pub(super) fn begin(metrics: &'m Metrics, request: &Request) -> Self {
         Self {
             metrics,
             route: request.extensions().get().cloned(),
-            method: usual(request.method()),
+            method: method_label(request.method()),
             begun: Instant::now(),
-            _under_way: GaugeGuard::new(&metrics.http_in_flight),
+            _in_flight: GaugeGuard::new(&metrics.http_in_flight),
         }
     }
 
-    /// It is answered.
-    pub fn end(self, response: &Response) {
+    /// Records the answered request.
+    pub(super) fn end(self, response: &Response) {
         let route = self.route.as_ref().map_or(OTHER, MatchedPath::as_str);
         let status = response.status();
         let requests = &self.metrics.http_requests;
@@ -43,8 +43,8 @@ impl<'m> Measured<'m> {
     }
 }
 
-/// The method, if RFC 9110 or RFC 5789 names it.
-fn usual(method: &Method) -> &'static str {
+/// The method, if RFC 9110 or RFC 5789 defines it.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -64,10 +64,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_method_that_a_client_has_made_up_is_another() {
-        assert_eq!(usual(&Method::PATCH), "PATCH");
-        for made_up in ["GETS", "get", "PROPFIND"] {
-            assert_eq!(usual(&Method::from_bytes(made_up.as_bytes()).unwrap()), "other");
+    fn unusual_method_is_counted_as_other() {
+        assert_eq!(method_label(&Method::PATCH), "PATCH");
+        for unusual in ["GETS", "get", "PROPFIND"] {
+            assert_eq!(method_label(&Method::from_bytes(unusual.as_bytes()).unwrap()), "other");
         }
     }
 }

@@ -1,35 +1,35 @@
-//! `GET /metrics`: every series of this process, from memory, also while the store is down or does not answer.
+//! `GET /metrics`: every metric of this process, from memory, also while the store is down or does not answer.
 
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 
-use super::AppState;
 use super::docs::answers::observe::MetricsAnswers;
 use super::error::ApiError;
+use super::state::AppState;
 
 /// The text format of Prometheus.
 const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
 
-/// Shows every series of this process, for Prometheus
+/// Get the metrics of this process, for Prometheus
 #[utoipa::path(
     get,
     path = "/metrics",
-    operation_id = "show_metrics",
+    operation_id = "getMetrics",
     tag = "observe",
     responses(MetricsAnswers)
 )]
-pub async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
-    let rendered = state.metrics.render(|| state.set_levels());
+pub(super) async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
+    let rendered = state.metrics.render(|| state.set_gauges());
     let text = rendered.map_err(|error| {
-        tracing::error!(%error, "the metrics cannot be written");
+        tracing::error!(%error, "failed to write the metrics, answering 500");
         ApiError::Internal
     })?;
     Ok((TEXT, text))
 }
 
 impl AppState {
-    /// Sets what has no moment at which it changes.
-    fn set_levels(&self) {
+    /// Sets the gauges that are read from other parts of the service when they are asked for.
+    fn set_gauges(&self) {
         let (metrics, ingest) = (&self.metrics, &self.ingest);
         for (gauge, number) in [
             (&metrics.http_connections_max, self.limits.connections_max),
@@ -37,11 +37,11 @@ impl AppState {
             (&metrics.queue_events_max, ingest.capacity()),
             (&metrics.queue_bytes, ingest.bytes().taken()),
             (&metrics.queue_bytes_max, ingest.bytes().max()),
-            (&metrics.subscribers, self.live.subscribers()),
-            (&metrics.subscribers_max, self.live.subscribers_max()),
+            (&metrics.subscribers, self.subscribers.subscribers()),
+            (&metrics.subscribers_max, self.subscribers.subscribers_max()),
         ] {
             gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         }
-        metrics.sink_up.set(self.fanout.trouble.borrow().is_none().into());
+        metrics.sink_up.set(self.sink.error.borrow().is_none().into());
     }
 }

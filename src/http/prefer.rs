@@ -1,29 +1,28 @@
-//! The `Prefer` header (RFC 7240), as far as `/publish` knows it. What it does not know it ignores, as the RFC demands.
+//! The preferences of the header `Prefer` (RFC 7240) that `/publish` supports. Others are ignored, as the RFC requires.
 
 use axum::http::{HeaderMap, HeaderName};
 
 use crate::ingest::Handling;
 
 /// The header's name.
-pub const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// The header that says what was honoured.
-pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// The header that lists the preferences that were applied.
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// What a publisher prefers.
+/// The preferences of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Preferences {
-    /// `handling=lenient`: store the valid events though others are not.
-    pub handling: Handling,
+pub(super) struct Preferences {
+    /// `handling=lenient`: store the valid events even if others are invalid.
+    pub(super) handling: Handling,
     /// `return=representation`: a result for each event of a batch.
-    pub representation: bool,
+    pub(super) representation: bool,
     /// `respond-async`: answer before the commit.
-    pub respond_async: bool,
+    pub(super) respond_async: bool,
 }
 
 impl Preferences {
-    /// Reads all `Prefer` headers of a request. Of a repeated preference the first counts.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    /// Reads all `Prefer` headers of a request. Of a repeated preference the first one counts.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let (mut handling, mut returns, mut respond_async) = (None, None, false);
         let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
         for preference in values.flat_map(|value| value.split(',')) {
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn preferences_are_read_from_all_headers_whatever_their_case() {
+    fn preferences_are_read_from_all_headers_in_any_case() {
         let all = Preferences {
             handling: Handling::Lenient,
             representation: true,
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn without_preferences_a_request_is_strict_and_waits_for_its_commit() {
+    fn default_is_strict_and_waits_for_the_commit() {
         let none = Preferences {
             handling: Handling::Strict,
             representation: false,

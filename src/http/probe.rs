@@ -1,114 +1,145 @@
-//! Is it alive, is it ready, is it well. Answered from memory: what a probe asks costs the store nothing.
+//! The probes, answered from memory: they cost the store nothing.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 
 use super::docs::answers::observe::{HealthAnswers, LiveAnswers, ReadyAnswers};
 use super::error::ApiError;
-use super::{AppState, Phase};
+use super::state::{AppState, Phase};
+use crate::api::health::{ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, SinkHealth, StoreHealth};
 use crate::store::ErrorClass;
 
-/// What `/readyz` says while the process still serves, but will not for long.
-pub const STOPPING: &str = "The service is stopping.";
+/// A visibility lag that is longer than this degrades the service: an open transaction holds back all cursor reads.
+const VISIBILITY_LAG_SECONDS_MAX: f64 = 10.0;
 
-/// A log that is unsettled for longer than this is worth a look: some transaction holds back every walk.
-const UNSETTLED_SECONDS_MAX: f64 = 10.0;
-
-/// Who we are.
-pub async fn alive() -> Json<Value> {
-    Json(json!({ "service": "eventsieve", "status": "alive", "version": env!("CARGO_PKG_VERSION") }))
-}
-
-/// Says that the process runs
+/// Check that the process runs
 ///
-/// Asks nothing of the store, so that an outage of it restarts nobody.
-#[utoipa::path(get, path = "/livez", tag = "observe", responses(LiveAnswers))]
-pub async fn livez() -> Json<Value> {
-    Json(json!({ "status": "alive" }))
+/// Does not depend on the store, so an outage of the store restarts no container.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "getLiveness",
+    tag = "observe",
+    responses(LiveAnswers)
+)]
+pub(super) async fn livez() -> Json<Probe> {
+    let status = ProbeStatus::Alive;
+    Json(Probe { status })
 }
 
-/// Says whether publishing can succeed
-#[utoipa::path(get, path = "/readyz", tag = "observe", responses(ReadyAnswers))]
-pub async fn readyz(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
-    match state.unready() {
-        None => Ok(Json(json!({ "status": "ready" }))),
-        Some(reason) => Err(ApiError::Unavailable(reason)),
+/// Check that publishing can succeed
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    tag = "observe",
+    responses(ReadyAnswers)
+)]
+pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Probe>, ApiError> {
+    let status = ProbeStatus::Ready;
+    match state.not_ready() {
+        None => Ok(Json(Probe { status })),
+        Some(error) => Err(error),
     }
 }
 
-/// Shows how the store and the fan-out are
+/// Get the health of the store and the fan-out
 ///
-/// A fan-out that is down keeps nobody from publishing, and so is no reason for a 503.
-#[utoipa::path(get, path = "/health", tag = "observe", responses(HealthAnswers))]
-pub async fn health(State(state): State<AppState>) -> Response {
-    let health = *state.health.borrow();
-    let unsettled = health
-        .and_then(Result::ok)
-        .map_or(0.0, |stability| stability.visibility_lag_seconds);
-    let trouble = state.trouble();
-    let fanout_trouble = *state.fanout.trouble.borrow();
-    let (code, status) = match trouble {
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
-        None if unsettled > UNSETTLED_SECONDS_MAX || fanout_trouble.is_some() => (StatusCode::OK, "degraded"),
-        None => (StatusCode::OK, "healthy"),
+/// A fan-out that is down does not prevent publishing, so the status stays 200.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "getHealth",
+    tag = "observe",
+    responses(HealthAnswers)
+)]
+pub(super) async fn health(State(state): State<AppState>) -> Response {
+    let stability = state.health.borrow().and_then(Result::ok);
+    let unsettled_seconds = stability.map_or(0.0, |stability| stability.visibility_lag_seconds);
+    let store_error = state.store_error();
+    let sink_error = *state.sink.error.borrow();
+    let (code, status) = match store_error {
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unhealthy),
+        None if unsettled_seconds > VISIBILITY_LAG_SECONDS_MAX || sink_error.is_some() => {
+            (StatusCode::OK, HealthStatus::Degraded)
+        }
+        None => (StatusCode::OK, HealthStatus::Healthy),
     };
-    let mut store = json!({ "kind": state.store.name(), "status": if trouble.is_none() { "up" } else { "down" }, "unsettled_seconds": unsettled });
-    if let Some(reason) = trouble {
-        store["reason"] = json!(reason);
-    }
-    let mut fanout =
-        json!({ "kind": state.fanout.kind, "status": if fanout_trouble.is_none() { "up" } else { "down" } });
-    if let Some(trouble) = fanout_trouble {
-        fanout["reason"] = json!(trouble.sentence());
-    }
-    let body = json!({ "status": status, "store": store, "fanout": fanout });
-    let mut response = (code, Json(body)).into_response();
+    let health = Health {
+        status,
+        store: StoreHealth {
+            kind: state.store.name().into(),
+            status: component(store_error.is_none()),
+            unsettled_seconds,
+            reason: store_error.map(Into::into),
+        },
+        fanout: SinkHealth {
+            kind: state.sink.kind.into(),
+            status: component(sink_error.is_none()),
+            reason: sink_error.map(|error| error.sentence().into()),
+        },
+    };
+    let mut response = (code, Json(health)).into_response();
     if code == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(
-            axum::http::header::RETRY_AFTER,
-            axum::http::HeaderValue::from_static("1"),
-        );
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
 
-/// Shows how the store and the fan-out are: the same as `/health`
-#[utoipa::path(get, path = "/healthz", tag = "observe", responses(HealthAnswers))]
-pub async fn healthz(state: State<AppState>) -> Response {
+fn component(works: bool) -> ComponentStatus {
+    if works {
+        ComponentStatus::Up
+    } else {
+        ComponentStatus::Down
+    }
+}
+
+/// Get the health of the store and the fan-out, under the other usual path
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealthz",
+    tag = "observe",
+    responses(HealthAnswers)
+)]
+pub(super) async fn healthz(state: State<AppState>) -> Response {
     health(state).await
 }
 
 impl AppState {
     /// Why publishing cannot succeed.
-    fn unready(&self) -> Option<&'static str> {
+    fn not_ready(&self) -> Option<ApiError> {
         match *self.phase.borrow() {
-            Phase::Starting => Some("The service is starting: the store is not open yet."),
-            Phase::Draining => Some(STOPPING),
-            Phase::Serving => self.trouble(),
+            Phase::Starting => Some(ApiError::STARTING),
+            Phase::Draining => Some(ApiError::STOPPING),
+            Phase::Serving => self.store_error().map(ApiError::Unavailable),
         }
     }
 
-    /// What is wrong with the store, by the last probe and the last flush.
-    fn trouble(&self) -> Option<&'static str> {
+    /// The error of the store, by the last probe and the last group commit.
+    fn store_error(&self) -> Option<&'static str> {
         let probed = match *self.health.borrow() {
             None => return Some("The store has not been reached yet."),
             Some(Ok(_)) => None,
             Some(Err(class)) => Some(class),
         };
-        let flushed = self.ingest.last_error().filter(|class| {
+        let committed = self.ingest.last_error().filter(|class| {
             let is_of_the_store = matches!(
                 class,
                 ErrorClass::Resources | ErrorClass::ReadOnly | ErrorClass::Configuration
             );
             is_of_the_store || matches!(class, ErrorClass::NotSent)
         });
-        probed.or(flushed).map(|class| match class {
-            ErrorClass::ReadOnly => "The store takes no writes.",
-            ErrorClass::Resources => "The store is full or short of something.",
-            ErrorClass::Configuration => "The store refuses this service: its password, its privileges or the schema.",
+        probed.or(committed).map(|class| match class {
+            ErrorClass::ReadOnly => "The store is read-only.",
+            ErrorClass::Resources => "The store is full or out of another resource.",
+            ErrorClass::Configuration => {
+                "The store rejects this service: check the password, the privileges and the schema."
+            }
             _ => "The store cannot be reached.",
         })
     }

@@ -1,4 +1,4 @@
-//! `POST /publish` and `POST /_flush`: parse, submit, render.
+//! `POST /publish` and `POST /_flush`.
 
 mod report;
 
@@ -7,49 +7,50 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
-pub use self::report::Processed;
 use self::report::Report;
-use super::AppState;
 use super::body::{self, Form};
-use super::docs::answers::{FlushAnswers, PublishAnswers};
+use super::docs::answers::publish::{FlushAnswers, PublishAnswers};
+use super::docs::examples;
 use super::docs::parameters::PublishParameters;
-use super::docs::schemas::{Lines, Publication};
 use super::error::ApiError;
 use super::observe::Tally;
 use super::prefer::Preferences;
+use super::state::AppState;
+use crate::api::events::{Lines, PublishRequest};
+use crate::api::publish::Flushed;
 use crate::config::EVENT_BYTES;
-use crate::event::{Event, Trace, parse_json, parse_lines};
+use crate::event::{Event, Parsed, Trace, parse_json, parse_lines};
 use crate::ingest::{EventOutcome, Handling, Reservation, Submission, SubmitError};
 use crate::metrics::OutcomeLabel;
 use crate::telemetry::Step;
 
-/// What an event takes beside its text is within what the configuration reckons with.
+/// The configuration assumes that an event needs no more memory than this beside its text.
 const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
 
-/// Takes events and answers when they are durable
+/// Publish events
 ///
-/// The body is one event, an array or an envelope of events, or one event a line. A request is stored as a whole or not at
-/// all; with `Prefer: handling=lenient` its valid events are. Limits of the body are set where the service is started: by
-/// default 10 MiB, counted after decompression, and 10 000 events.
+/// The answer comes when the events are durable. The body is one event, an array or an envelope of events, or one event per line.
+/// A request is stored as a whole or not at all; with `Prefer: handling=lenient` its valid events are stored. The limits of the
+/// body are set where the service is started: by default 10 MiB, counted after decompression, and 10 000 events.
 #[utoipa::path(
     post,
     path = "/publish",
+    operation_id = "publishEvents",
     tag = "publish",
     params(PublishParameters),
     request_body(content(
-        (Publication = "application/json", examples(
-            ("event" = (summary = "One event", value = json!(example()))),
-            ("array" = (summary = "An array", value = json!([example()]))),
-            ("envelope" = (summary = "An envelope", value = json!({ "events": [example()] })))
+        (PublishRequest = "application/json", examples(
+            ("event" = (summary = "One event", value = json!(examples::single()))),
+            ("array" = (summary = "An array", value = json!(examples::array()))),
+            ("envelope" = (summary = "An envelope", value = json!(examples::envelope())))
         )),
-        (Lines = "application/x-ndjson", example = json!(format!("{}\n", example())))
+        (Lines = "application/x-ndjson", example = json!(examples::lines()))
     )),
     responses(PublishAnswers)
 )]
-pub async fn publish(
+pub(super) async fn publish(
     State(state): State<AppState>,
     trace: Option<Extension<Trace>>,
     headers: HeaderMap,
@@ -57,56 +58,108 @@ pub async fn publish(
 ) -> Response {
     let mut tally = Tally::default();
     let trace = trace.map(|Extension(trace)| trace);
-    let answer = take(&state, trace, (&headers, body), &mut tally).await;
+    let answer = handle(&state, trace, (&headers, body), &mut tally).await;
     let mut response = answer.into_response();
-    // Of a body that did not come nothing is known.
+    // Nothing is known of a body that did not arrive.
     if tally.bytes > 0 {
         response.extensions_mut().insert(tally);
     }
     response
 }
 
-async fn take(
+async fn handle(
     state: &AppState,
     trace: Option<Trace>,
     (headers, mut body): (&HeaderMap, Body),
     tally: &mut Tally,
 ) -> Result<Response, ApiError> {
     let reading = trace.as_ref().map(|_| Step::new("http.read", Instant::now()));
-    let (form, bytes, mut reservation) = match read(state, headers, &mut body).await {
+    let (form, bytes, reservation) = match read(state, headers, &mut body).await {
         Ok(read) => read,
-        Err(failure) => {
-            let is_broken = matches!(failure, ApiError::Incomplete | ApiError::Undecodable);
-            let mut answer = failure.into_response();
-            if !body::discard(&mut body, state.limits.body_bytes_max).await || is_broken {
-                // The rest is still on its way, or nobody knows where it ends: this connection cannot be used again.
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(header::CONNECTION, close);
-            }
-            return Ok(answer);
-        }
+        Err(error) => return Ok(answer_unread(error, body, state.limits.body_bytes_max).await),
     };
-    tally.bytes = bytes.len();
-    let preferences = Preferences::of(headers);
-    let parse = if form == Form::Json { parse_json } else { parse_lines };
-    let mut parsed = parse(&bytes, state.limits.events_max).map_err(ApiError::Invalid)?;
-    drop(bytes);
-    tally.events = parsed.events.len() + parsed.rejected.len();
-    tally.rejected = parsed.rejected.len();
+    let parsed = parse(form, bytes, state.limits.events_max, tally)?;
     if let Some(step) = reading {
         step.count("bytes", tally.bytes)
             .count("events", tally.events)
             .end(&trace);
     }
-    let is_valid = parsed.rejected.is_empty();
-    if !is_valid {
-        let rejected = state.metrics.events_of(OutcomeLabel::Rejected);
-        rejected.inc_by(parsed.rejected.len() as u64);
+    let preferences = Preferences::of(headers);
+    let parsed = check(state, parsed, preferences)?;
+    let request = Request {
+        parsed,
+        preferences,
+        reservation,
+        trace,
+    };
+    submit(state, request, tally).await
+}
+
+/// Reads the body, with the memory reserved for it.
+async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<(Form, Bytes, Reservation), ApiError> {
+    state.check_started()?;
+    let form = body::form(headers)?;
+    let (bytes, reservation) = body::read(headers, body, &state.limits, state.ingest.bytes()).await?;
+    state.metrics.http_bodies.inc();
+    state.metrics.http_body_bytes.inc_by(bytes.len() as u64);
+    Ok((form, bytes, reservation))
+}
+
+/// The answer to a request whose body could not be read. If the rest of the body is still to come, or its end is not known, the
+/// connection cannot be used again.
+async fn answer_unread(error: ApiError, mut body: Body, body_bytes_max: usize) -> Response {
+    let is_broken = matches!(error, ApiError::BodyIncomplete | ApiError::BodyNotDecodable);
+    let mut answer = error.into_response();
+    if !body::discard(&mut body, body_bytes_max).await || is_broken {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
     }
-    if !is_valid && (preferences.handling == Handling::Strict || parsed.events.is_empty()) {
+    answer
+}
+
+/// Parses the events of a body. They hold on to the parts of it that they need.
+fn parse(form: Form, bytes: Bytes, events_max: usize, tally: &mut Tally) -> Result<Parsed, ApiError> {
+    tally.bytes = bytes.len();
+    let parsed = match form {
+        Form::Json => parse_json(&bytes, events_max),
+        Form::Lines => parse_lines(&bytes, events_max),
+    };
+    let parsed = parsed.map_err(ApiError::Invalid)?;
+    tally.events = parsed.events.len() + parsed.rejected.len();
+    tally.rejected = parsed.rejected.len();
+    Ok(parsed)
+}
+
+/// Counts the invalid events, and fails if nothing of the request may be stored because of them.
+fn check(state: &AppState, parsed: Parsed, preferences: Preferences) -> Result<Parsed, ApiError> {
+    if parsed.rejected.is_empty() {
+        return Ok(parsed);
+    }
+    let rejected = state.metrics.events_of(OutcomeLabel::Rejected);
+    rejected.inc_by(parsed.rejected.len() as u64);
+    if preferences.handling == Handling::Strict || parsed.events.is_empty() {
         return Err(ApiError::Invalid(parsed.into_errors()));
     }
-    // The text is accounted with the body; what comes on top of it is the events' own size.
+    Ok(parsed)
+}
+
+/// A request whose valid events may be stored.
+struct Request {
+    parsed: Parsed,
+    preferences: Preferences,
+    reservation: Reservation,
+    trace: Option<Trace>,
+}
+
+/// Hands the events over to ingest, and waits for their commit unless the client prefers not to.
+async fn submit(state: &AppState, request: Request, tally: &mut Tally) -> Result<Response, ApiError> {
+    let Request {
+        mut parsed,
+        preferences,
+        mut reservation,
+        trace,
+    } = request;
+    // The text of the events is reserved with the body; this is for the rest of them.
     let own_size = parsed.events.len() * size_of::<Event>();
     reservation
         .grow(own_size)
@@ -114,7 +167,7 @@ async fn take(
     let report = Report::new(&mut parsed, preferences);
     let events = std::mem::take(&mut parsed.events);
     if events.is_empty() {
-        return Ok(report.processed(&parsed, &[], tally));
+        return Ok(report.committed(&parsed, &[], tally));
     }
     let submission = Submission {
         events,
@@ -127,22 +180,22 @@ async fn take(
         return Ok(report.accepted(&parsed));
     }
     match state.ingest.submit(submission).await {
-        Ok(verdicts) => {
-            count(&verdicts, tally);
-            Ok(report.processed(&parsed, &verdicts, tally))
+        Ok(outcomes) => {
+            count(&outcomes, tally);
+            Ok(report.committed(&parsed, &outcomes, tally))
         }
-        Err(SubmitError::Refused(culprits)) => {
-            tally.rejected += culprits.len();
-            Err(ApiError::Invalid(report.faults(&parsed, &culprits)))
+        Err(SubmitError::Refused(poison)) => {
+            tally.rejected += poison.len();
+            Err(ApiError::Invalid(report.errors(&parsed, &poison)))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Counts what became of the events that were submitted.
-fn count(verdicts: &[EventOutcome], tally: &mut Tally) {
-    for verdict in verdicts {
-        match verdict {
+/// Counts the outcomes of the submitted events.
+fn count(outcomes: &[EventOutcome], tally: &mut Tally) {
+    for outcome in outcomes {
+        match outcome {
             EventOutcome::Stored(_) => tally.stored += 1,
             EventOutcome::Duplicate(_) | EventOutcome::Conflict(_) => tally.duplicates += 1,
             EventOutcome::Refused => tally.rejected += 1,
@@ -150,28 +203,17 @@ fn count(verdicts: &[EventOutcome], tally: &mut Tally) {
     }
 }
 
-/// What comes before the body is whole.
-async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<(Form, Bytes, Reservation), ApiError> {
+/// Wait until all accepted events are committed and published
+#[utoipa::path(
+    post,
+    path = "/_flush",
+    operation_id = "flushAccepted",
+    tag = "publish",
+    responses(FlushAnswers)
+)]
+pub(super) async fn flush(State(state): State<AppState>) -> Result<Json<Flushed>, ApiError> {
     state.check_started()?;
-    let form = body::form(headers)?;
-    let (bytes, reservation) = body::read(headers, body, &state.limits, state.ingest.bytes()).await?;
-    state.metrics.http_bodies.inc();
-    state.metrics.http_body_bytes.inc_by(bytes.len() as u64);
-    Ok((form, bytes, reservation))
-}
-
-/// An event for the examples of the document.
-fn example() -> Value {
-    json!({
-        "topic": "order.created", "event_id": "evt-1", "timestamp": "2025-10-24T10:30:00Z",
-        "source": "shop", "payload": { "total": 44.8 }
-    })
-}
-
-/// Waits until all that was accepted before is committed and fanned out
-#[utoipa::path(post, path = "/_flush", tag = "publish", responses(FlushAnswers))]
-pub async fn flush(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
-    state.check_started()?;
-    let flushed = state.ingest.flush().await.map_err(|_| ApiError::NOT_FLUSHED)?;
-    Ok(Json(json!({ "flushed": flushed })))
+    let flushed = state.ingest.flush().await.map_err(|_| ApiError::FLUSH_TIMEOUT)?;
+    let flushed = flushed as u64;
+    Ok(Json(Flushed { flushed }))
 }

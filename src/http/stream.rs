@@ -1,4 +1,4 @@
-//! `GET /events/stream`: the log as it grows, as Server-Sent Events (WHATWG HTML, section 9.2).
+//! `GET /events/stream`: the log as Server-Sent Events (WHATWG HTML, section 9.2).
 
 use std::time::Duration;
 
@@ -6,64 +6,66 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::{iter, unfold};
 use tokio::time::Instant;
 
-use super::AppState;
-use super::docs::answers::StreamAnswers;
+use super::docs::answers::events::StreamAnswers;
 use super::docs::parameters::StreamParameters;
 use super::error::ApiError;
-use super::events::parameters::Parameters;
-use super::listener::Client;
+use super::listener::Peer;
 use super::observe::milliseconds;
+use super::query::Query;
 use super::request_id::RequestId;
+use super::state::AppState;
 use crate::event::{Cursor, Loc};
 use crate::subscribers::Subscriber;
 
-/// How often something is sent where there is nothing to say: a reader can tell a quiet log from a dead connection.
+/// How often a comment is sent while no event comes, so that a client can tell a quiet log from a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// What comes first: how long a browser waits before it connects again. Everything in between learns that the answer has begun.
+/// The first frame: how long a browser waits before it reconnects. It also shows every proxy that the answer has begun.
 const OPENING: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 /// A comment.
-const NOTHING: Bytes = Bytes::from_static(b":\n\n");
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Asks nginx and its like not to wait for more before they pass something on.
+/// Asks nginx and similar proxies not to buffer the answer.
 const UNBUFFERED: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-accel-buffering"),
     HeaderValue::from_static("no"),
 );
 
-/// Streams what comes next, or what lies behind `Last-Event-ID` or `after=`
+/// Stream events as they are stored
+///
+/// Begins with the next event, or with the events behind `Last-Event-ID` or `after`.
 #[utoipa::path(
     get,
     path = "/events/stream",
+    operation_id = "streamEvents",
     tag = "read",
     params(StreamParameters),
     responses(StreamAnswers)
 )]
-pub async fn follow(
+pub(super) async fn stream(
     State(state): State<AppState>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<Peer>,
     Extension(id): Extension<RequestId>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     state.check_started()?;
-    let mut parameters = Parameters::read(query.as_deref());
-    let topic = parameters.topic();
-    let after = parameters.after();
-    parameters.finish().map_err(ApiError::Invalid)?;
+    let mut query = Query::read(query.as_deref());
+    let topic = query.topic();
+    let after = query.after();
+    query.finish().map_err(ApiError::Invalid)?;
     let after = last_event_id(&headers)?.or(after);
-    let permit = state.live.permit().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
+    let permit = state.subscribers.permit().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
     let subscriber = permit.subscribe(after, topic).await?;
-    let ending = Ending::of(id);
-    let frames = stream::unfold((subscriber, client, ending), next);
-    let body = stream::iter([OPENING])
-        .chain(frames)
-        .map(Ok::<_, std::convert::Infallible>);
+    let log = StreamLog::of(id);
+    let frames = unfold((subscriber, client, log), next);
+    let body = iter([OPENING]).chain(frames).map(Ok::<_, std::convert::Infallible>);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -72,32 +74,32 @@ pub async fn follow(
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
-/// A follower, its client, and what will be told of the stream.
-type Followed = (Subscriber, Client, Ending);
+/// A subscriber, its client, and the log line of the stream.
+type Subscription = (Subscriber, Peer, StreamLog);
 
-/// The next frames, or a comment when there were none for a while. The end comes with the service's, or the client's.
-async fn next((mut subscriber, client, mut ending): Followed) -> Option<(Bytes, Followed)> {
+/// The next frames, or a comment if none came for a while. The stream ends when the service stops or the client disconnects.
+async fn next((mut subscriber, client, mut log): Subscription) -> Option<(Bytes, Subscription)> {
     let frames = tokio::select! {
         frames = tokio::time::timeout(HEARTBEAT, subscriber.next()) => frames,
-        () = client.gone() => return None,
+        () = client.disconnected() => return None,
     };
     let frames = match frames {
         Ok(frames) => frames?,
-        Err(_) => NOTHING,
+        Err(_) => COMMENT,
     };
-    ending.count(&frames);
-    Some((frames, (subscriber, client, ending)))
+    log.count(&frames);
+    Some((frames, (subscriber, client, log)))
 }
 
-/// Tells of a stream when it has ended, in one line of the log.
-struct Ending {
+/// Logs a stream when it ends.
+struct StreamLog {
     id: RequestId,
     begun: Instant,
     frames: usize,
     bytes: usize,
 }
 
-impl Ending {
+impl StreamLog {
     fn of(id: RequestId) -> Self {
         Self {
             id,
@@ -107,35 +109,35 @@ impl Ending {
         }
     }
 
-    /// Counts the frames in a piece of the stream: each, and nothing else in it, ends with an empty line.
-    fn count(&mut self, piece: &Bytes) {
-        self.bytes += piece.len();
-        if *piece != NOTHING && tracing::enabled!(tracing::Level::DEBUG) {
-            self.frames += piece.windows(2).filter(|two| two == b"\n\n").count();
+    /// Counts the frames in a chunk of the stream. Each frame, and nothing else in it, ends with an empty line.
+    fn count(&mut self, chunk: &Bytes) {
+        self.bytes += chunk.len();
+        if *chunk != COMMENT && tracing::enabled!(tracing::Level::DEBUG) {
+            self.frames += chunk.windows(2).filter(|two| two == b"\n\n").count();
         }
     }
 }
 
-impl Drop for Ending {
+impl Drop for StreamLog {
     fn drop(&mut self) {
         tracing::debug!(
             request.id = self.id.as_str(),
             frames = self.frames,
             bytes = self.bytes,
             milliseconds = milliseconds(self.begun),
-            "a stream has ended"
+            "event stream ended"
         );
     }
 }
 
-/// The place that a client says it has come to. An empty header is none: so a browser says that it has seen nothing.
+/// The last event that the client has seen. Browsers send an empty header if they have seen none.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
     let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else {
         return Ok(None);
     };
-    let loc = vec![Loc::Name("header"), Loc::Name("last-event-id")];
+    let loc = vec![Loc::name("header"), Loc::name("last-event-id")];
     match Cursor::parse(&String::from_utf8_lossy(id.as_bytes())) {
         Ok(cursor) => Ok(Some(cursor)),
-        Err(breach) => Err(ApiError::Invalid(vec![breach.at(loc)])),
+        Err(error) => Err(ApiError::Invalid(vec![error.at(loc)])),
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{check, code, head, row};
-use crate::http::docs;
+use crate::http;
 
 const INTRODUCTION: &str = "\
 # HTTP API
@@ -15,7 +15,7 @@ This page is made from the OpenAPI 3.1 document of the service, which also has e
 
 #[test]
 fn http_page_is_current() {
-    let document: Value = serde_json::from_str(docs::document()).unwrap();
+    let document: Value = serde_json::from_str(http::document()).unwrap();
     let api = Api(&document);
     let mut page = format!(
         "{INTRODUCTION}\n{}\n\n{}",

@@ -1,7 +1,6 @@
 //! The read side of a store: lists, scans, counters, and how far the log is stable.
 
 use async_trait::async_trait;
-use serde::Serialize;
 
 use super::error::StoreError;
 use super::name::Named;
@@ -86,7 +85,7 @@ pub struct Stability {
 }
 
 /// Exact counters of the store, or of one topic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events received.
     pub received: i64,
@@ -97,7 +96,6 @@ pub struct Counts {
     /// Of the duplicates, those with another payload.
     pub conflicts: i64,
     /// Of the stored, those that `prune` has removed.
-    #[serde(skip)]
     pub pruned: i64,
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Cursor, Form, StoredEvent, Topic};
+use crate::api::events::{self, Form};
+use crate::event::{Cursor, StoredEvent, Topic};
 use crate::store::Page;
 
 /// The most bytes in the ring buffer. A subscriber that is further behind reads the store.
@@ -162,7 +163,7 @@ pub(super) fn frames(events: &[StoredEvent]) -> Frames {
 /// Formats one event as a Server-Sent Event: WHATWG HTML, section 9.2.
 fn write_frame(out: &mut Vec<u8>, event: &StoredEvent) {
     out.extend_from_slice(format!("id: {}\nevent: event\ndata: ", event.cursor).as_bytes());
-    event.write_json(out, Form::OneLine);
+    events::StoredEvent::of(event, Form::OneLine).write_json(out);
     out.extend_from_slice(b"\n\n");
 }
 

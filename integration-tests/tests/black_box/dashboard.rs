@@ -250,10 +250,10 @@ async fn recovers_from_store_outage_without_reload() {
 
     proxy.set(Network::Refuse);
     proxy.cut();
-    browser.until_text("#trouble-text", "The store is down.").await;
+    browser.until_text("#alert-text", "The store is down.").await;
     browser.until_text("#status", "unhealthy").await;
     browser.until_text("#store", "postgres is down").await;
-    browser.until_text("#trouble-age", "ago").await;
+    browser.until_text("#alert-age", "ago").await;
     assert_eq!(number(&browser, "#received").await, Some(1), "the last values stay");
     let is_marked = "return document.body.classList.contains('stale')";
     assert_eq!(browser.run(is_marked).await, true);
@@ -273,7 +273,7 @@ async fn recovers_from_store_outage_without_reload() {
     .await;
     browser.until_text("#live li:first-child .id", "after").await;
     browser
-        .until("the banner is gone", "return document.querySelector('#trouble').hidden")
+        .until("the banner is gone", "return document.querySelector('#alert').hidden")
         .await;
     assert_eq!(browser.run(is_marked).await, false);
     assert_eq!(browser.run("return window.sameVisit").await, true);
@@ -290,7 +290,7 @@ async fn reconnects_to_service_without_reload() {
     browser.until_text("#live-note", "Every event").await;
     browser.run("window.sameVisit = true").await;
     service.signal(Signal::Stop);
-    browser.until_text("#trouble-text", "does not answer").await;
+    browser.until_text("#alert-text", "does not answer").await;
     browser.until_text("#status", "no answer").await;
     service.restart().await;
     service.ready().await;
@@ -300,7 +300,7 @@ async fn reconnects_to_service_without_reload() {
     browser.until_text("#live-note", "Every event").await;
     until_received(&browser, 4).await;
     browser
-        .until("the banner is gone", "return document.querySelector('#trouble').hidden")
+        .until("the banner is gone", "return document.querySelector('#alert').hidden")
         .await;
     assert_eq!(browser.run("return window.sameVisit").await, true);
 }
@@ -320,7 +320,7 @@ async fn search_shows_first_copy_or_that_there_is_none() {
     browser.click("#search button").await;
     browser.until_text("#found", &received_at).await;
     for part in [
-        "First copy came",
+        "First copy received",
         "integration-tests",
         "2025-10-24T10:30:00Z",
         "\"message\": \"hello\"",
@@ -373,7 +373,7 @@ async fn is_usable_by_keyboard_alone() {
     browser.press("b.topic").await;
     tab_to(&browser, "#search-id").await;
     browser.press(&format!("evt-2{ENTER}")).await;
-    browser.until_text("#found", "First copy came").await;
+    browser.until_text("#found", "First copy received").await;
     tab_to(&browser, "[data-sort=name]").await;
     browser.press(ENTER).await;
     browser
@@ -411,11 +411,11 @@ async fn fits_a_phone_without_sideways_scrolling() {
     );
     browser.run(&fields).await;
     browser.click("#search button").await;
-    browser.until_text("#found", "First copy came").await;
+    browser.until_text("#found", "First copy received").await;
     let beyond = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
     assert_eq!(browser.run(beyond).await, 0);
     // No value is wider than its tile.
-    let cut = "return [...document.querySelectorAll('.figure, .facts dd, .legend dd, button')]
+    let cut = "return [...document.querySelectorAll('.value, .facts dd, .legend dd, button')]
                .filter((part) => part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 0).map((part) => part.id)";
     assert_eq!(browser.run(cut).await, json!([]));
 }

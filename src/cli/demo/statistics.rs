@@ -1,9 +1,9 @@
 //! The check of the figures.
 
+use crate::api::stats::Stats;
 use crate::cli::load::plan::Plan;
 use crate::cli::load::span::Span;
 use crate::cli::stats::table::grouped;
-use crate::client::stats::Stats;
 
 /// The check in words: `received 20 000 = unique 14 000 + duplicates 6 000: ok`.
 #[must_use]
@@ -49,7 +49,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::client::stats::example::stats_with;
+    use crate::api::stats::example::stats_with;
 
     const PLAN: Plan = Plan {
         events: 20_000,

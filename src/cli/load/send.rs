@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::batch::Batch;
-use crate::client::{Client, ClientError, Effect, PublishAnswer};
+use crate::api::publish::PublishAnswer;
+use crate::client::{Client, ClientError, Effect};
 
 /// The first wait is at most this long, and each further one at most twice as long as the one before.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -17,10 +18,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(3);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// A request that was answered with success, and what it took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Answered {
     /// The counts of the answer.
-    pub answer: PublishAnswer,
+    pub answer: PublishAnswer<'static>,
     /// How long the attempt took that was answered, from its first byte to the last of its answer.
     pub latency: Duration,
     /// How many earlier attempts ended without a word on whether they had stored the events.

@@ -174,7 +174,7 @@ impl Tally {
             .position(|request| request.ticket == ticket)
             .expect("one answer for each ticket");
         let request = self.in_flight.swap_remove(index);
-        let answer = answered.answer;
+        let answer = &answered.answer;
         let (received, unique, duplicates) = (answer.received, answer.unique_processed, answer.duplicate_dropped);
         if received != request.events || unique.checked_add(duplicates) != Some(received) {
             let InFlight { place, events, .. } = request;
@@ -310,7 +310,7 @@ mod tests {
     use std::{num::NonZeroU64, time::Duration};
 
     use super::*;
-    use crate::{cli::load::batch::Identities, client::PublishAnswer};
+    use crate::{api::publish::example, cli::load::batch::Identities};
 
     /// A request of ten events: the first copies `firsts`, duplicates of `copies`, and for the rest duplicates of its own.
     fn batch(firsts: Range<u64>, copies: &[u64]) -> Batch {
@@ -335,11 +335,7 @@ mod tests {
     }
 
     fn answer(unique: u64, lost_attempts: u64) -> Answered {
-        let answer = PublishAnswer {
-            received: 10,
-            unique_processed: unique,
-            duplicate_dropped: 10 - unique,
-        };
+        let answer = example(10, unique, 10 - unique);
         Answered {
             answer,
             latency: Duration::from_millis(1),
@@ -498,11 +494,7 @@ mod tests {
         for (received, unique, duplicates) in [(9, 6, 3), (10, 6, 3), (10, 8, 3), (10, u64::MAX, 11)] {
             let mut tally = Tally::default();
             let ticket = tally.begin(&batch(0..7, &[]));
-            let answer = PublishAnswer {
-                received,
-                unique_processed: unique,
-                duplicate_dropped: duplicates,
-            };
+            let answer = example(received, unique, duplicates);
             let answered = Answered {
                 answer,
                 latency: Duration::ZERO,

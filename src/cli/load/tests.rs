@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
 use super::{tally::Tally, *};
+use crate::api::publish::example;
 
 /// What becomes of one attempt.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +78,7 @@ impl World {
             _ => {}
         }
         let duplicates = received - unique;
-        let body = json!({ "status": "success", "received": received, "unique_processed": unique, "duplicate_dropped": duplicates });
+        let body = json!(example(received, unique, duplicates));
         Some((if unique > 0 { 201 } else { 200 }, body))
     }
 }
@@ -288,7 +289,7 @@ async fn a_refused_request_ends_the_run_and_says_why() {
     let (outcome, tally) = publish(&fake, 1, 1).await;
     assert_eq!(
         format!("{:#}", outcome.unwrap_err()),
-        "events 41 to 60 are not published: refused with status 422: no luck"
+        "events 41 to 60 are not published: rejected with status 422: no luck"
     );
     assert_eq!(tally.events(), 40);
 }

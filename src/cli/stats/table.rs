@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::stats::Stats;
+use crate::api::stats::Stats;
 
 /// How many topics are shown.
 const TOPICS_SHOWN: usize = 20;
@@ -35,8 +35,8 @@ pub fn table(stats: &Stats) -> String {
         ),
         ("outbox", outbox(stats)),
         ("log lag", format!("{:.1} s", stats.log.unsettled_seconds)),
-        ("store", stats.store.clone()),
-        ("fan-out", stats.fanout.clone()),
+        ("store", stats.store.to_string()),
+        ("fan-out", stats.fanout.to_string()),
         ("uptime", uptime(stats.uptime_seconds)),
         ("topics", grouped(stats.topic_count)),
     ];
@@ -103,7 +103,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::client::stats::example::stats_with;
+    use crate::api::stats::example::stats_with;
 
     fn with_topics(count: u64) -> Stats {
         let topics: Map<_, _> = (0..count.min(1000))

@@ -21,7 +21,7 @@ use tokio::{
 use super::{End, Wanted, channel::News, outage::Outage, output::Output, seen::Seen};
 use crate::client::{
     Client, ClientError,
-    events::{Edge, EventText, Page},
+    events::{EventText, LogEnd, Page},
 };
 
 /// The time between two laps when nothing calls for the next at once.
@@ -108,7 +108,7 @@ enum Next {
 
 /// What the service answered.
 enum Found {
-    Edge(Edge),
+    Edge(LogEnd),
     Page(Page),
 }
 
@@ -154,7 +154,7 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
             }
             (Next::Edge | Next::Page(_), _) => Box::pin(async move {
                 sleep_until(at).await;
-                client.edge().await.map(Found::Edge)
+                client.log_end().await.map(Found::Edge)
             }),
         }
     }
@@ -163,11 +163,11 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
     async fn found(&mut self, found: Found) -> Result<Duration, End> {
         match found {
             Found::Edge(edge) => {
-                self.seen.get_or_insert_with(|| Seen::up_to(edge.settled.clone()));
+                self.seen.get_or_insert_with(|| Seen::up_to(edge.last_stable.clone()));
                 if let Channel::Ahead { gap, .. } = &mut self.channel {
-                    *gap = edge.committed;
+                    *gap = edge.newest;
                 }
-                self.next = Next::Page(edge.settled);
+                self.next = Next::Page(edge.last_stable);
                 Ok(Duration::ZERO)
             }
             Found::Page(page) => self.page(page).await,

@@ -36,10 +36,10 @@ pub async fn follow<W: AsyncWrite + Unpin>(wanted: Wanted, output: &mut Output<W
 /// The place that what comes next is behind.
 async fn now(wanted: &Wanted, outage: &mut Outage) -> Result<String, End> {
     loop {
-        match wanted.client.edge().await {
+        match wanted.client.log_end().await {
             Ok(edge) => {
                 outage.is_over();
-                return Ok(edge.settled);
+                return Ok(edge.last_stable);
             }
             Err(error) => sleep(outage.failed(error)?).await,
         }

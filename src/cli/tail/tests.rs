@@ -49,7 +49,7 @@ fn cursor(number: u64) -> String {
 fn event(number: u64) -> String {
     let topic = if number.is_multiple_of(2) { "even" } else { "odd" };
     format!(
-        r#"{{"topic":"{topic}","payload":{{"n":{number}}},"cursor":"{}"}}"#,
+        r#"{{"topic":"{topic}","event_id":"{number}","timestamp":"2025-10-24T10:30:00Z","source":"test","payload":{{"n":{number}}},"received_at":"2025-10-24T10:30:00Z","cursor":"{}"}}"#,
         cursor(number)
     )
 }
@@ -257,7 +257,7 @@ async fn what_the_service_refuses_ends_it_with_the_services_words() {
     let Err(End::Failed(error)) = soon(stream::follow(fake.wanted(Some("x")), &mut output)).await else {
         panic!("it should fail");
     };
-    let words = "refused with status 422: query.after: Input should be a cursor";
+    let words = "rejected with status 422: query.after: Input should be a cursor";
     assert_eq!(error.to_string(), words);
 }
 

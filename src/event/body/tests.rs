@@ -345,7 +345,7 @@ fn blank_lines_are_skipped_but_counted() {
     assert_eq!(parsed.lines, [2, 5, 6, 7]);
     assert_eq!(parsed.indices, [0, 2]);
     assert_eq!(parsed.count(), 4);
-    assert_eq!(parsed.loc(2), [Loc::Name("line"), Loc::Index(6)]);
+    assert_eq!(parsed.loc(2), [Loc::name("line"), Loc::Index(6)]);
     let rejected: Vec<_> = parsed.rejected.iter().map(|rejected| rejected.index).collect();
     assert_eq!(rejected, [1, 3]);
     assert_rejected(
@@ -391,7 +391,7 @@ fn deep_nesting_does_not_overflow_the_stack() {
         format!("{{\"events\":{objects}"),
     ] {
         let errors = parse_json(&body(text), MAX).unwrap_err();
-        assert_eq!(errors[0].kind.as_str(), "json_invalid");
+        assert_eq!(errors[0].kind, ValidationErrorKind::JsonInvalid);
     }
     assert_rejected(parsed(&closed), &[("dict_type", r#"["body",0]"#)]);
     assert_rejected(lines(&closed), &[("dict_type", r#"["line",1]"#)]);

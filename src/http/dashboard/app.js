@@ -1,20 +1,20 @@
-// The page: asks the service once a second while somebody looks, and later and later while it does not answer.
+// The page: reads from the service once a second while the page is visible, and less often while the service does not answer.
 
-import { json } from './ask.js';
+import { json } from './request.js';
 import { Chart } from './chart.js';
-import { showFigures, showHealth } from './statistics.js';
+import { showHealth, showStats } from './statistics.js';
 import { Live } from './live.js';
 import { listen } from './search.js';
 import { duration, show } from './text.js';
 import { Topics } from './topics.js';
 
 const INTERVAL_MS = 1000;
-/** While it fails, the interval grows up to this: an outage of hours costs next to nothing, and its end is seen soon. */
+/** While requests fail, the interval grows up to this: a long outage costs almost nothing, and its end is noticed soon. */
 const INTERVAL_MAX_MS = 5000;
-/** Figures older than this are marked: an answer or two may be late on a busy machine. */
+/** Statistics older than this are marked as stale: an answer or two may be late on a busy machine. */
 const STALE_MS = 3500;
-/** The service is said to be away when it was asked so often in vain. */
-const SILENCES_TOLD = 2;
+/** After this many requests without an answer, the page says that the service does not answer. */
+const UNANSWERED_MAX = 2;
 
 const byId = (id) => document.getElementById(id);
 const chart = new Chart();
@@ -22,96 +22,96 @@ const topics = new Topics();
 const live = new Live();
 
 let failures = 0;
-let figuresAt; // when the figures shown were answered, by this machine's monotonic clock
+let statsAt; // when the statistics on the page were read, by this machine's monotonic clock
 let uptime = 0;
-let isNew = true; // whether this process is one that was not asked before: the page's start, and the service's
-let trouble = ''; // what is wrong, for people
-let silences = 0; // asked for health in vain, so many times in a row
+let isNewProcess = true; // after the start of the page, and after a restart of the service
+let problem = ''; // what is wrong, for people
+let unanswered = 0; // how many requests for the health in a row had no answer
 let timer;
-let looking = false;
+let isUpdating = false;
 
-async function lookAtHealth() {
+async function updateHealth() {
   let health;
   try {
     health = await json('health', [503]);
-    silences = 0;
+    unanswered = 0;
   } catch (error) {
-    // One lost answer is the network's mood, and no news.
-    silences += 1;
-    if (silences < SILENCES_TOLD) throw error;
+    // One lost answer may be the network and is not reported.
+    unanswered += 1;
+    if (unanswered < UNANSWERED_MAX) throw error;
     health = { status: 'no answer' };
   }
   showHealth(health);
   if (health.status === 'no answer') {
-    trouble = 'eventsieve does not answer. This page goes on asking.';
+    problem = 'eventsieve does not answer. This page keeps trying.';
   } else if (health.status === 'unhealthy') {
-    trouble = `The store is down. ${health.store.reason ?? ''}`;
+    problem = `The store is down. ${health.store.reason ?? ''}`;
   } else {
-    trouble = '';
+    problem = '';
   }
-  showTrouble();
+  showAlert();
 }
 
-async function lookAtStats() {
+async function updateStats() {
   const stats = await json('stats');
-  figuresAt = performance.now();
-  if (stats.uptime_seconds < uptime) isNew = true;
+  statsAt = performance.now();
+  if (stats.uptime_seconds < uptime) isNewProcess = true;
   uptime = stats.uptime_seconds;
-  showFigures(stats);
+  showStats(stats);
   topics.update(stats);
   live.rate = stats.performance.events_per_second;
-  showTrouble();
+  showAlert();
 }
 
-async function lookAtHistory() {
+async function updateHistory() {
   chart.add(await json(`stats/history?window=${chart.missing()}`));
 }
 
-async function lookAtVersion() {
+async function updateVersion() {
   show(byId('version'), `version ${(await json('./')).version}`);
 }
 
-async function look() {
-  looking = true;
-  if (isNew) {
-    isNew = false;
-    lookAtVersion().catch(() => { isNew = true; });
+async function update() {
+  isUpdating = true;
+  if (isNewProcess) {
+    isNewProcess = false;
+    updateVersion().catch(() => { isNewProcess = true; });
   }
-  // The latest events may be large, and slow to come: the figures do not wait for them, nor are they stale without them.
-  live.look().catch(() => {});
-  const [stats] = await Promise.allSettled([lookAtStats(), lookAtHealth(), lookAtHistory()]);
+  // The latest events may be large and slow to arrive. The statistics do not wait for them.
+  live.update().catch(() => {});
+  const [stats] = await Promise.allSettled([updateStats(), updateHealth(), updateHistory()]);
   failures = stats.status === 'rejected' ? failures + 1 : 0;
-  looking = false;
-  plan();
+  isUpdating = false;
+  schedule();
 }
 
-/** The next look. Not all pages that lost the service shall ask at the same instant. */
-function plan() {
+/** Schedules the next update, with jitter after a failure, so that pages that lost the service do not all return at once. */
+function schedule() {
   clearTimeout(timer);
   if (document.hidden) return;
   const interval = Math.min(INTERVAL_MS * 2 ** failures, INTERVAL_MAX_MS);
-  timer = setTimeout(look, failures > 0 ? interval * (0.75 + Math.random() / 2) : interval);
+  timer = setTimeout(update, failures > 0 ? interval * (0.75 + Math.random() / 2) : interval);
 }
 
-function showTrouble() {
-  const age = figuresAt === undefined ? 0 : performance.now() - figuresAt;
-  const isStale = figuresAt !== undefined && age > STALE_MS;
+function showAlert() {
+  const age = statsAt === undefined ? 0 : performance.now() - statsAt;
+  const isStale = statsAt !== undefined && age > STALE_MS;
   document.body.classList.toggle('stale', isStale);
-  byId('trouble').hidden = !trouble && !isStale;
-  // The sentence is read out when it changes; the age beside it changes all the time and is not.
-  show(byId('trouble-text'), trouble || (isStale ? 'The figures cannot be read at the moment.' : ''));
-  show(byId('trouble-age'), isStale ? `Figures of ${duration(age / 1000)} ago.` : '');
-  document.title = trouble ? 'down: eventsieve' : 'eventsieve';
+  byId('alert').hidden = !problem && !isStale;
+  // Screen readers read the sentence when it changes. The age beside it changes all the time and is not read.
+  show(byId('alert-text'), problem || (isStale ? 'The statistics cannot be read at the moment.' : ''));
+  show(byId('alert-age'), isStale ? `The statistics on this page were read ${duration(age / 1000)} ago.` : '');
+  document.title = problem ? 'down: eventsieve' : 'eventsieve';
 }
 
 document.addEventListener('visibilitychange', () => {
-  live.seen(!document.hidden);
+  live.setVisible(!document.hidden);
   clearTimeout(timer);
-  if (!document.hidden && !looking) look();
+  if (!document.hidden && !isUpdating) update();
 });
 setInterval(() => {
   if (document.hidden) return;
-  showTrouble();
+  showAlert();
   chart.draw();
 }, INTERVAL_MS);
 
@@ -120,4 +120,4 @@ byId('first-event').textContent = `curl -X POST ${new URL('publish', document.ba
   -d '{"topic": "order.created", "event_id": "evt-1", "timestamp": "${new Date().toISOString()}",
        "source": "shop", "payload": {"order_id": 1}}'`;
 listen();
-look();
+update();

@@ -1,18 +1,18 @@
-// Received, unique and duplicate events a second: two areas on top of each other, whose upper edge is what was received.
+// Received, unique and duplicate events per second: two stacked areas, whose upper edge is the number of received events.
 
 import { count, rate, show } from './text.js';
 
-/** As much as the service remembers. */
+/** The length of the history of the service. */
 const SECONDS = 900;
-/** Room for the figures of the axes, in pixels. */
+/** Space for the labels of the axes, in pixels. */
 const LEFT = 46;
 const BOTTOM = 22;
 const TOP = 8;
-/** No column is narrower than so many pixels: on a phone some seconds share one, as their mean. */
+/** The smallest width of a column in pixels: on a phone a column is the mean of several seconds. */
 const COLUMN_PX = 1.5;
-/** The rates beside the chart are the mean of so many seconds. */
+/** The rates beside the chart are the mean of this many seconds. */
 const RATE_SECONDS = 5;
-/** After so many silent seconds the last rates are none any more. */
+/** After this many seconds without an answer no rates are shown. */
 const SILENCE_SECONDS = 6;
 
 const byId = (id) => document.getElementById(id);
@@ -22,7 +22,7 @@ export class Chart {
     this.points = new Map(); // by the second, of the service's clock: [unique, duplicate]
     this.newest = undefined;
     this.span = SECONDS;
-    this.cursor = undefined; // the second that is read, back from the right edge
+    this.cursor = undefined; // the selected second, counted back from the right edge
     this.svg = byId('chart');
     for (const button of document.querySelectorAll('[data-minutes]')) {
       button.addEventListener('click', () => this.zoom(button));
@@ -34,7 +34,7 @@ export class Chart {
     this.svg.addEventListener('keydown', (event) => this.step(event));
   }
 
-  /** How much of the history this chart lacks, as the service's `window`. */
+  /** The part of the history that the chart does not have yet, as the parameter `window`. */
   missing() {
     if (this.newest === undefined) return `${SECONDS}s`;
     const seconds = (performance.now() - this.newestAt) / 1000;
@@ -42,7 +42,7 @@ export class Chart {
     return `${Math.min(SECONDS, Math.ceil(seconds) + 2)}s`;
   }
 
-  /** Takes an answer of `/stats/history`. What is known of a process that has ended since stays. */
+  /** Takes an answer of `/stats/history`. Points of a process that has ended stay. */
   add({ points }) {
     for (const { at, unique_processed: unique, duplicate_dropped: duplicate } of points) {
       const second = Math.floor(Date.parse(at) / 1000);
@@ -63,7 +63,7 @@ export class Chart {
     this.draw();
   }
 
-  /** Draws what there is. The right edge is now, also while the service is silent: a gap then opens there. */
+  /** Draws the chart. The right edge is now. While the service does not answer, a gap grows there. */
   draw() {
     const { width, height } = this.svg.getBoundingClientRect();
     if (width < LEFT * 2 || document.hidden) return;
@@ -82,7 +82,7 @@ export class Chart {
     this.svg.replaceChildren(...this.axes(x, y), ...this.areas(columns, x, y), ...this.pointer(x, y));
   }
 
-  /** The means of the seconds shown, so many in each; at fixed places in time, so that the picture moves and does not flicker. */
+  /** The means of the seconds shown, `step` seconds each, at fixed points in time, so that the chart moves without flickering. */
   columns(end, step) {
     const columns = [];
     const first = Math.ceil((end - this.span) / step) * step;
@@ -90,7 +90,7 @@ export class Chart {
     return columns;
   }
 
-  /** Events a second from `at` on, of those seconds that are known. */
+  /** The mean events per second from `at` on, of the known seconds. */
   mean(at, seconds) {
     let [unique, duplicate, known] = [0, 0, 0];
     for (let second = at; second < at + seconds; second += 1) {
@@ -107,8 +107,8 @@ export class Chart {
     const [unique, duplicate, received] = [[], [], []];
     for (const run of runs(columns)) {
       const along = (value) => run.map(({ at, mean }) => `${x(at).toFixed(1)},${y(value(mean)).toFixed(1)}`);
-      const [floor, middle, upper] = [along(() => 0), along((mean) => mean[0]), along((mean) => mean[0] + mean[1])];
-      unique.push(`M${middle.join('L')}L${floor.reverse().join('L')}Z`);
+      const [lower, middle, upper] = [along(() => 0), along((mean) => mean[0]), along((mean) => mean[0] + mean[1])];
+      unique.push(`M${middle.join('L')}L${lower.reverse().join('L')}Z`);
       received.push(`M${upper.join('L')}`);
       duplicate.push(`M${upper.join('L')}L${middle.reverse().join('L')}Z`);
     }
@@ -144,7 +144,7 @@ export class Chart {
     const time = new Date(second * 1000).toLocaleTimeString('en-GB');
     show(reading, point
       ? `${time}  received ${count(point[0] + point[1])}, unique ${count(point[0])}, duplicates ${count(point[1])}`
-      : `${time}  not known`);
+      : `${time}  unknown`);
     reading.classList.toggle('left', x(second) > width / 2);
     return [shape('line', { class: 'pointer', x1: x(second), x2: x(second), y1: y(top), y2: y(0) })];
   }
@@ -178,7 +178,7 @@ export class Chart {
   }
 }
 
-/** What is known without a gap. */
+/** The runs of columns without a gap. */
 function runs(columns) {
   const all = [[]];
   for (const column of columns) {
@@ -188,7 +188,7 @@ function runs(columns) {
   return all.filter((run) => run.length > 0);
 }
 
-/** The next round figure above, whose half is round as well. */
+/** The next larger round number whose half is round, too. */
 function ceiling(most) {
   for (let size = 10; ; size *= 10) {
     for (const part of [1, 2, 3, 4, 6, 8]) if (most <= part * size) return part * size;

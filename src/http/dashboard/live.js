@@ -1,19 +1,19 @@
-// The latest events, newest on top, whatever the rate. Few events are followed one by one, on the stream. Many are sampled: the
-// newest are listed once a second, as many at any rate, and this page can never fall behind.
+// The latest events, newest on top, at any rate. At low rates the page subscribes to the stream and shows each event. At high rates
+// it shows a sample: it lists the newest events once a second, so it can never fall behind.
 
-import { text } from './ask.js';
+import { text } from './request.js';
 import { count, element, parse, show, timeOfDay } from './text.js';
 
-/** More than so many events in a second are not followed: nobody could read them. */
-const FOLLOWED_MAX = 100;
-/** How many events are listed at a time, and how many are kept on the page. */
-const LISTED = 30;
+/** Above this rate, in events per second, the page shows a sample: nobody could read more. */
+const STREAM_RATE_MAX = 100;
+/** How many events a sample has, and how many stay on the page. */
+const SAMPLE = 30;
 const KEPT = 100;
-/** After so many looks in a row that found few events the stream is followed again. */
-const QUIET_LOOKS = 2;
-/** So many more after the stream had too many: a rate that comes and goes shall not make the page do so. */
-const FLOODED_LOOKS = 3;
-/** What has come is put on the page so often. */
+/** After this many samples in a row with few events the page subscribes again. */
+const QUIET_SAMPLES = 2;
+/** This many more samples after a stream that was too fast, so that a changing rate does not make the page switch all the time. */
+const FLOODED_SAMPLES = 3;
+/** How often new events are drawn. */
 const DRAW_MS = 250;
 
 const byId = (id) => document.getElementById(id);
@@ -22,62 +22,62 @@ export class Live {
   constructor() {
     this.list = byId('live');
     this.shown = new Set(); // the cursors of the events on the page
-    this.waiting = []; // events that are not on the page yet, the oldest first: JSON as it came on the stream
-    this.quiet = QUIET_LOOKS;
-    this.rate = Infinity; // events a second, as the service says
+    this.waiting = []; // events that are not on the page yet, the oldest first, as JSON from the stream
+    this.quiet = QUIET_SAMPLES;
+    this.rate = Infinity; // events per second, as the service reports
     this.arrived = 0;
     this.pause = byId('pause');
-    this.pause.addEventListener('click', () => this.hold(!this.isHeld));
-    // An event that is read shall not move away.
+    this.pause.addEventListener('click', () => this.setPaused(!this.isPaused));
+    // An event that is open must not move.
     this.list.addEventListener('toggle', (event) => {
       if (event.target.open) this.open(event.target);
     }, true);
   }
 
-  /** Called once a second, while the page is seen. */
-  async look() {
+  /** Called once a second while the page is visible. */
+  async update() {
     this.arrived = 0;
-    if (this.isHeld || this.stream || this.isLooking) return;
-    this.isLooking = true;
+    if (this.isPaused || this.stream || this.isUpdating) return;
+    this.isUpdating = true;
     try {
-      // As text: a payload's numbers keep their digits only if they are parsed with care.
-      this.take(parse(await text(`events?order=desc&limit=${LISTED}`)));
+      // As text, because the numbers of a payload keep all digits only with `parse`.
+      this.take(parse(await text(`events?order=desc&limit=${SAMPLE}`)));
     } finally {
-      this.isLooking = false;
+      this.isUpdating = false;
     }
   }
 
-  /** Shows a sample, and follows the stream from there if few events come: so few that the sample before missed none, or that the
-   * service says so. */
+  /** Shows a sample, and subscribes from there if few events come: so few that no event is missing since the last sample, or that the
+   * service reports a low rate. */
   take(page) {
-    if (this.isHeld || document.hidden) return;
+    if (this.isPaused || document.hidden) return;
     const fresh = page.events.filter((event) => !this.shown.has(event.cursor));
-    const missedNothing = fresh.length < page.events.length || page.events.length < LISTED || this.shown.size === 0;
-    this.quiet = missedNothing || this.rate <= FOLLOWED_MAX ? this.quiet + 1 : Math.min(this.quiet, 0);
+    const missedNothing = fresh.length < page.events.length || page.events.length < SAMPLE || this.shown.size === 0;
+    this.quiet = missedNothing || this.rate <= STREAM_RATE_MAX ? this.quiet + 1 : Math.min(this.quiet, 0);
     this.put(fresh);
-    if (this.quiet >= QUIET_LOOKS) this.follow(page.next);
-    else show(byId('live-note'), `A sample: the newest ${LISTED}, once a second`);
+    if (this.quiet >= QUIET_SAMPLES) this.subscribe(page.next);
+    else show(byId('live-note'), `A sample: the newest ${SAMPLE}, once a second`);
   }
 
-  /** Whether anybody looks: an unseen page holds no connection, of which a browser has only six for each host. */
-  seen(isSeen) {
-    if (!isSeen) this.leave();
+  /** A hidden page holds no connection, because a browser has only six for each host. */
+  setVisible(isVisible) {
+    if (!isVisible) this.unsubscribe();
   }
 
-  follow(after) {
+  subscribe(after) {
     this.stream = new EventSource(`events/stream?after=${encodeURIComponent(after)}`);
     this.stream.addEventListener('event', ({ data }) => {
       this.waiting.push(data);
       this.arrived += 1;
-      if (this.arrived > FOLLOWED_MAX) this.leave(-FLOODED_LOOKS);
+      if (this.arrived > STREAM_RATE_MAX) this.unsubscribe(-FLOODED_SAMPLES);
       this.timer ??= setTimeout(() => this.draw(), DRAW_MS);
     });
-    // The looks go on, and follow again once the service answers.
-    this.stream.addEventListener('error', () => this.leave());
+    // Updates continue, and subscribe again once the service answers.
+    this.stream.addEventListener('error', () => this.unsubscribe());
     show(byId('live-note'), 'Every event, as it is stored');
   }
 
-  leave(quiet = 0) {
+  unsubscribe(quiet = 0) {
     this.stream?.close();
     this.stream = undefined;
     this.quiet = quiet;
@@ -85,13 +85,13 @@ export class Live {
 
   draw() {
     this.timer = undefined;
-    // Only those that will be seen are parsed.
+    // Only the events that will be shown are parsed.
     const fresh = this.waiting.slice(-KEPT).reverse().map((data) => parse(data));
     this.waiting = [];
-    if (!this.isHeld) this.put(fresh.filter((event) => !this.shown.has(event.cursor)));
+    if (!this.isPaused) this.put(fresh.filter((event) => !this.shown.has(event.cursor)));
   }
 
-  /** Puts events on top, the newest first, and lets go of the oldest. */
+  /** Puts events on top, the newest first, and removes the oldest. */
   put(fresh) {
     if (fresh.length === 0) return;
     this.list.prepend(...fresh.map((event) => this.item(event)));
@@ -119,20 +119,20 @@ export class Live {
     return item;
   }
 
-  /** Writes the payload out, the first time it is unfolded. */
+  /** Writes the payload when an event is opened for the first time. */
   open(details) {
-    this.hold(true);
+    this.setPaused(true);
     if (details.childElementCount > 1) return;
     const payload = element('pre', '', JSON.stringify(details.payload, null, 2));
     payload.tabIndex = 0;
     details.append(payload);
   }
 
-  hold(isHeld) {
-    this.isHeld = isHeld;
-    this.pause.setAttribute('aria-pressed', String(isHeld));
-    show(this.pause, isHeld ? 'Resume' : 'Pause');
-    this.leave();
-    if (isHeld) show(byId('live-note'), `Paused, at the ${count(this.list.childElementCount)} latest events`);
+  setPaused(isPaused) {
+    this.isPaused = isPaused;
+    this.pause.setAttribute('aria-pressed', String(isPaused));
+    show(this.pause, isPaused ? 'Resume' : 'Pause');
+    this.unsubscribe();
+    if (isPaused) show(byId('live-note'), `Paused, at the ${count(this.list.childElementCount)} latest events`);
   }
 }

@@ -1,11 +1,11 @@
-// The search for one event by topic and id: the event as it is stored, and when its first copy came.
+// The search for an event by topic and id: the event as it is stored, and when its first copy was received.
 
-import { text } from './ask.js';
+import { text } from './request.js';
 import { duration, element, parse } from './text.js';
 
 const byId = (id) => document.getElementById(id);
 
-/** Answers the form from now on. */
+/** Handles the form. */
 export function listen() {
   byId('search').addEventListener('submit', (event) => {
     event.preventDefault();
@@ -18,15 +18,15 @@ let searches = 0;
 async function find(topic, id) {
   const place = byId('found');
   const search = searches += 1;
-  // An answer that comes late shall not replace that of a later search.
+  // A late answer must not replace that of a later search.
   const answer = (...parts) => { if (search === searches) place.replaceChildren(...parts); };
   try {
     const query = new URLSearchParams({ topic, event_id: id, limit: 1 });
     const { events } = parse(await text(`events?${query}`));
     answer(...(events.length > 0 ? found(events[0]) : [element('p', 'note', 'There is no event with this topic and id.')]));
   } catch (error) {
-    const isRefusal = error.status !== undefined;
-    answer(element('p', 'note bad', isRefusal ? error.message : 'eventsieve does not answer. Try again.'));
+    const isAnswered = error.status !== undefined;
+    answer(element('p', 'note bad', isAnswered ? error.message : 'eventsieve does not answer. Try again.'));
   }
 }
 
@@ -35,7 +35,7 @@ function found(event) {
   const ago = duration(Math.max(0, (Date.now() - received) / 1000));
   const facts = element('dl', 'facts');
   for (const [name, value, note] of [
-    ['First copy came', event.received_at, `${ago} ago`],
+    ['First copy received', event.received_at, `${ago} ago`],
     ['Topic', event.topic],
     ['Event id', event.event_id],
     ['Source', event.source],
@@ -43,9 +43,9 @@ function found(event) {
     ['Cursor', event.cursor],
   ]) {
     const row = element('div');
-    const figure = element('dd', '', value);
-    if (note) figure.append(' ', element('span', 'note', note));
-    row.append(element('dt', '', name), figure);
+    const cell = element('dd', '', value);
+    if (note) cell.append(' ', element('span', 'note', note));
+    row.append(element('dt', '', name), cell);
     facts.append(row);
   }
   const payload = element('pre', '', JSON.stringify(event.payload, null, 2));

@@ -1,11 +1,11 @@
-// The totals, what is on the way, and how the store and the fan-out are.
+// The totals, the pipeline, and the health of the store and the fan-out.
 
 import { count, duration, element, fixed, percent, rate, show } from './text.js';
 
 const byId = (id) => document.getElementById(id);
 
 /** Shows an answer of `/stats`. */
-export function showFigures(stats) {
+export function showStats(stats) {
   const { received, unique_processed: unique, duplicate_dropped: duplicates, conflicts } = stats;
   const rows = stats.database_total_rows;
   const { events_per_second: perSecond, commit_latency_ms: latency, duplicate_rate: part } = stats.performance;
@@ -26,17 +26,17 @@ export function showFigures(stats) {
     queue: `${count(stats.queue.events)} of ${count(stats.queue.capacity)}`,
     outbox: stats.outbox.batches > 0
       ? `${count(stats.outbox.batches)} ${stats.outbox.batches === 1 ? 'batch' : 'batches'}, ${duration(stats.outbox.oldest_seconds)}`
-      : 'nothing waits',
-    parked: count(stats.outbox.parked),
-    unsettled: `${fixed(stats.log.unsettled_seconds, 1)}\u202fs`,
+      : 'empty',
+    'dead-letters': count(stats.outbox.parked),
+    'visibility-lag': `${fixed(stats.log.unsettled_seconds, 1)}\u202fs`,
     uptime: `up ${duration(stats.uptime_seconds)}`,
   };
   for (const [id, text] of Object.entries(texts)) show(byId(id), text);
-  // What an operator should look into.
-  byId('parked').classList.toggle('bad', stats.outbox.parked > 0);
+  // Values that an operator should look into.
+  byId('dead-letters').classList.toggle('bad', stats.outbox.parked > 0);
   byId('conflicts').classList.toggle('bad', conflicts > 0);
   byId('queue').classList.toggle('bad', stats.queue.events > stats.queue.capacity * 0.8);
-  byId('unsettled').classList.toggle('bad', stats.log.unsettled_seconds > 10);
+  byId('visibility-lag').classList.toggle('bad', stats.log.unsettled_seconds > 10);
   byId('empty').hidden = received > 0;
 }
 
@@ -52,7 +52,7 @@ export function showHealth({ status, store, fanout }) {
 function showPart(name, part, whenDown) {
   const place = byId(name);
   const state = place.firstElementChild ?? place.appendChild(element('span', 'state'));
-  showState(state, part ? `${part.kind} is ${part.status}` : 'not known', !part ? 'wait' : part.status === 'up' ? 'good' : whenDown);
+  showState(state, part ? `${part.kind} is ${part.status}` : 'unknown', !part ? 'wait' : part.status === 'up' ? 'good' : whenDown);
   const reason = byId(`${name}-reason`);
   reason.hidden = !part?.reason;
   show(reason, part?.reason ?? '');

@@ -1,4 +1,4 @@
-// Before the first paint, so that nothing flashes: light or dark, as chosen here before; else as the system says.
+// Light or dark: the saved choice, else that of the system. It runs before the first paint, so that nothing flashes.
 {
   const KEY = 'eventsieve-theme';
   const root = document.documentElement;
@@ -7,7 +7,7 @@
     try {
       return localStorage.getItem(KEY);
     } catch {
-      return null; // a browser that keeps nothing for this page
+      return null; // this browser has no storage for the page
     }
   };
   const show = (theme) => {
@@ -27,7 +27,7 @@
       try {
         localStorage.setItem(KEY, chosen);
       } catch {
-        // Then it is forgotten with this page.
+        // The choice is then lost with this page.
       }
     });
   });

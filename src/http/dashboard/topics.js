@@ -1,4 +1,4 @@
-// The topics and their unique events, sorted and filtered. A thousand rows are kept and changed only where they differ.
+// The topics and their unique events, sorted and filtered. Up to a thousand rows are kept, and changed only where they differ.
 
 import { count, element, percent, show } from './text.js';
 
@@ -31,7 +31,7 @@ export class Topics {
 
   sort(button) {
     const order = button.dataset.sort;
-    // A column is first sorted as it is mostly wanted: the largest, and from A to Z.
+    // The first click sorts a column as it is usually wanted: the largest first, or from A to Z.
     this.descending = order === this.order ? !this.descending : order === 'count';
     this.order = order;
     for (const other of document.querySelectorAll('[data-sort]')) {
@@ -52,7 +52,7 @@ export class Topics {
     this.suggest(all);
   }
 
-  /** Puts the rows in this order, and touches none that is right already. */
+  /** Puts the rows in this order, and does not touch rows that are already in place. */
   place(shown) {
     const { unique_processed: total } = this.stats;
     const stay = new Set(shown.map(([topic]) => topic));
@@ -64,8 +64,8 @@ export class Topics {
     let next = this.body.firstElementChild;
     for (const [topic, unique] of shown) {
       const row = this.rows.get(topic) ?? this.row(topic);
-      const [, figure, share] = row.children;
-      show(figure, count(unique));
+      const [, number, share] = row.children;
+      show(number, count(unique));
       show(share, percent(total > 0 ? unique / total : 0));
       if (row === next) next = next.nextElementSibling;
       else this.body.insertBefore(row, next);
@@ -90,7 +90,7 @@ export class Topics {
     show(byId('topics-note'), text);
   }
 
-  /** The names that the search box offers. */
+  /** The topics that the search form suggests. */
   suggest(all) {
     const list = byId('known-topics');
     if (list.childElementCount === all.length) return;

@@ -1,4 +1,4 @@
-//! What may stand in a query and in the head of a request.
+//! Query parameters and request headers.
 
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -6,18 +6,18 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Schema};
 use utoipa::openapi::{RefOr, Required, Type};
 use utoipa::{IntoParams, PartialSchema};
 
-use super::schemas::place;
+use crate::api::cursor_schema;
+use crate::api::events::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::event::{EventId, Source, Timestamp, Topic};
-use crate::http::events::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::metrics::history::SECONDS_MAX;
 
 const AFTER: &str =
-    "Scan: the events behind this cursor, in log order. Empty is the beginning; go on with the last `next`.";
+    "Cursor read: the events behind this cursor, in log order. Empty is the beginning; continue with the last `next`.";
 
-fn parameter(place: ParameterIn, name: &str, about: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
+fn parameter(location: ParameterIn, name: &str, about: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
     Parameter::builder()
         .name(name)
-        .parameter_in(place)
+        .parameter_in(location)
         .required(Required::False)
         .description(Some(about))
         .schema(Some(schema))
@@ -42,35 +42,35 @@ fn word(words: &[&str], default: &str) -> ObjectBuilder {
         .default(Some(Value::from(default)))
 }
 
-fn number(minimum: usize) -> ObjectBuilder {
+fn number(minimum: u32) -> ObjectBuilder {
     Object::builder().schema_type(Type::Integer).minimum(Some(minimum))
 }
 
-/// Of every request.
-pub fn shared() -> Vec<Parameter> {
+/// The parameters of every request.
+pub(in crate::http) fn shared() -> Vec<Parameter> {
     vec![
         header(
             "x-request-id",
-            "A name for the request, which the answer repeats and the log shows, if it is 1 to 128 of `A–Z a–z 0–9 . _ : / + = -`. Any other is replaced.",
+            "An id for the request, which the answer repeats and the log shows: 1 to 128 characters of `A–Z a–z 0–9 . _ : / + = -`. Any other value is replaced.",
             text().examples(["order-4711"]),
         ),
         header(
             "traceparent",
-            "The trace that the request is part of (W3C Trace Context). One that is malformed is ignored.",
+            "The trace that the request is part of (W3C Trace Context). A malformed value is ignored.",
             text().examples(["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]),
         ),
     ]
 }
 
-/// Of `POST /publish`.
-pub struct PublishParameters;
+/// The parameters of `POST /publish`.
+pub(in crate::http) struct PublishParameters;
 
 impl IntoParams for PublishParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
             header(
                 "Prefer",
-                "RFC 7240, any of: `respond-async` (202 as soon as the events are valid and queued), `handling=lenient` (the valid events are stored although others are not), `return=representation` (a result for each event of a batch). Others are ignored.",
+                "RFC 7240, any of: `respond-async` (202 as soon as the events are validated and queued), `handling=lenient` (the valid events are stored even if others are invalid), `return=representation` (a result for each event of a batch). Others are ignored.",
                 text().examples(["handling=lenient, return=representation"]),
             ),
             header(
@@ -82,71 +82,73 @@ impl IntoParams for PublishParameters {
     }
 }
 
-/// Of `GET /events`.
-pub struct ListParameters;
+/// The parameters of `GET /events`.
+pub(in crate::http) struct ListParameters;
 
 impl IntoParams for ListParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let limit = number(1)
-            .maximum(Some(usize::try_from(LIMIT_MAX).unwrap_or(usize::MAX)))
-            .default(Some(json!(LIMIT_DEFAULT)));
+        let limit = number(1).maximum(Some(LIMIT_MAX)).default(Some(json!(LIMIT_DEFAULT)));
         vec![
             query("topic", "Events of this topic.", Topic::schema()),
             query("source", "Events of this source.", Source::schema()),
-            query("event_id", "Events of this id, in any topic.", EventId::schema()),
+            query("event_id", "Events with this id, in any topic.", EventId::schema()),
             query(
                 "since",
                 "Events with this `timestamp` or a later one.",
                 Timestamp::schema(),
             ),
-            query("until", "Events with an earlier `timestamp`.", Timestamp::schema()),
+            query(
+                "until",
+                "Events with a `timestamp` before this one.",
+                Timestamp::schema(),
+            ),
             query(
                 "order",
-                "Log order, or the newest first. `desc` is refused together with `after`.",
+                "Log order, or the newest first. `desc` is not allowed together with `after`.",
                 word(&["asc", "desc"], "asc"),
             ),
             query(
                 "limit",
-                "How many events at most. As lines (`Accept: application/x-ndjson`) any number, and all where none is given.",
+                "The most events. As lines (`Accept: application/x-ndjson`) any number is allowed, and the default is no limit.",
                 limit,
             ),
             query(
                 "offset",
-                "How many events are left out first. Refused together with `after`.",
+                "How many events to skip first. Not allowed together with `after`.",
                 number(0).default(Some(json!(0))),
             ),
-            query("after", AFTER, place(AFTER, true)),
+            query("after", AFTER, cursor_schema(AFTER, true)),
             query(
                 "format",
-                "`array` gives the bare array, with `next` in the header `Link`.",
+                "`array` is the bare array, with `next` in the header `Link`.",
                 word(&["object", "array"], "object"),
             ),
         ]
     }
 }
 
-/// Of `GET /events/stream`.
-pub struct StreamParameters;
+/// The parameters of `GET /events/stream`.
+pub(in crate::http) struct StreamParameters;
 
 impl IntoParams for StreamParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let about = "The `id` of the last event that was seen: the stream goes on behind it. It comes before `after`; empty is none.";
+        let about = "The `id` of the last event that the client has seen: the stream continues behind it. It takes precedence over `after`; empty is none.";
         vec![
-            query("topic", "Events of this topic alone.", Topic::schema()),
-            query("after", AFTER, place(AFTER, true)),
-            header("Last-Event-ID", about, place(about, true)),
+            query("topic", "Only events of this topic.", Topic::schema()),
+            query("after", AFTER, cursor_schema(AFTER, true)),
+            header("Last-Event-ID", about, cursor_schema(about, true)),
         ]
     }
 }
 
-/// Of `GET /stats`.
-pub struct StatsParameters;
+/// The parameters of `GET /stats`.
+pub(in crate::http) struct StatsParameters;
 
 impl IntoParams for StatsParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![query(
             "topic",
-            "The counts of this topic alone; zeros for one never seen.",
+            "Only the counters of this topic; zeros for an unknown topic.",
             Topic::schema(),
         )]
     }
@@ -156,8 +158,8 @@ impl IntoParams for StatsParameters {
 const WINDOW: &str = "^(([1-9][0-9]?|[1-8][0-9][0-9]|900)s|([1-9]|1[0-5])m)$";
 const _: () = assert!(SECONDS_MAX == 900);
 
-/// Of `GET /stats/history`.
-pub struct HistoryParameters;
+/// The parameters of `GET /stats/history`.
+pub(in crate::http) struct HistoryParameters;
 
 impl IntoParams for HistoryParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
@@ -173,42 +175,15 @@ impl IntoParams for HistoryParameters {
     }
 }
 
-/// Of a page that a browser may have already.
-pub struct CacheParameters;
+/// The parameters of `GET /`.
+pub(in crate::http) struct RootParameters;
 
-impl IntoParams for CacheParameters {
+impl IntoParams for RootParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![header(
             "If-None-Match",
-            "The `ETag` of the browser's copy.",
+            "The `ETag` of the browser's copy of the dashboard.",
             text().examples(["\"6f0d2e7c3c1b4f7e\""]),
         )]
     }
-}
-
-/// Of `GET /dashboard/{file}`.
-pub struct DashboardFileParameters;
-
-impl IntoParams for DashboardFileParameters {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let mut parameters = vec![file("style.css")];
-        parameters.extend(CacheParameters::into_params(|| None));
-        parameters
-    }
-}
-
-/// Of `GET /docs/{file}`.
-pub struct FileParameters;
-
-impl IntoParams for FileParameters {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![file("index.css")]
-    }
-}
-
-fn file(example: &str) -> Parameter {
-    let name = text().examples([example]);
-    let mut file = parameter(ParameterIn::Path, "file", "A file of the page.", name);
-    file.required = Required::True;
-    file
 }

@@ -1,4 +1,4 @@
-//! The files of Swagger UI, which are in the binary.
+//! The files of Swagger UI, which are part of the binary.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use utoipa_swagger_ui::Config;
 
 use crate::http::error::ApiError;
 
-/// The page may load its own files only; its icons are in its style sheet.
+/// The page may load only its own files; its icons are in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// The document's address, relative to the page: a proxy may add a prefix to both.
+/// The URL of the document, relative to the page: a proxy may add a prefix to both.
 const DOCUMENT: &str = "../openapi.json";
 
 /// A file of Swagger UI by its name; 404 for any other name.
-pub fn file(name: &str) -> Result<Response, ApiError> {
-    // Without this the page would load a badge from a validator on another host.
+pub(super) fn file(name: &str) -> Result<Response, ApiError> {
+    // Otherwise the page would load a badge from a validator on another host.
     let config = Config::from(DOCUMENT).validator_url("none").use_base_layout();
     let file = utoipa_swagger_ui::serve(name, Arc::new(config)).map_err(|_| ApiError::Internal)?;
     let file = file.ok_or(ApiError::NotFound)?;

@@ -1,8 +1,8 @@
-//! A connection's socket, which others may watch while hyper reads and writes.
+//! The socket of a connection, which a handler may watch while hyper reads and writes.
 //!
-//! hyper looks for the end of a connection only when it reads, and while it answers it does not read: a client that has sent
-//! its request and closed its side is still answered. Of an answer without an end nobody would notice that its client is gone
-//! before two writes have failed. So who writes one watches the socket itself.
+//! hyper notices the end of a connection only when it reads, and it does not read while it answers: a client that has sent its
+//! request and closed its side still gets the answer. During an answer without an end, a client that disconnects would be noticed
+//! only after two failed writes. The handler of such an answer therefore watches the socket itself.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -14,23 +14,23 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The socket as hyper has it.
+/// The socket as hyper uses it.
 pub(super) struct Socket(pub(super) Arc<TcpStream>);
 
-/// The client of a request: an extension of it.
+/// The client of a request: an extension of the request.
 #[derive(Clone)]
-pub struct Client(pub(super) Arc<TcpStream>);
+pub struct Peer(pub(super) Arc<TcpStream>);
 
-impl Client {
-    /// Its address, as long as the connection knows it.
+impl Peer {
+    /// The address of the client, unless the connection is already closed.
     pub fn address(&self) -> Option<tracing::field::DisplayValue<SocketAddr>> {
         self.0.peer_addr().ok().map(tracing::field::display)
     }
 
-    /// Waits until the client has closed its side of the connection. If it sends something instead, this waits for ever: then
-    /// the connection's own limits apply.
-    pub async fn gone(&self) {
-        // A look that takes nothing: what was readable may be long read.
+    /// Waits until the client has closed its side of the connection. If the client sends something instead, this waits for ever;
+    /// the limits of the connection then apply.
+    pub async fn disconnected(&self) {
+        // Peeking consumes nothing, so hyper still reads what the client has sent.
         let mut byte = [0];
         match self.0.peek(&mut byte).await {
             Ok(sent) if sent > 0 => std::future::pending().await,
@@ -40,7 +40,7 @@ impl Client {
 }
 
 impl AsyncRead for Socket {
-    /// Into memory that was not zeroed before: with up to 64 KiB at a time that was 2.5 % of the service's time for single events.
+    /// Reads into memory that is not zeroed first: zeroing up to 64 KiB at a time took 2.5 % of the service's time for single events.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;

@@ -3,8 +3,9 @@
 use ::redis::{Cmd, Pipeline, ServerError, Value, cmd};
 
 use super::error::{is_about_size, kind_of, line, server_error};
+use crate::api::events::{self, Form};
 use crate::config::RedisConfig;
-use crate::event::{Form, StoredEvent};
+use crate::event::StoredEvent;
 use crate::sink::contract::{SinkError, SinkErrorKind, Undeliverable};
 
 /// Between the name of the channel of all events and a topic, in the name of the topic's channel.
@@ -38,7 +39,7 @@ impl Commands {
             .iter()
             .map(|(_, event)| {
                 let mut json = Vec::with_capacity(event.event.payload.as_str().len() + 256);
-                event.write_json(&mut json, Form::AsSent);
+                events::StoredEvent::of(event, Form::AsSent).write_json(&mut json);
                 json
             })
             .collect();

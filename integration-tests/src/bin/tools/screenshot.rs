@@ -53,7 +53,7 @@ pub async fn screenshot(file: &str) -> Result<()> {
     }
     let picture = BASE64_STANDARD.decode(browser.screenshot().await)?;
     ensure!(
-        browser.text("#trouble-text").await.is_empty(),
+        browser.text("#alert-text").await.is_empty(),
         "the dashboard reports a problem of the service"
     );
     fs::write(file, &picture).with_context(|| format!("cannot write {file}"))?;

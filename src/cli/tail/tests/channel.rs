@@ -262,7 +262,7 @@ async fn a_bad_cursor_ends_it_with_a_channel_too() {
     let Err(End::Failed(error)) = end else {
         panic!("it should fail: {end:?}");
     };
-    assert_eq!(error.to_string(), "refused with status 422: no cursor");
+    assert_eq!(error.to_string(), "rejected with status 422: no cursor");
 }
 
 /// Speaks enough of Redis' protocol for a subscriber: confirms, sends `messages`, and then is cut, or never answers again.

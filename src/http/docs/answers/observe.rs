@@ -1,113 +1,209 @@
-//! What figures and probes answer.
+//! The answers of statistics, metrics and probes.
 
 use serde_json::{Value, json};
 use utoipa::IntoResponses;
 use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::AnyOf;
 
-use super::{Answers, content, failures, invalid, of, read_failures, retry_after, text, with};
-use crate::event::{Loc, ValidationErrorKind};
-use crate::http::docs::schemas::observe::{Health, History, Probe, Stats};
+use super::{Answers, JSON, content, errors, invalid, of, read_errors, reference, retry_after, text, with};
+use crate::api::health::{
+    ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, ServiceInfo, SinkHealth, StoreHealth,
+};
+use crate::api::stats::{
+    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Stats, TopicStats, UptimeStats,
+};
+use crate::event::ValidationErrorKind;
+use crate::http::docs::examples;
 use crate::http::error::ApiError;
-use crate::http::probe::STOPPING;
 
-/// Of `GET /stats`.
-pub struct StatsAnswers;
+const HTML: &str = "text/html";
+
+/// The answers of `GET /`.
+pub(in crate::http) struct RootAnswers;
+
+impl IntoResponses for RootAnswers {
+    fn responses() -> Answers {
+        let info = ServiceInfo {
+            service: "eventsieve".into(),
+            status: "alive".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let about = "The name and the version of the service; for a browser, the dashboard.";
+        let page: [(_, Value); 0] = [];
+        let answer = of(about, [("alive", info)]).content(HTML, content(text(), page));
+        let unchanged = Response::builder().description("With `If-None-Match`: the browser's copy is still current.");
+        with(Answers::new(), [("200", answer), ("304", unchanged)])
+    }
+}
+
+/// The answers of `GET /stats`.
+pub(in crate::http) struct StatsAnswers;
+
+impl StatsAnswers {
+    fn all() -> Stats {
+        Stats {
+            received: 20000,
+            unique_processed: 14000,
+            duplicate_dropped: 6000,
+            conflicts: 0,
+            topics: vec![("order.created".to_owned(), 7000), ("user.login".to_owned(), 7000)],
+            topic_count: 2,
+            uptime: 123.45,
+            uptime_seconds: 123.45,
+            uptime_stats: UptimeStats {
+                received: 20000,
+                unique_processed: 14000,
+                duplicate_dropped: 6000,
+                rejected: 0,
+            },
+            database_total_rows: 14000,
+            performance: Performance {
+                events_per_second: 0.0,
+                commit_latency_ms: CommitLatency { p50: 1.5, p99: 6.0 },
+                duplicate_rate: 0.3,
+            },
+            queue: Queue {
+                events: 0,
+                capacity: 100_000,
+            },
+            outbox: Outbox {
+                batches: 0,
+                oldest_seconds: 0.0,
+                parked: 0,
+            },
+            log: Log { unsettled_seconds: 0.0 },
+            store: "postgres".into(),
+            fanout: "redis".into(),
+        }
+    }
+}
 
 impl IntoResponses for StatsAnswers {
     fn responses() -> Answers {
-        let counts = json!({ "received": 4, "unique_processed": 2, "duplicate_dropped": 2, "conflicts": 1 });
-        let figures = json!({
-            "received": 20000, "unique_processed": 14000, "duplicate_dropped": 6000, "conflicts": 0,
-            "topics": { "order.created": 7000, "user.login": 7000 }, "topic_count": 2,
-            "uptime": 123.45, "uptime_seconds": 123.45,
-            "uptime_stats": { "received": 20000, "unique_processed": 14000, "duplicate_dropped": 6000, "rejected": 0 },
-            "database_total_rows": 14000,
-            "performance": { "events_per_second": 0.0, "commit_latency_ms": { "p50": 1.5, "p99": 6.0 }, "duplicate_rate": 0.3 },
-            "queue": { "events": 0, "capacity": 100_000 },
-            "outbox": { "batches": 0, "oldest_seconds": 0.0, "parked": 0 },
-            "log": { "unsettled_seconds": 0.0 }, "store": "postgres", "fanout": "redis"
-        });
-        let found = of::<Stats>("The figures.", [("all", figures), ("topic", counts)]);
-        with(failures(read_failures()), [("200", found)])
+        let topic = TopicStats {
+            received: 4,
+            unique_processed: 2,
+            duplicate_dropped: 2,
+            conflicts: 1,
+        };
+        // Not `oneOf`: all statistics have the members of one topic, too.
+        let schema = AnyOf::builder()
+            .item(reference::<Stats>())
+            .item(reference::<TopicStats>());
+        let examples = [("all", json!(Self::all())), ("topic", json!(topic))];
+        let found = Response::builder()
+            .description("All statistics, or with `topic=` the counters of that topic.")
+            .content(JSON, content(schema, examples));
+        with(errors(read_errors()), [("200", found)])
     }
 }
 
-/// Of `GET /stats/history`.
-pub struct HistoryAnswers;
+/// The answers of `GET /stats/history`.
+pub(in crate::http) struct HistoryAnswers;
 
 impl IntoResponses for HistoryAnswers {
     fn responses() -> Answers {
-        let loc = [Loc::Name("query"), Loc::Name("window")];
-        let form = "Input should be a length of time such as 60s or 5m";
-        let failures = failures([invalid(ValidationErrorKind::StringPatternMismatch, form, &loc)]);
-        let point =
-            json!({ "at": "2025-10-24T10:30:00Z", "received": 3, "unique_processed": 2, "duplicate_dropped": 1 });
-        let example = json!({ "interval_seconds": 1, "points": [point] });
-        let found = of::<History>("The last 15 minutes of this process.", [("history", example)]);
-        with(failures, [("200", found)])
+        let invalid = invalid(
+            ValidationErrorKind::StringPatternMismatch,
+            "Input should be a duration such as 60s or 5m",
+            &["query", "window"],
+        );
+        let history = History {
+            interval_seconds: 1,
+            points: vec![HistoryPoint {
+                at: examples::timestamp(),
+                received: 3,
+                unique_processed: 2,
+                duplicate_dropped: 1,
+            }],
+        };
+        let found = of("The last 15 minutes of this process.", [("history", history)]);
+        with(errors([("string_pattern_mismatch", invalid)]), [("200", found)])
     }
 }
 
-/// Of `GET /health` and `/healthz`.
-pub struct HealthAnswers;
+/// The answers of `GET /health` and `GET /healthz`.
+pub(in crate::http) struct HealthAnswers;
+
+impl HealthAnswers {
+    fn health(status: HealthStatus, store_error: Option<&'static str>, sink_error: Option<&'static str>) -> Health {
+        let component = |error: Option<_>| match error {
+            None => ComponentStatus::Up,
+            Some(_) => ComponentStatus::Down,
+        };
+        Health {
+            status,
+            store: StoreHealth {
+                kind: "postgres".into(),
+                status: component(store_error),
+                unsettled_seconds: 0.0,
+                reason: store_error.map(Into::into),
+            },
+            fanout: SinkHealth {
+                kind: "redis".into(),
+                status: component(sink_error),
+                reason: sink_error.map(Into::into),
+            },
+        }
+    }
+}
 
 impl IntoResponses for HealthAnswers {
     fn responses() -> Answers {
-        let health = |status, store, fanout| json!({ "status": status, "store": store, "fanout": fanout });
-        let up = json!({ "kind": "redis", "status": "up" });
-        let store = json!({ "kind": "postgres", "status": "up", "unsettled_seconds": 0.0 });
-        let down = json!({ "kind": "postgres", "status": "down", "unsettled_seconds": 0.0, "reason": "The store cannot be reached." });
-        let aside = json!({ "kind": "redis", "status": "down", "reason": "Redis cannot be reached." });
-        let well = [
-            ("healthy", health("healthy", store.clone(), up.clone())),
-            ("degraded", health("degraded", store, aside)),
-        ];
-        let unhealthy = of::<Health>(
-            "Publishing cannot succeed: the store is down.",
-            [("unhealthy", health("unhealthy", down, up))],
+        let redis = Some("Redis cannot be reached.");
+        let store = Some("The store cannot be reached.");
+        let healthy = Self::health(HealthStatus::Healthy, None, None);
+        let degraded = Self::health(HealthStatus::Degraded, None, redis);
+        let unhealthy = Self::health(HealthStatus::Unhealthy, store, None);
+        let up = of(
+            "Publishing can succeed.",
+            [("healthy", healthy), ("degraded", degraded)],
         );
-        let answers = [
-            ("200", of::<Health>("Publishing can succeed.", well)),
-            ("503", unhealthy.header("retry-after", retry_after())),
-        ];
-        with(Answers::new(), answers)
+        let down = of(
+            "Publishing cannot succeed: the store is down.",
+            [("unhealthy", unhealthy)],
+        );
+        let down = down.header("retry-after", retry_after());
+        with(Answers::new(), [("200", up), ("503", down)])
     }
 }
 
-/// Of `GET /livez`.
-pub struct LiveAnswers;
+/// The answers of `GET /livez`.
+pub(in crate::http) struct LiveAnswers;
 
 impl IntoResponses for LiveAnswers {
     fn responses() -> Answers {
-        let alive = of::<Probe>("The process runs.", [("alive", json!({ "status": "alive" }))]);
+        let status = ProbeStatus::Alive;
+        let alive = of("The process runs.", [("alive", Probe { status })]);
         with(Answers::new(), [("200", alive)])
     }
 }
 
-/// Of `GET /readyz`.
-pub struct ReadyAnswers;
+/// The answers of `GET /readyz`.
+pub(in crate::http) struct ReadyAnswers;
 
 impl IntoResponses for ReadyAnswers {
     fn responses() -> Answers {
-        let ready = of::<Probe>("Publishing can succeed.", [("ready", json!({ "status": "ready" }))]);
-        let failures = failures([
+        let status = ProbeStatus::Ready;
+        let ready = of("Publishing can succeed.", [("ready", Probe { status })]);
+        let errors = errors([
             ("starting", ApiError::STARTING),
-            ("stopping", ApiError::Unavailable(STOPPING)),
+            ("stopping", ApiError::STOPPING),
             ("unreachable", ApiError::UNREACHABLE),
         ]);
-        with(failures, [("200", ready)])
+        with(errors, [("200", ready)])
     }
 }
 
-/// Of `GET /metrics`.
-pub struct MetricsAnswers;
+/// The answers of `GET /metrics`.
+pub(in crate::http) struct MetricsAnswers;
 
 impl IntoResponses for MetricsAnswers {
     fn responses() -> Answers {
         let example = "# TYPE eventsieve_events_total counter\neventsieve_events_total{outcome=\"stored\"} 14000\n";
         let metrics = Response::builder()
-            .description("What this process counts, in Prometheus' text format.")
-            .content("text/plain", content(text(), [("metrics", Value::from(example))]));
-        with(failures([("internal", ApiError::Internal)]), [("200", metrics)])
+            .description("The metrics of this process, in the text format of Prometheus.")
+            .content("text/plain", content(text(), [("metrics", example)]));
+        with(errors([("internal", ApiError::Internal)]), [("200", metrics)])
     }
 }

@@ -1,58 +1,58 @@
-//! Query parameters: each read once, every fault listed.
+//! Query parameters: each is parsed once, and all validation errors are collected.
 
 use std::time::Duration;
 
 use crate::event::{Cursor, EventId, Loc, Source, Timestamp, Topic, ValidationError, ValidationErrorKind};
 
-/// The parameters of a request, and the faults found in them so far.
-pub struct Parameters {
+/// The parameters of a request, and the validation errors found so far.
+pub(super) struct Query {
     pairs: Vec<(String, String)>,
-    faults: Vec<ValidationError>,
+    errors: Vec<ValidationError>,
 }
 
-impl Parameters {
-    /// Decodes a query string. Names that nobody asks for are ignored.
-    pub fn read(query: Option<&str>) -> Self {
+impl Query {
+    /// Decodes a query string. Parameters that the handler does not read are ignored.
+    pub(super) fn read(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
             .into_owned()
             .collect();
         Self {
             pairs,
-            faults: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
-    /// The faults, if there were any.
-    pub fn finish(self) -> Result<(), Vec<ValidationError>> {
-        if self.faults.is_empty() {
+    /// Fails with the validation errors, if there are any.
+    pub(super) fn finish(self) -> Result<(), Vec<ValidationError>> {
+        if self.errors.is_empty() {
             Ok(())
         } else {
-            Err(self.faults)
+            Err(self.errors)
         }
     }
 
     /// `topic`
-    pub fn topic(&mut self) -> Option<Topic> {
+    pub(super) fn topic(&mut self) -> Option<Topic> {
         self.parsed("topic", |text| Topic::parse(text.to_owned()))
     }
 
     /// `source`
-    pub fn source(&mut self) -> Option<Source> {
+    pub(super) fn source(&mut self) -> Option<Source> {
         self.parsed("source", |text| Source::parse(text.to_owned()))
     }
 
     /// `event_id`
-    pub fn event_id(&mut self) -> Option<EventId> {
+    pub(super) fn event_id(&mut self) -> Option<EventId> {
         self.parsed("event_id", |text| EventId::parse(text.to_owned()))
     }
 
     /// `since` or `until`
-    pub fn time(&mut self, name: &'static str) -> Option<Timestamp> {
+    pub(super) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         self.parsed(name, Timestamp::parse)
     }
 
     /// `after`: empty is the beginning.
-    pub fn after(&mut self) -> Option<Cursor> {
+    pub(super) fn after(&mut self) -> Option<Cursor> {
         self.parsed("after", |text| {
             if text.is_empty() {
                 Ok(Cursor::BEGINNING)
@@ -63,7 +63,7 @@ impl Parameters {
     }
 
     /// A whole number of at least `min`, and at most `max`.
-    pub fn number(&mut self, name: &'static str, min: u64, max: u64) -> Option<u64> {
+    pub(super) fn number(&mut self, name: &'static str, min: u64, max: u64) -> Option<u64> {
         self.parsed(name, |text| {
             let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -72,7 +72,7 @@ impl Parameters {
                     "Input should be a whole number",
                 ));
             }
-            // Only how it compares matters where a number is out of range, so one that fits no u64 is its bound.
+            // Out of range, only the comparison matters: a number that does not fit into a u64 counts as the largest.
             let is_negative = text.starts_with('-') && digits.bytes().any(|byte| byte != b'0');
             let number = if is_negative {
                 None
@@ -93,11 +93,11 @@ impl Parameters {
         })
     }
 
-    /// A length of time such as `60s` or `5m`, in whole seconds: at least one, and at most `max`.
-    pub fn seconds(&mut self, name: &'static str, max: u64) -> Option<u64> {
+    /// A duration such as `60s` or `5m`, in whole seconds: at least one, and at most `max`.
+    pub(super) fn seconds(&mut self, name: &'static str, max: u64) -> Option<u64> {
         self.parsed(name, |text| {
             let length = humantime::parse_duration(text).map_err(|_| {
-                let form = "Input should be a length of time such as 60s or 5m";
+                let form = "Input should be a duration such as 60s or 5m";
                 ValidationError::new(ValidationErrorKind::StringPatternMismatch, form)
             })?;
             let (kind, bound) = match length.as_secs() {
@@ -116,7 +116,7 @@ impl Parameters {
     }
 
     /// One of some words.
-    pub fn word<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn word<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)]) -> Option<T> {
         self.parsed(name, |text| {
             let known = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
             known.ok_or_else(|| {
@@ -129,9 +129,9 @@ impl Parameters {
         })
     }
 
-    /// Adds a fault of a parameter that is fine in itself.
-    pub fn refuse(&mut self, name: &'static str, breach: ValidationError) {
-        self.faults.push(breach.at(vec![Loc::Name("query"), Loc::Name(name)]));
+    /// Adds a validation error of a parameter whose value alone is valid.
+    pub(super) fn reject(&mut self, name: &'static str, error: ValidationError) {
+        self.errors.push(error.at(vec![Loc::name("query"), Loc::name(name)]));
     }
 
     fn parsed<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, ValidationError>) -> Option<T> {
@@ -148,7 +148,7 @@ impl Parameters {
             )),
             None => parse(first),
         };
-        result.map_err(|breach| self.refuse(name, breach)).ok()
+        result.map_err(|error| self.reject(name, error)).ok()
     }
 }
 
@@ -156,17 +156,17 @@ impl Parameters {
 mod tests {
     use super::*;
 
-    fn number(query: &str) -> Result<u64, ValidationErrorKind> {
-        let mut parameters = Parameters::read(Some(query));
-        let number = parameters.number("limit", 1, 1000);
-        parameters
+    fn number(text: &str) -> Result<u64, ValidationErrorKind> {
+        let mut query = Query::read(Some(text));
+        let number = query.number("limit", 1, 1000);
+        query
             .finish()
             .map(|()| number.unwrap())
-            .map_err(|faults| faults[0].kind)
+            .map_err(|errors| errors[0].kind)
     }
 
     #[test]
-    fn a_number_is_taken_between_its_bounds_and_refused_beyond_them() {
+    fn number_must_be_within_its_bounds() {
         assert_eq!(number("limit=1"), Ok(1));
         assert_eq!(number("limit=1000"), Ok(1000));
         assert_eq!(number("limit=0"), Err(ValidationErrorKind::GreaterThanEqual));
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_time_is_taken_between_a_second_and_its_bound() {
+    fn duration_must_be_within_its_bounds() {
         let seconds = |text: &str| {
-            let mut parameters = Parameters::read(Some(&format!("window={text}")));
-            let seconds = parameters.seconds("window", 900);
-            parameters
+            let mut query = Query::read(Some(&format!("window={text}")));
+            let seconds = query.seconds("window", 900);
+            query
                 .finish()
                 .map(|()| seconds.unwrap())
-                .map_err(|faults| faults[0].kind)
+                .map_err(|errors| errors[0].kind)
         };
         assert_eq!(seconds("1s"), Ok(1));
         assert_eq!(seconds("90500ms"), Ok(90));
@@ -203,21 +203,21 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_listed_with_its_place() {
-        let mut parameters = Parameters::read(Some("topic=a+b&since=yesterday&order=up&after=x&source="));
-        parameters.topic();
-        parameters.source();
-        parameters.time("since");
-        parameters.after();
-        parameters.word("order", &[("asc", 0), ("desc", 1)]);
-        let faults = serde_json::to_value(parameters.finish().unwrap_err()).unwrap();
-        let places: Vec<&str> = faults
+    fn every_error_is_listed_with_its_location() {
+        let mut query = Query::read(Some("topic=a+b&since=yesterday&order=up&after=x&source="));
+        query.topic();
+        query.source();
+        query.time("since");
+        query.after();
+        query.word("order", &[("asc", 0), ("desc", 1)]);
+        let errors = serde_json::to_value(query.finish().unwrap_err()).unwrap();
+        let locations: Vec<&str> = errors
             .as_array()
             .unwrap()
             .iter()
-            .map(|fault| fault["loc"][1].as_str().unwrap())
+            .map(|error| error["loc"][1].as_str().unwrap())
             .collect();
-        assert_eq!(places, ["topic", "source", "since", "after", "order"]);
-        assert_eq!(faults[0]["loc"][0], "query");
+        assert_eq!(locations, ["topic", "source", "since", "after", "order"]);
+        assert_eq!(errors[0]["loc"][0], "query");
     }
 }

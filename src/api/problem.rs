@@ -1,0 +1,52 @@
+//! Error answers.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::event::ValidationError;
+
+/// An error (RFC 9457).
+// This service sends every member. Proxies in front of it may send problems with fewer: RFC 9457 requires none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem<'a> {
+    /// Always `about:blank`: the status tells the kind of problem.
+    #[serde(default)]
+    #[schema(required = true, format = "uri-reference", example = "about:blank")]
+    pub r#type: Cow<'a, str>,
+    /// The name of the status.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub title: Cow<'a, str>,
+    /// The status code.
+    #[serde(default)]
+    #[schema(required = true, minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// What happened and what to do, for people.
+    pub detail: Cow<'a, str>,
+    /// The id of the request, as in the header `x-request-id`.
+    #[serde(default)]
+    #[schema(required = true, min_length = 1, max_length = 128)]
+    pub request_id: Cow<'a, str>,
+    /// With 504: `unknown`. Send the request again; nothing is stored twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub outcome: Option<ProblemOutcome>,
+}
+
+/// What is known of a request whose commit was attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemOutcome {
+    /// Its events may be stored or not.
+    Unknown,
+}
+
+/// The answer 422: the request is invalid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ValidationErrors<'a> {
+    /// The validation errors, at most 100.
+    #[schema(min_items = 1, value_type = Vec<ValidationError>)]
+    pub detail: Cow<'a, [ValidationError]>,
+}

@@ -1,0 +1,175 @@
+//! The texts that members of requests and answers are made of: how they are read from JSON, and their schemas. The rules are
+//! those of [`crate::event`].
+
+use serde::{Deserialize, Deserializer, de};
+use serde_json::json;
+use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema};
+use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::event::{
+    Cursor, EventId, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source,
+    Timestamp, Topic, ValidationError,
+};
+
+/// Reads a string of JSON with `parse`.
+fn parsed<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    parse: impl Fn(&str) -> Result<T, ValidationError>,
+) -> Result<T, D::Error> {
+    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+    parse(&text).map_err(de::Error::custom)
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, Timestamp::parse)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, Cursor::parse)
+    }
+}
+
+/// A regular expression (ECMA-262) for the texts that `parse` accepts, found by calling it with each character. Characters beyond
+/// the basic plane are all accepted; a test checks that.
+fn pattern<T>(parse: impl Fn(String) -> Result<T, ValidationError>) -> String {
+    let mut excluded = String::new();
+    let mut from = None;
+    for code in 0..=0xffff_u32 {
+        let is_excluded = char::from_u32(code).is_some_and(|character| parse(character.to_string()).is_err());
+        match (from, is_excluded) {
+            (None, true) => from = Some(code),
+            (Some(first), false) => {
+                excluded.push_str(&format!("\\u{first:04x}"));
+                if first < code - 1 {
+                    excluded.push_str(&format!("-\\u{:04x}", code - 1));
+                }
+                from = None;
+            }
+            _ => {}
+        }
+    }
+    format!("^[^{excluded}]+$")
+}
+
+/// The schema of a name that `parse` accepts.
+fn name<T>(about: &str, example: &str, parse: impl Fn(String) -> Result<T, ValidationError>) -> RefOr<Schema> {
+    let about = format!("{about} 1 to {NAME_BYTES_MAX} bytes of UTF-8.");
+    text(&about)
+        .min_length(Some(1))
+        .max_length(Some(NAME_BYTES_MAX))
+        .pattern(Some(pattern(parse)))
+        .examples([example])
+        .into()
+}
+
+fn text(about: &str) -> ObjectBuilder {
+    Object::builder().schema_type(Type::String).description(Some(about))
+}
+
+/// The schema of a cursor, or of a parameter that may also be empty, for the beginning of the log.
+pub fn cursor_schema(about: &str, may_be_empty: bool) -> RefOr<Schema> {
+    let pattern = match may_be_empty {
+        true => format!("^({})?$", Cursor::PATTERN),
+        false => format!("^{}$", Cursor::PATTERN),
+    };
+    text(about)
+        .pattern(Some(pattern))
+        .examples([Cursor::new(7, 1).to_string()])
+        .into()
+}
+
+impl PartialSchema for Topic {
+    fn schema() -> RefOr<Schema> {
+        let about = "The kind of event. Case-sensitive, without white space and control characters.";
+        name(about, "order.created", Topic::parse)
+    }
+}
+impl ToSchema for Topic {}
+
+impl PartialSchema for EventId {
+    fn schema() -> RefOr<Schema> {
+        let about = "The publisher's id of the event, unique within the topic. Without control characters.";
+        name(about, "evt-1", EventId::parse)
+    }
+}
+impl ToSchema for EventId {}
+
+impl PartialSchema for Source {
+    fn schema() -> RefOr<Schema> {
+        let about = "The system that published the event. Without control characters.";
+        name(about, "shop", Source::parse)
+    }
+}
+impl ToSchema for Source {}
+
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        text("RFC 3339, in the years 0001 to 9999 of UTC. Second 60 is rejected. Seconds may be missing, the `T` may be a space or lower case, the `Z` lower case, and a time without an offset is in UTC. Answers give it in UTC, with as many digits of a second as it needs: at most six, further digits are cut off.")
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .examples(["2025-10-24T10:30:00Z"])
+            .into()
+    }
+}
+impl ToSchema for Timestamp {}
+
+impl PartialSchema for Cursor {
+    fn schema() -> RefOr<Schema> {
+        cursor_schema(
+            "A position in the log. Opaque. Cursors of events of one topic compare, byte by byte, in log order.",
+            false,
+        )
+    }
+}
+impl ToSchema for Cursor {}
+
+impl PartialSchema for Payload {
+    fn schema() -> RefOr<Schema> {
+        let about = format!(
+            "Any JSON object of at most {PAYLOAD_BYTES_MAX} bytes and {PAYLOAD_DEPTH_MAX} levels (the object itself is level 1), without `\\u0000` and unpaired surrogates. Every number is finite as an IEEE double, does not underflow to zero, and has at most {NUMBER_CHARS_MAX} characters. Answers give it byte for byte as it was sent."
+        );
+        Object::builder()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+            .description(Some(about))
+            .examples([json!({ "total": 44.8 })])
+            .into()
+    }
+}
+impl ToSchema for Payload {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_pattern_excludes_exactly_what_parsing_rejects() {
+        let control = r"\u0000-\u001f\u007f-\u009f";
+        assert_eq!(pattern(EventId::parse), format!("^[^{control}]+$"));
+        assert_eq!(pattern(Source::parse), pattern(EventId::parse));
+        assert_eq!(
+            pattern(Topic::parse),
+            r"^[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028-\u2029\u202f\u205f\u3000]+$"
+        );
+    }
+
+    #[test]
+    fn names_accept_every_character_beyond_the_basic_plane() {
+        for character in '\u{10000}'..=char::MAX {
+            Topic::parse(character.to_string()).unwrap();
+        }
+    }
+
+    #[test]
+    fn times_and_cursors_are_read_as_they_are_written() {
+        let cursor = Cursor::new(7, 1);
+        assert_eq!(serde_json::from_value::<Cursor>(json!(cursor)).unwrap(), cursor);
+        let time = Timestamp::parse("2025-10-24T10:30:00.25Z").unwrap();
+        assert_eq!(serde_json::from_value::<Timestamp>(json!(time)).unwrap(), time);
+        assert!(serde_json::from_str::<Cursor>("\"7\"").is_err());
+        assert!(serde_json::from_str::<Timestamp>("\"yesterday\"").is_err());
+    }
+}

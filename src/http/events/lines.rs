@@ -1,0 +1,123 @@
+//! Events as a stream of lines, read from the store page by page.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+
+use super::request::{NDJSON, ReadRequest, SCAN_BYTES_MAX, saturating};
+use crate::api::events::{Form, StoredEvent};
+use crate::event::Cursor;
+use crate::http::error::ApiError;
+use crate::http::state::AppState;
+use crate::store::{List, Page, Scan, StoreError};
+
+/// The events that are read at a time.
+const PAGE_EVENTS: u32 = 500;
+
+/// The state of a stream of lines.
+struct Lines {
+    state: AppState,
+    request: ReadRequest,
+    /// How many lines may still follow; `None`: no limit.
+    left: Option<u64>,
+    /// Of a list: its last event so far. Of a cursor read: where it continues.
+    at: Option<Cursor>,
+    /// The stream ends before this batch.
+    below: i64,
+    is_last: bool,
+}
+
+/// Streams all events, one per line. A list ends with what was committed when it began, a cursor read with what was stable then.
+/// The first page is read before the answer begins, so that an error of the store is answered with a proper 503.
+pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Response, ApiError> {
+    let stability = state.store.stability().await?;
+    let below = if request.after.is_some() {
+        stability.last_stable.batch() + 1
+    } else {
+        stability.committed_below
+    };
+    let (left, at) = (request.limit, request.after);
+    let mut lines = Lines {
+        state,
+        request,
+        left,
+        at,
+        below,
+        is_last: false,
+    };
+    let first = lines.next_chunk().await?;
+    let rest = stream::unfold(Some(lines), async |lines| {
+        let mut lines = lines?;
+        match lines.next_chunk().await {
+            Ok(Some(chunk)) => Some((Ok(chunk), Some(lines))),
+            Ok(None) => None,
+            // The answer breaks off without its last chunk, which a client can tell from its end.
+            Err(error) => Some((Err(std::io::Error::other(error)), None)),
+        }
+    });
+    let first = stream::iter(first.map(Ok));
+    let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], body).into_response())
+}
+
+impl Lines {
+    /// The next lines, some hundred at a time; `None` at the end.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            let limit = self
+                .left
+                .map_or(PAGE_EVENTS, |left| saturating(left.min(u64::from(PAGE_EVENTS))));
+            if self.is_last || limit == 0 {
+                return Ok(None);
+            }
+            let page = self.read(limit).await?;
+            self.is_last = page.is_last;
+            self.left = self.left.map(|left| left - page.events.len() as u64);
+            let mut out = Vec::new();
+            for event in page.events {
+                if self.request.after.is_some() && event.cursor.batch() >= self.below {
+                    self.is_last = true;
+                    break;
+                }
+                StoredEvent::of(&event, Form::OneLine).write_json(&mut out);
+                out.push(b'\n');
+            }
+            if !out.is_empty() {
+                return Ok(Some(out.into()));
+            }
+        }
+    }
+
+    async fn read(&mut self, limit: u32) -> Result<Page, StoreError> {
+        let filter = self.request.filter.clone();
+        if self.request.after.is_some() {
+            let after = self.at.unwrap_or(Cursor::BEGINNING);
+            let scan = Scan {
+                filter,
+                after,
+                limit,
+                bytes_max: SCAN_BYTES_MAX,
+            };
+            let page = self.state.store.scan(&scan).await?;
+            self.at = Some(page.next);
+            let reached = page.next.batch() >= self.below;
+            return Ok(Page {
+                is_last: page.is_last || reached,
+                ..page
+            });
+        }
+        let is_first = self.at.is_none();
+        let list = List {
+            filter,
+            order: self.request.order,
+            offset: if is_first { self.request.offset } else { 0 },
+            limit,
+            behind: self.at,
+            below: Some(self.below),
+        };
+        let page = self.state.store.list(&list).await?;
+        self.at = page.events.last().map(|event| event.cursor).or(self.at);
+        Ok(page)
+    }
+}
