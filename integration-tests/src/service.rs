@@ -157,7 +157,6 @@ impl Finished {
             .stdout
             .lines()
             .filter_map(|line| line.trim().strip_prefix(words))
-            // `resent` also begins `resent after stored`.
             .find(|rest| rest.trim_start().starts_with(|first: char| first.is_ascii_digit()))
             .unwrap_or_else(|| panic!("no figure for {words}:\n{}{}", self.stdout, self.stderr));
         let numbers: Vec<i64> = numbers(rest).collect();
@@ -183,7 +182,8 @@ impl Finished {
 }
 
 fn numbers(rest: &str) -> impl Iterator<Item = i64> {
-    rest.split_whitespace().filter_map(|word| word.parse().ok())
+    rest.split_whitespace()
+        .filter_map(|word| word.replace(',', "").parse().ok())
 }
 
 /// A signal to a process or a server.

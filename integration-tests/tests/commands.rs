@@ -11,10 +11,14 @@ use integration_tests::service::{Finished, Service, Settings};
 use integration_tests::world::World;
 use serde_json::Value;
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 12] = [
     "serve",
     "demo",
     "load",
+    "publish",
+    "get",
+    "ls",
+    "tail",
     "stats",
     "verify",
     "migrate",
@@ -206,7 +210,7 @@ async fn serve_is_what_runs_without_a_command_and_its_url_may_come_from_a_file(w
     world.check(1).await;
 }
 
-async fn publish_sends_what_it_was_told_and_its_table_adds_up(world: World) {
+async fn load_sends_what_it_was_told_and_its_table_adds_up(world: World) {
     let service = world.serve().await;
     let publish = async |arguments: &[&str]| {
         let arguments = [&["load", "--url", service.url()], arguments].concat();
@@ -253,19 +257,19 @@ async fn publish_sends_the_lines_of_a_file(world: World) {
     fs::write(&file, lines).expect("a file in a folder of our own");
     let name = file.to_str().expect("UTF-8");
     let ended = world
-        .run(&["load", "--url", service.url(), "--file", name, "--batch-size", "50"])
+        .run(&["publish", "--url", service.url(), "--file", name, "--batch-size", "50"])
         .await;
     ended.ended_with(0);
-    assert_eq!(ended.figure("sent"), 130);
+    assert_eq!((ended.figure("stored"), ended.figure("duplicate")), (120, 10));
     let totals = world.check(120).await;
     assert_eq!(totals.received, 130);
     let missing = world
-        .run(&["load", "--url", service.url(), "--file", "no-such-file"])
+        .run(&["publish", "--url", service.url(), "--file", "no-such-file"])
         .await;
     assert_told(&missing, 1, "no-such-file");
 }
 
-async fn publish_waits_for_the_service_to_come_up(world: World) {
+async fn load_waits_for_the_service_to_come_up(world: World) {
     let port = free_port().to_string();
     let url = format!("http://127.0.0.1:{port}");
     let arguments = ["load", "--url", &url, "--events", "100", "--duplicate-rate", "0.1"];
@@ -286,7 +290,7 @@ on_both_stores! {
     verify_finds_every_drift_and_none_where_there_is_none
     verify_may_run_while_events_are_being_stored
     serve_is_what_runs_without_a_command_and_its_url_may_come_from_a_file
-    publish_sends_what_it_was_told_and_its_table_adds_up
+    load_sends_what_it_was_told_and_its_table_adds_up
     publish_sends_the_lines_of_a_file
-    publish_waits_for_the_service_to_come_up
+    load_waits_for_the_service_to_come_up
 }

@@ -29,7 +29,7 @@ async fn shown() -> Vec<String> {
         .filter(|name| *name != "help")
         .map(ToOwned::to_owned)
         .collect();
-    for name in ["serve", "demo", "load", "stats", "verify"] {
+    for name in ["serve", "demo", "load", "publish", "get", "ls", "stats", "verify"] {
         assert!(names.iter().any(|shown| shown == name), "{name} is not in {help}");
     }
     for name in HIDDEN {

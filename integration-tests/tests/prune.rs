@@ -166,7 +166,7 @@ async fn a_pruned_identity_is_accepted_anew_and_comes_later_in_the_log(world: Wo
     let service = world.serve().await;
     let first = service.publish(&event("orders", "evt-1")).await;
     let ended = prune(&world, "0s").await;
-    assert!(ended.stdout.contains("accepted anew"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("stored again"), "{}", ended.stdout);
     assert_eq!(service.json("/events").await["count"], 0);
     let again = service.publish(&event("orders", "evt-1")).await;
     assert_eq!((first.status, again.status), (201, 201));
