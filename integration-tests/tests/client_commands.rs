@@ -206,6 +206,7 @@ async fn publish_lenient_skips_and_lists_bad_lines() {
             [r#"{"topic":"orders"}"#, "hello"]
         );
         assert_eq!(listed[1]["errors"][0]["type"], "json_invalid");
+        assert_eq!(listed[1]["errors"][0]["loc"], json!(["line", 6]), "a line of the file");
         assert!(ended.stderr.contains("line 6: "), "{}", ended.stderr);
     }
     world.check(3).await;

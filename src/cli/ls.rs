@@ -91,7 +91,7 @@ impl Args {
             print(&event_text::table(&events))?;
         }
         if left == 0 {
-            eprintln!("listed {} events; there may be more: --limit", count(offset));
+            eprintln!("the list ends at --limit {}; there may be more events", count(offset));
         }
         Ok(())
     }

@@ -56,9 +56,10 @@ impl Rejects {
             0 => "invalid; the service lists the errors of other lines first".to_owned(),
             _ => explanation.join("; "),
         };
+        let errors: Vec<ValidationError> = errors.iter().map(|error| in_file(error, line)).collect();
         let reject = Reject {
             line,
-            errors,
+            errors: &errors,
             text: text.trim_end_matches('\r'),
         };
         self.write(&reject, &explanation, progress)
@@ -95,6 +96,15 @@ impl Rejects {
             None => Ok(()),
         }
     }
+}
+
+/// A validation error of a line of a request as one of that line of the file.
+fn in_file(error: &ValidationError, line: u64) -> ValidationError {
+    let mut error = error.clone();
+    if let [Loc::Name(_), Loc::Index(index), ..] = error.loc.as_mut_slice() {
+        *index = usize::try_from(line).unwrap_or(usize::MAX);
+    }
+    error
 }
 
 /// A validation error without the place of its event: `topic: Field required`.
@@ -156,6 +166,7 @@ mod tests {
         let found = by_line(&[line(2), line(1), line(2)], 2).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), [&0, &1]);
         assert_eq!(found[&1].len(), 2);
+        assert_eq!(in_file(&line(2), 7), line(7));
         for errors in [&[][..], &[line(3)], &[line(0)], &[error(vec![Loc::name("body")])]] {
             assert_eq!(by_line(errors, 2), None);
         }

@@ -17,7 +17,6 @@ use crate::api::publish::EventResult;
 use crate::cli::{
     progress::{self, Progress},
     send::{Answered, Request, RetryLimits, Unanswered, send},
-    table::count,
 };
 use crate::client::{Client, ClientError};
 use crate::event::ValidationError;
@@ -183,12 +182,12 @@ impl<'a> Run<'a> {
         if is_lenient {
             return Ok(());
         }
-        bail!(
-            "nothing of {} was stored, because {} of them {} invalid; --lenient skips invalid lines",
-            place(batch),
-            count(errors.len() as u64),
-            if errors.len() == 1 { "is" } else { "are" },
-        );
+        let (place, invalid) = (place(batch), errors.len());
+        match (batch.lines.len(), invalid) {
+            (1, _) => bail!("{place} was not stored because it is invalid; --lenient skips invalid lines"),
+            (_, 1) => bail!("{place} were not stored because one of them is invalid; --lenient skips invalid lines"),
+            _ => bail!("{place} were not stored because {invalid} of them are invalid; --lenient skips invalid lines"),
+        }
     }
 }
 
