@@ -21,6 +21,7 @@
 //! | 1 | [`store`] | the contract of a store; PostgreSQL, SQLite; one conformance suite |
 //! | 1 | [`sink`] | the contract of a sink; Redis; the handoff queue |
 //! | 1 | [`telemetry`] | logs and traces |
+//! | 1 | [`api`] | each request and answer of the HTTP API, as one type |
 //! | 0 | [`event`] | the event; an invalid one cannot be constructed |
 //! | 0 | [`config`] | flags and environment variables |
 //! | 0 | [`metrics`] | the counters of the process |
