@@ -31,12 +31,12 @@ tester: ## check the running containers from outside; ARGS=--list shows what is 
 compose-test: ## build the images, and test the deployment: faults between hosts, replicas, the images themselves
 	integration-tests/setup build containers
 	docker compose --profile test build
-	cargo build --workspace --all-targets --locked
+	cargo build --workspace --bins --tests --examples --locked
 	target/debug/compose-test $(ARGS)
 
 schemathesis: ## compare the service's answers with its OpenAPI document, by requests made from it
 	integration-tests/setup schemathesis
-	cargo build --workspace --all-targets --locked
+	cargo build --workspace --bins --tests --examples --locked
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/schemathesis $(ARGS)
 
 # More tests at once than there are processors, because most of them wait most of the time.
@@ -46,7 +46,7 @@ test: export RUST_TEST_THREADS ?= 8
 # commands agree on the features of the libraries and nothing is compiled twice.
 test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
 	integration-tests/setup test
-	cargo build --workspace --all-targets --locked
+	cargo build --workspace --bins --tests --examples --locked
 	deploy/test-services.sh cargo test --workspace --locked
 
 # Nothing else is typed in the container: the targets install what they need. Docker's limits on namespaces are lifted, because
@@ -128,7 +128,7 @@ sink-cost: ## measure the cost of publishing to Redis and to stream subscribers
 
 screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
 	integration-tests/setup test
-	cargo build --workspace --all-targets --locked
+	cargo build --workspace --bins --tests --examples --locked
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/tools screenshot .github/dashboard.png
 
 clean: ## remove all that was built

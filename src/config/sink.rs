@@ -116,8 +116,8 @@ pub struct SinkSettings {
     outbox_lease: Duration,
     /// The most subscribers of /events/stream at once
     #[arg(
-        long = "max-followers",
-        env = "EVENTSIEVE_MAX_FOLLOWERS",
+        long = "max-subscribers",
+        env = "EVENTSIEVE_MAX_SUBSCRIBERS",
         default_value = "1000",
         value_name = "SUBSCRIBERS",
         value_parser = number::<usize>(0..=1_000_000)
@@ -297,7 +297,7 @@ mod tests {
         );
         assert!(check("--redis-url redis://h --outbox-lease 15s --redis-timeout 5s").is_ok());
         assert_eq!(
-            check("--redis-timeout 0s --redis-stream-maxlen 0 --max-followers x")
+            check("--redis-timeout 0s --redis-stream-maxlen 0 --max-subscribers x")
                 .unwrap_err()
                 .len(),
             3

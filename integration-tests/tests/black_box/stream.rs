@@ -385,7 +385,7 @@ async fn line_break_in_payload_keeps_frame_intact(world: World) {
 }
 
 async fn subscribers_over_limit_are_503(world: World) {
-    let settings = world.settings().with("EVENTSIEVE_MAX_FOLLOWERS", "3");
+    let settings = world.settings().with("EVENTSIEVE_MAX_SUBSCRIBERS", "3");
     let service = world.serve_with(settings).await;
     let mut subscribers = Vec::new();
     for _ in 0..3 {
