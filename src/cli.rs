@@ -1,34 +1,45 @@
 //! The command line: one variant and one file for each command.
 //!
-//! Every flag has an environment variable, and the flag wins. A command ends with exit code 0 when it did what it should, 64 when it was
-//! called wrongly, and 1 when it failed.
+//! Every flag has an environment variable, and the flag wins. A command ends with exit code 0 when it succeeded, 64 when its usage or
+//! configuration is wrong, and 1 when it failed.
 
-pub mod completions;
-pub mod demo;
-pub mod healthcheck;
-pub mod load;
-pub mod man;
-pub mod migrate;
-pub mod openapi;
-pub mod outbox;
-pub mod prune;
-pub mod serve;
-pub mod stats;
-pub mod tail;
-pub mod target;
-pub mod verify;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod error;
+pub(crate) mod event_text;
+#[cfg(test)]
+mod fake;
+pub(crate) mod get;
+pub(crate) mod healthcheck;
+pub(crate) mod load;
+pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod migrate;
+pub(crate) mod openapi;
+pub(crate) mod outbox;
+pub(crate) mod progress;
+pub(crate) mod prune;
+pub(crate) mod publish;
+pub(crate) mod send;
+pub(crate) mod serve;
+pub(crate) mod since;
+pub(crate) mod stats;
+pub(crate) mod table;
+pub(crate) mod tail;
+pub(crate) mod target;
+pub(crate) mod text;
+pub(crate) mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::ConfigError;
+use self::error::EXIT_USAGE;
 
-/// `EX_USAGE` of BSD's `sysexits.h`.
-const EXIT_USAGE: u8 = 64;
+pub use self::error::exit_code;
 
-/// A production event log: publish as often as you like; each event is stored once, counted once, and handed to every subscriber
+/// An event log: publish as often as you like; each event is stored once, counted once, and delivered to every subscriber
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -40,9 +51,12 @@ pub struct Cli {
 enum Command {
     Serve(Box<serve::Args>),
     Demo(demo::Args),
-    Load(load::Args),
-    Tail(tail::Args),
+    Publish(publish::Args),
+    Get(get::Args),
+    Ls(ls::Args),
+    Tail(Box<tail::Args>),
     Stats(stats::Args),
+    Load(load::Args),
     Verify(verify::Args),
     Outbox(outbox::Args),
     Migrate(migrate::Args),
@@ -55,14 +69,12 @@ enum Command {
     Man(man::Args),
 }
 
-/// The flags that are the program's own. Any other one without a command before it is a flag of `serve`.
+/// The flags of the program itself. Any other flag without a command before it is a flag of `serve`.
 const OWN_FLAGS: [&str; 4] = ["-h", "--help", "-V", "--version"];
 
 impl Cli {
-    /// Reads a command line, the program's name first. Without a command it is `serve`.
-    ///
-    /// # Errors
-    /// What clap has to say instead, for [`explain`].
+    /// Reads a command line, the program's name first. Without a command it is `serve`. What clap has to say instead is for
+    /// [`explain`].
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
         let is_serve = arguments.get(1).is_none_or(|first| {
@@ -75,31 +87,30 @@ impl Cli {
         Self::try_parse_from(arguments)
     }
 
-    /// Runs the command that was asked for, until it has ended.
-    ///
-    /// # Errors
-    /// What the command failed with; [`exit_code`] says how the process should end then.
+    /// Runs the command until it has ended. [`exit_code`] gives the exit code for an error.
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(args) => args.run().await,
             Command::Demo(args) => args.run().await,
-            Command::Load(args) => args.run().await,
+            Command::Publish(args) => args.run().await,
+            Command::Get(args) => args.run().await,
+            Command::Ls(args) => args.run().await,
             Command::Tail(args) => args.run().await,
             Command::Stats(args) => args.run().await,
+            Command::Load(args) => args.run().await,
             Command::Verify(args) => args.run().await,
             Command::Outbox(args) => args.run().await,
             Command::Migrate(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
             Command::Openapi(args) => args.run(),
-            Command::Completions(args) => args.run(),
-            Command::Man(args) => args.run(),
+            Command::Completions(args) => args.run(Self::shown()),
+            Command::Man(args) => args.run(Self::shown()),
         }
     }
 
-    /// The program without its hidden commands, for what is generated from it: clap's own generators name these, too.
-    #[must_use]
-    pub fn shown() -> clap::Command {
+    /// The program without its hidden commands: clap's generators would show those, too.
+    fn shown() -> clap::Command {
         let all = Self::command();
         let mut shown = clap::Command::new(env!("CARGO_PKG_NAME"))
             .version(env!("CARGO_PKG_VERSION"))
@@ -112,26 +123,10 @@ impl Cli {
     }
 }
 
-/// Flags that are fine one by one and wrong together; the text says what to change.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
-
-/// The exit code that tells of `error`.
-#[must_use]
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<UsageError>() || error.is::<ConfigError>() {
-        ExitCode::from(EXIT_USAGE)
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// Shows what clap has to say instead of running a command: help or the version on standard output, or what is wrong with the flags.
-#[must_use]
+/// Prints what clap has to say instead of running a command: help or the version on standard output, or what is wrong with the flags.
 pub fn explain(error: &clap::Error) -> ExitCode {
-    let shown = error.print();
-    match (error.use_stderr(), shown) {
+    let printed = error.print();
+    match (error.use_stderr(), printed) {
         (true, _) => ExitCode::from(EXIT_USAGE),
         (false, Ok(())) => ExitCode::SUCCESS,
         (false, Err(_)) => ExitCode::FAILURE,
@@ -143,12 +138,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flags_fit_together() {
+    fn flags_fit_together() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn without_a_command_it_is_serve_and_its_flags_are_those_of_serve() {
+    fn without_a_command_it_is_serve() {
         let read = |line: &str| Cli::read(line.split(' ').map(OsString::from));
         for line in ["eventsieve", "eventsieve --port 9000", "eventsieve serve --port 9000"] {
             assert!(matches!(read(line).unwrap().command, Command::Serve(_)), "{line}");
@@ -168,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_an_environment_variable_and_a_help_text() {
+    fn every_flag_has_a_variable_and_a_help_text() {
         for command in Cli::command().get_subcommands() {
             for flag in command.get_arguments() {
                 let name = format!("{} {}", command.get_name(), flag.get_id());
@@ -179,12 +174,27 @@ mod tests {
     }
 
     #[test]
-    fn the_long_help_of_every_command_has_an_example() {
+    fn the_help_of_every_command_has_an_example() {
         for mut command in Cli::command().get_subcommands().cloned() {
             let help = command.render_long_help().to_string();
             let examples = help.split("Example").nth(1).unwrap_or_default();
             let call = format!("\n  eventsieve {}", command.get_name());
             assert!(examples.contains(&call), "{help}");
+        }
+    }
+
+    /// The help without the width of a terminal and the variables of this process.
+    fn help(command: &clap::Command) -> String {
+        let mut command = command.clone().mut_args(|flag| flag.hide_env_values(true));
+        let name = format!("eventsieve {}", command.get_name());
+        command = command.bin_name(name);
+        command.render_long_help().to_string()
+    }
+
+    #[test]
+    fn help_of_every_command_is_as_reviewed() {
+        for command in Cli::command().get_subcommands() {
+            insta::assert_snapshot!(format!("help_{}", command.get_name()), help(command));
         }
     }
 }

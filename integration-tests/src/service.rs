@@ -142,10 +142,10 @@ impl Finished {
         self
     }
 
-    /// The whole number in the row with this name of the table on standard output. Its digits may be grouped by spaces.
+    /// The whole number in the row with this name of the table on standard output. Its digits may be grouped.
     #[track_caller]
     pub fn count(&self, name: &str) -> i64 {
-        self.row(name, |value| value.replace(char::is_whitespace, "").parse().ok())
+        self.row(name, |value| value.replace([',', ' '], "").parse().ok())
     }
 
     /// The milliseconds in the row with this name of the table on standard output.

@@ -1,14 +1,15 @@
-//! `eventsieve demo`: the whole service in this process, on a store that is thrown away, with events to look at.
+//! `eventsieve demo`: the whole service in this process, on a temporary store, with events to look at.
 
 mod folder;
-pub mod statistics;
+mod statistics;
+mod trickle;
 
-use std::future::pending;
 use std::io::{self, ErrorKind, Write, stdout};
 use std::num::NonZeroU64;
 use std::pin::pin;
 
 use anyhow::{Context, Result, bail};
+use chrono::Utc;
 use clap::builder::FalseyValueParser;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,11 +18,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
-use crate::cli::load::batch::{Generator, Source};
-use crate::cli::load::plan::Plan;
+use crate::cli::error::UsageError;
+use crate::cli::load::generator::Generator;
+use crate::cli::load::plan::{Plan, Times};
 use crate::cli::load::run::{Run, paced};
-use crate::cli::stats::table::{grouped, table};
-use crate::cli::{UsageError, target};
+use crate::cli::stats::table::table;
+use crate::cli::table::count;
+use crate::cli::target;
 use crate::client::{self, Client, target::Target};
 use crate::config::Config;
 use crate::http::Phase;
@@ -29,10 +32,10 @@ use crate::lifecycle::Signals;
 use crate::serve::Service;
 use crate::telemetry;
 
-/// What is logged without `RUST_LOG`: the demonstration tells itself what goes well.
+/// The log filter where `RUST_LOG` is not set. The command itself prints what goes well.
 const LOG_FILTER: &str = "warn";
 
-/// The port where none is asked for, unless it is taken.
+/// The default port, unless it is taken.
 const PORT: u16 = 8080;
 
 /// How many events are published.
@@ -47,40 +50,38 @@ const TOPICS: NonZeroU64 = NonZeroU64::new(4).expect("4 is not 0");
 /// How many events a request has.
 const BATCH_SIZE: u64 = 50;
 
-/// How many requests are on their way at a time.
+/// How many requests are in flight at a time.
 const CONCURRENCY: usize = 8;
 
-/// Try it: start a service on a fresh embedded store, publish to it, and check the figures
+/// Try eventsieve: start a service on a temporary store, publish to it, and check the statistics
 ///
-/// It publishes 20 000 events of which 30 % are duplicates, and goes on serving until Ctrl-C. The store is a new folder in data/ of the current
-/// folder, and is removed at the end. Nothing else is touched; of the environment only HOST, PORT, RUST_LOG and LOG_FORMAT are read.
+/// Publishes 20 000 events, of which 30 % are duplicates, checks that every event was stored and counted exactly once, and then serves
+/// the dashboard and publishes a few events a second until Ctrl-C. The store is a new directory in data/ of the current directory, and
+/// is removed at the end. Of the environment only HOST, PORT, RUST_LOG and LOG_FORMAT are read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  eventsieve demo\n  eventsieve demo --port 9000 --exit")]
-pub struct Args {
-    /// The address to listen on
+pub(crate) struct Args {
+    /// Address to listen on
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     host: String,
-    /// The port to listen on; 0 takes a free one; without it, 8080, or a free one if that is taken
+    /// Port to listen on; 0 takes a free one; without it, 8080, or a free one if 8080 is taken
     #[arg(long, env = "PORT")]
     port: Option<u16>,
-    /// End when the figures are checked instead of at Ctrl-C
+    /// End when the statistics are checked, with exit code 1 if one is wrong
     #[arg(long, env = "EVENTSIEVE_DEMO_EXIT", value_parser = FalseyValueParser::new())]
     exit: bool,
 }
 
 impl Args {
-    /// Runs the demonstration, and tells on standard output what it shows.
-    ///
-    /// # Errors
-    /// When a figure is off, when the service cannot run (a port that was asked for is taken, a folder that cannot be written to), and when it is
-    /// interrupted before the check that `--exit` ends with.
-    pub async fn run(self) -> Result<()> {
+    /// Runs the demonstration, and prints on standard output what it shows. With `--exit` it is an error when it is interrupted before
+    /// the check.
+    pub(crate) async fn run(self) -> Result<()> {
         telemetry::start(LOG_FILTER).map_err(UsageError)?;
-        let mut signals = Signals::listen().context("the system refuses signal handlers")?;
-        // Who closes the terminal leaves no folder behind either.
-        let mut hangup = signal(SignalKind::hangup()).context("the system refuses signal handlers")?;
+        let mut signals = Signals::listen().context("cannot install signal handlers")?;
+        // The directory is removed also when the terminal is closed.
+        let mut hangup = signal(SignalKind::hangup()).context("cannot install signal handlers")?;
         say("starting eventsieve on a fresh SQLite store\n")?;
-        let folder = Folder::new().context("cannot make a folder in data, where the store is to be")?;
+        let folder = Folder::new().context("cannot create a directory for the store in data")?;
         let service = self.bind(&folder).await?;
         let target = target::reached_at(&service.address().ip().to_string(), service.address().port())?;
         say(&format!(
@@ -101,76 +102,90 @@ impl Args {
             signal = signals.next() => bail!("ended at once by a second signal, {signal}"),
         }
         let removed = format!("stopped, and {folder} is removed\n");
-        folder.remove().context("cannot remove the folder of the store")?;
+        folder.remove().context("cannot remove the directory of the store")?;
         outcome.and_then(|()| say(&removed))
     }
 
     /// The service, listening where it was asked to, or where it may.
     async fn bind(&self, folder: &Folder) -> Result<Service> {
-        let config = |port| {
-            Config::with_defaults(&folder.database_url(), &self.host, port)
-                .map_err(|error| UsageError(error.to_string()))
-        };
+        let config = |port| Config::with_defaults(&folder.database_url(), &self.host, port).map_err(UsageError::from);
         let bound = Service::bind(config(self.port.unwrap_or(PORT))?).await;
         match bound {
             Err(error) if self.port.is_none() && is_taken(&error) => {
-                say(&format!("port {PORT} is taken, so it listens on another one\n"))?;
+                say(&format!(
+                    "port {PORT} is taken, so the service listens on another one\n"
+                ))?;
                 Service::bind(config(0)?).await
             }
             bound => bound,
         }
     }
 
-    /// Publishes, shows the figures and checks them, once the service serves; then waits for ever, unless it is to end.
+    /// Publishes, prints the statistics and checks them, once the service serves. Then goes on publishing, unless it is to end.
     async fn show(&self, target: Target, mut phase: watch::Receiver<Phase>) -> Result<()> {
         phase.wait_for(|phase| *phase == Phase::Serving).await?;
         let client = Client::new(target, client::CALL_TIMEOUT)?;
-        let plan = Plan {
-            events: EVENTS,
-            duplicates: DUPLICATES,
-            topics: TOPICS,
-            seed: rand::random(),
-        };
+        let plan = plan();
         say(&format!(
             "publishing {} events, {} of them duplicates\n",
-            grouped(EVENTS),
-            grouped(DUPLICATES)
+            count(EVENTS),
+            count(DUPLICATES)
         ))?;
-        let run = Run::new(client.clone(), Some(EVENTS), None);
-        let requests = paced(Source::Plan(Generator::new(plan, BATCH_SIZE)), None);
+        let run = Run::new(client.clone(), EVENTS, None);
         let begun = Instant::now();
-        let outcome = run.drive(requests, CONCURRENCY).await;
+        let outcome = run
+            .drive(paced(Generator::new(plan, BATCH_SIZE), None), CONCURRENCY)
+            .await;
         let tally = run.end();
         outcome?;
         say(&format!("published in {:.1} s\n", begun.elapsed().as_secs_f64()))?;
         let stats = client.stats().await?;
-        let fault = statistics::fault(&stats, &plan, tally.resent_after_stored());
+        let error = statistics::error(&stats, &plan, tally.resent());
         say(&format!(
             "\n{}\n{}\n",
             table(&stats),
-            statistics::sum(&stats, fault.is_none())
+            statistics::sum(&stats, error.is_none())
         ))?;
-        if let Some(fault) = fault {
-            bail!("the figures are off: {fault}");
+        if let Some(error) = error {
+            bail!("the statistics are wrong: {error}");
         }
         tally.verify(&plan)?;
-        if !self.exit {
-            say(&format!(
-                "{0}/stats and {0}/events stay up until Ctrl-C\n",
-                client.target()
-            ))?;
-            pending::<()>().await;
+        if self.exit {
+            return Ok(());
         }
-        Ok(())
+        say(&format!(
+            "\na few events a second go on until Ctrl-C\nsee them on the dashboard: {}/dashboard\n",
+            client.target()
+        ))?;
+        trickle::publish(&client, plan, now_ms).await.map_err(Into::into)
     }
 
     /// What a signal means: with `--exit`, that the check has not been made.
     fn interrupted(&self) -> Result<()> {
         if self.exit {
-            bail!("interrupted before the figures were checked");
+            bail!("interrupted before the statistics were checked");
         }
         Ok(())
     }
+}
+
+/// Events of the last seconds.
+fn plan() -> Plan {
+    Plan {
+        events: EVENTS,
+        duplicates: DUPLICATES,
+        topics: TOPICS,
+        seed: rand::random(),
+        times: Times::with(EVENTS - DUPLICATES, now_ms()),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the client's clock makes the timestamps of events, as a client's own would"
+)]
+fn now_ms() -> i64 {
+    Utc::now().timestamp_millis()
 }
 
 fn is_taken(error: &anyhow::Error) -> bool {

@@ -1,77 +1,68 @@
-//! `eventsieve load`: the load generator, and a loader for files.
+//! `eventsieve load`: the load generator.
 //!
-//! A plan or a file becomes requests ([`batch`]); each is sent until it is answered ([`send`]), several at a time; the answers are added up and held against
-//! the plan ([`tally`]); [`run`] is all of that. The service may be killed and started again at any moment meanwhile.
+//! A plan ([`plan`]) becomes requests ([`generator`]); each is sent until it is answered ([`crate::cli::send`]), several at a time;
+//! the answers are added up and compared with the plan ([`tally`]); [`run`] does all of that. The service may be killed and started
+//! again at any moment meanwhile.
 
-pub mod batch;
-pub mod latency;
-pub mod plan;
-pub mod progress;
-pub mod run;
-pub mod sample;
-pub mod send;
-pub mod span;
-pub mod tally;
+pub(crate) mod generator;
+pub(crate) mod plan;
+pub(crate) mod run;
+pub(crate) mod sample;
+pub(crate) mod tally;
 
 use std::{io::Write, num::NonZeroU64, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::value_parser;
-use tokio::{
-    select,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::select;
 
 use self::{
-    batch::{Generator, Lines, Source},
-    plan::Plan,
+    generator::Generator,
+    plan::{Plan, Times},
     run::{Run, paced},
 };
 use crate::{
-    cli::UsageError,
+    cli::{error::UsageError, table::count},
     client::{self, Client, target::Target},
+    lifecycle::Signals,
 };
 
-/// Publish made-up events, a part of them duplicates, or the lines of a file, and check that the answers add up
+/// Publish made-up events, a part of them duplicates, and check that the answers add up
 ///
-/// Waits for the service to come up, and sends a request again until it is answered, so that the service may be stopped, killed or
-/// restarted meanwhile. The table at the end counts each event once under `sent`, `unique` and `duplicates`. `resent` are the events
-/// that were sent again because an attempt got no answer; `resent after stored` are those of them that the service got all the
-/// same, so that it counts them as received, and as duplicates, once more: as far as the answers tell, for an attempt without an
-/// answer may still be on its way.
+/// Waits for the service to come up, and sends a request again until it is answered, so the service may be stopped, killed or
+/// restarted meanwhile. The table at the end counts each event once under `sent`, `unique` and `duplicates`. `resent` counts
+/// events that were sent again because an attempt got no answer. The service may have received them all the same; it then counts
+/// them as received, and as duplicates, once more.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  eventsieve load --events 100000 --batch-size 500\n  eventsieve load --file events.ndjson"
+    after_help = "Examples:\n  eventsieve load --events 100000 --batch-size 500\n  eventsieve load --rate 200 --duplicate-rate 0.5 --url http://127.0.0.1:8080"
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// Base URL of the service
     #[arg(long, env = "TARGET_URL", default_value = "http://127.0.0.1:8080")]
     url: Target,
-    /// How many events to publish, duplicates included
+    /// Number of events to publish, duplicates included
     #[arg(long, env = "TOTAL_EVENTS", value_name = "COUNT", default_value_t = 20_000)]
     events: u64,
-    /// Which part of the events are duplicates of earlier ones: at least 0, below 1
-    #[arg(long, env = "DUPLICATE_RATE", value_name = "PART", default_value_t = 0.3, value_parser = duplicate_rate)]
+    /// Fraction of the events that are duplicates of earlier ones: at least 0, below 1
+    #[arg(long, env = "DUPLICATE_RATE", value_name = "FRACTION", default_value_t = 0.3, value_parser = duplicate_rate)]
     duplicate_rate: f64,
-    /// How many events to send in one request; 1 sends single events
+    /// Number of events in one request; 1 sends single events
     #[arg(long, env = "BATCH_SIZE", value_name = "COUNT", default_value_t = 50, value_parser = value_parser!(u64).range(1..=100_000))]
     batch_size: u64,
-    /// How many requests to have on their way at a time
+    /// Number of requests in flight at a time
     #[arg(long, env = "CONCURRENCY", value_name = "COUNT", default_value_t = 8, value_parser = value_parser!(u16).range(1..=4096))]
     concurrency: u16,
-    /// How many topics to spread the events over
+    /// Number of topics to spread the events over
     #[arg(long, env = "EVENTSIEVE_LOAD_TOPICS", value_name = "COUNT", default_value_t = NonZeroU64::new(4).expect("4 is not 0"))]
     topics: NonZeroU64,
-    /// How many events to publish a second, at most; without it, as many as the service takes
+    /// Maximum number of events per second; without it, as many as the service accepts
     #[arg(long, env = "EVENTSIEVE_LOAD_RATE", value_name = "COUNT")]
     rate: Option<NonZeroU64>,
-    /// Number that all events follow from: the same seed sends the same events again; without it, other events are sent each time
+    /// Number that determines all events: the same seed sends the same events; without it, each run sends different ones
     #[arg(long, env = "EVENTSIEVE_LOAD_SEED", value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Publish the lines of this NDJSON file instead of made-up events; - reads standard input
-    #[arg(long, env = "EVENTSIEVE_LOAD_FILE", value_name = "NAME")]
-    file: Option<String>,
-    /// How long to try to get one request answered (such as 90s or 5m) before giving up; without it, for ever
+    /// How long to retry one request (such as 90s or 5m) before giving up; without it, for ever
     #[arg(long, env = "EVENTSIEVE_LOAD_WAIT", value_name = "TIME", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
 }
@@ -84,27 +75,24 @@ fn duplicate_rate(text: &str) -> Result<f64, String> {
 }
 
 impl Args {
-    /// Publishes everything, and prints the table on standard output.
-    ///
-    /// # Errors
-    /// When the answers do not add up, when a request is refused for good, when a request is not answered for too long, and when a signal ended the run; the table
-    /// is printed in these cases, too.
-    pub async fn run(self) -> anyhow::Result<()> {
-        let plan = if self.file.is_none() { Some(self.plan()?) } else { None };
+    /// Publishes everything, and prints the table on standard output, also when the run fails: when the answers do not add up, when
+    /// a request is rejected or not answered in time, and when a signal ends the run.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let plan = self.plan()?;
         let client = Client::new(self.url.clone(), client::CALL_TIMEOUT)?;
-        let source = self.source(plan).await?;
-        eprintln!("{}", self.headline(plan));
-        let run = Run::new(client, plan.map(|plan| plan.events), self.wait);
-        let requests = paced(source, self.rate);
+        let mut signals = Signals::listen().context("cannot install signal handlers")?;
+        eprintln!("{}", self.headline(&plan));
+        let run = Run::new(client, plan.events, self.wait);
+        let requests = paced(Generator::new(plan, self.batch_size), self.rate);
         let outcome = select! {
             biased;
-            signal = stopped() => signal.map_err(Into::into).and_then(|signal| bail!("{signal}, with {} events on their way", run.events_in_flight())),
+            signal = signals.next() => Err(interrupted(signal, run.events_in_flight())),
             outcome = run.drive(requests, usize::from(self.concurrency)) => outcome,
         };
         let tally = run.end();
-        write!(std::io::stdout(), "{}", tally.table(plan.as_ref())).context("cannot print the table")?;
+        write!(std::io::stdout(), "{}", tally.table(&plan)).context("cannot print the table")?;
         outcome?;
-        plan.map_or(Ok(()), |plan| tally.verify(&plan)).map_err(Into::into)
+        tally.verify(&plan).map_err(Into::into)
     }
 
     fn plan(&self) -> Result<Plan, UsageError> {
@@ -115,45 +103,28 @@ impl Args {
             duplicates,
             topics: self.topics,
             seed,
+            times: Times::FIXED,
         })
     }
 
-    async fn source(&self, plan: Option<Plan>) -> anyhow::Result<Source> {
-        match (plan, &self.file) {
-            (Some(plan), _) => Ok(Source::Plan(Generator::new(plan, self.batch_size))),
-            (None, Some(name)) => Ok(Source::File(Lines::open(name, self.batch_size).await?)),
-            (None, None) => bail!("there is nothing to publish"),
-        }
-    }
-
-    fn headline(&self, plan: Option<Plan>) -> String {
-        let what = match (plan, &self.file) {
-            (Some(plan), _) => {
-                format!(
-                    "{} events, {} of them duplicates, seed {},",
-                    plan.events, plan.duplicates, plan.seed
-                )
-            }
-            (None, name) => name
-                .as_deref()
-                .filter(|name| *name != "-")
-                .unwrap_or("standard input")
-                .to_owned(),
-        };
+    fn headline(&self, plan: &Plan) -> String {
         format!(
-            "publishing {what} to {}, {} a request, {} requests at a time",
-            self.url, self.batch_size, self.concurrency
+            "publishing {} events, {} of them duplicates, seed {}, to {}: {} per request, {} requests in flight",
+            count(plan.events),
+            count(plan.duplicates),
+            plan.seed,
+            self.url,
+            self.batch_size,
+            self.concurrency
         )
     }
 }
 
-/// Waits for a signal to end, and names it.
-async fn stopped() -> std::io::Result<&'static str> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    select! {
-        _ = interrupt.recv() => Ok("interrupted"),
-        _ = terminate.recv() => Ok("terminated"),
-    }
+fn interrupted(signal: &str, in_flight: u64) -> anyhow::Error {
+    anyhow::anyhow!(
+        "ended by {signal}; the outcome of {} events in flight is unknown",
+        count(in_flight)
+    )
 }
 
 #[cfg(test)]

@@ -8,23 +8,18 @@ use anyhow::{Context, Result};
 use clap::Command;
 use clap_mangen::Man;
 
-use crate::cli::Cli;
-
-/// Print the manual page eventsieve(1), or write the pages of all commands into a folder
+/// Print the manual page eventsieve(1), or write the pages of all commands into a directory
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  eventsieve man | man -l -\n  eventsieve man ~/.local/share/man/man1")]
-pub struct Args {
-    /// Write eventsieve.1, eventsieve-serve.1 and so on into this folder, which is made if it is not there
+pub(crate) struct Args {
+    /// Directory to write eventsieve.1, eventsieve-serve.1 and so on into; it is created if it does not exist
     folder: Option<PathBuf>,
 }
 
 impl Args {
-    /// Prints or writes the pages.
-    ///
-    /// # Errors
-    /// When standard output takes no more, or a file cannot be written.
-    pub fn run(self) -> Result<()> {
-        let mut program = Cli::shown().disable_help_subcommand(true);
+    /// Prints or writes the pages of `program`.
+    pub(crate) fn run(self, program: Command) -> Result<()> {
+        let mut program = program.disable_help_subcommand(true);
         program.build();
         let Some(folder) = self.folder else {
             let page = Page::new(&program)?;
@@ -32,7 +27,7 @@ impl Args {
                 .write_all(page.text.as_bytes())
                 .context("cannot print the page");
         };
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         for command in std::iter::once(&program).chain(program.get_subcommands()) {
             let page = Page::new(command)?;
             let file = folder.join(format!("{}.1", page.name));

@@ -1,69 +1,73 @@
-//! `eventsieve outbox`: what is stored and not yet published.
+//! `eventsieve outbox`: batches that are not yet published, and dead letters.
 
 use std::io::{Write, stdout};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::FalseyValueParser;
 
-use crate::cli::UsageError;
+use crate::cli::error::UsageError;
+use crate::cli::table::{count, signed, values};
+use crate::cli::text::printable;
 use crate::config::{RedisOptions, StoreOptions};
 use crate::event::Cursor;
 use crate::sink::{self, Sink, SinkErrorKind};
 use crate::store::{self, DeadLetter, NewDeadLetter, Outbox, Store};
 
-/// How many parked events are read at a time.
+/// How many dead letters are read at a time.
 const PAGE: u32 = 100;
 
-/// Show what is stored and not yet published, and send again what Redis has refused
+/// Show batches that are not yet published, and publish dead letters again
 ///
-/// A service publishes its outbox by itself, whatever has failed, for as long as that takes. An event that Redis refuses for
-/// itself (its topic's channel is forbidden, for example) is parked, so that it keeps no other waiting: it is listed here, and
-/// `--retry` sends it again once the cause is mended. This may run beside services, with their DATABASE_URL and REDIS_URL.
+/// The service publishes its outbox by itself, and retries for as long as necessary. An event that Redis rejects because of the event
+/// itself (it may not publish to that topic's channel, for example) becomes a dead letter, so that it does not delay other events. Dead
+/// letters are listed here; --retry publishes them again once the cause is fixed. The command may run beside the service, with the same
+/// DATABASE_URL and REDIS_URL.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  eventsieve outbox --database-url postgres://me@host/events\n  eventsieve outbox --retry --redis-url redis://host"
 )]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     store: StoreOptions,
     #[command(flatten)]
     redis: RedisOptions,
-    /// Send parked events again
+    /// Publish dead letters again
     #[arg(long, env = "EVENTSIEVE_OUTBOX_RETRY", value_parser = FalseyValueParser::new())]
     retry: bool,
 }
 
 impl Args {
-    /// Prints the outbox on standard output.
-    ///
-    /// # Errors
-    /// The store cannot be read, or with `--retry`: Redis cannot be reached, or refuses an event again.
-    pub async fn run(self) -> Result<()> {
-        let url = self.store.check().map_err(|error| UsageError(error.to_string()))?;
-        let redis = self.redis.check().map_err(|error| UsageError(error.to_string()))?;
-        let fanout = match (self.retry, redis) {
+    /// Prints the outbox on standard output. With `--retry` it is an error when Redis cannot be reached or rejects an event again.
+    pub(crate) async fn run(self) -> Result<()> {
+        let url = self.store.check().map_err(UsageError::from)?;
+        let redis = self.redis.check().map_err(UsageError::from)?;
+        let sink = match (self.retry, redis) {
             (false, _) => None,
             (true, Some(redis)) => Some(sink::open(redis)?),
-            (true, None) => bail!(UsageError("--retry needs a Redis: set REDIS_URL".to_owned())),
+            (true, None) => bail!(UsageError("--retry needs Redis: set REDIS_URL".to_owned())),
         };
         let store = store::open(&url)?;
         store.check_schema().await?;
-        let refused = match &fanout {
-            Some(fanout) => retry(&*store, &**fanout).await?,
+        let rejected = match &sink {
+            Some(sink) => retry(&*store, &**sink).await?,
             None => 0,
         };
         show(&*store).await?;
         store.close().await;
-        match refused {
+        match rejected {
             0 => Ok(()),
-            refused => bail!("Redis refuses {refused} of the events again: see what it says of each"),
+            1 => bail!("Redis rejected one event again, for the reason listed with it"),
+            rejected => bail!(
+                "Redis rejected {} events again, for the reasons listed with them",
+                count(rejected)
+            ),
         }
     }
 }
 
-/// Sends every parked event again, and answers with how many are refused again.
-async fn retry(store: &dyn Outbox, fanout: &dyn Sink) -> Result<u64> {
-    let (mut sent, mut refused) = (0, 0);
+/// Publishes every dead letter again, and gives back how many are rejected again.
+async fn retry(store: &dyn Outbox, sink: &dyn Sink) -> Result<u64> {
+    let (mut published, mut rejected) = (0, 0);
     let mut after = Cursor::BEGINNING;
     loop {
         let page = store.dead_letters(after, PAGE).await?;
@@ -71,58 +75,59 @@ async fn retry(store: &dyn Outbox, fanout: &dyn Sink) -> Result<u64> {
         after = last.event.cursor;
         for DeadLetter { event, .. } in page {
             let cursor = event.cursor;
-            let reason = match fanout.publish(&[event]).await {
+            let reason = match sink.publish(&[event]).await {
                 Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
                 Err(error) if error.kind == SinkErrorKind::Unexpected => Some(error.to_string()),
-                Err(error) => return Err(error).context("Redis did not take the events: those left stay parked"),
+                Err(error) => return Err(error).context("cannot publish to Redis; the remaining dead letters stay"),
             };
             match reason {
                 None => {
                     store.remove_dead_letters(&[cursor]).await?;
-                    sent += 1;
+                    published += 1;
                 }
                 Some(reason) => {
                     store.dead_letter(&[NewDeadLetter { cursor, reason }]).await?;
-                    refused += 1;
+                    rejected += 1;
                 }
             }
         }
     }
-    print(&format!("sent again     {sent}\nrefused again  {refused}\n"))?;
-    Ok(refused)
+    print(&values([
+        ("published again", count(published)),
+        ("rejected again", count(rejected)),
+    ]))?;
+    Ok(rejected)
 }
 
-/// Prints what waits, and one line for each parked event.
+/// Prints the backlog, and one line for each dead letter.
 async fn show(store: &dyn Store) -> Result<()> {
     let stats = store.stats().await?;
-    let age = match stats.backlog.batches {
-        0 => String::new(),
-        _ => format!(", the oldest {:.1} s old", stats.backlog.oldest_seconds),
-    };
-    print(&format!(
-        "unpublished    {} batches{age}\nparked         {} events\n",
-        stats.backlog.batches, stats.backlog.dead_letters
-    ))?;
+    let backlog = &stats.backlog;
+    print(&values([
+        ("unpublished batches", signed(backlog.batches)),
+        ("age of the oldest", format!("{:.1} s", backlog.oldest_seconds)),
+        ("dead letters", signed(backlog.dead_letters)),
+    ]))?;
     let mut after = Cursor::BEGINNING;
     loop {
         let page = store.dead_letters(after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = last.event.cursor;
-        for parked in &page {
-            print(&line(parked))?;
+        for letter in &page {
+            print(&line(letter))?;
         }
     }
 }
 
-fn line(parked: &DeadLetter) -> String {
-    let event = &parked.event;
+fn line(letter: &DeadLetter) -> String {
+    let event = &letter.event;
     format!(
         "{}  {}  {}  {}  {}\n",
         event.cursor,
-        event.event.topic,
-        event.event.event_id,
-        parked.dead_lettered_at,
-        parked.reason.replace(char::is_control, " ")
+        printable(event.event.topic.as_str()),
+        printable(event.event.event_id.as_str()),
+        letter.dead_lettered_at,
+        printable(&letter.reason)
     )
 }
 

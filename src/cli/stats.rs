@@ -1,6 +1,6 @@
-//! `eventsieve stats`: prints the figures of a running service, once or again and again.
+//! `eventsieve stats`: prints the statistics of a running service, once or every second.
 
-pub mod table;
+pub(crate) mod table;
 
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
@@ -21,33 +21,30 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Moves the cursor of a terminal to its upper left corner and clears everything from there on (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// Print the figures of a running service as a table
+/// Print the statistics of a running service as a table
 ///
-/// Received, unique, duplicates, conflicts, rows and topics are of the store: they are the same on every replica and survive restarts.
-/// The others are of the process that answers.
+/// `received`, `unique`, `duplicates`, `conflicts`, `rows` and the topics describe the store: they are the same on every replica and
+/// survive restarts. The other values describe the process that answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  eventsieve stats --url http://127.0.0.1:8080\n  eventsieve stats --watch")]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     target: TargetArgs,
-    /// Print the table again each second until Ctrl-C: in place on a terminal, else one after another
+    /// Print the table every second until Ctrl-C: in place on a terminal, else one after another
     #[arg(long, env = "EVENTSIEVE_STATS_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
 }
 
 impl Args {
     /// Prints the table on standard output.
-    ///
-    /// # Errors
-    /// When the service cannot be reached; with `--watch` only when something else answers in its place.
-    pub async fn run(self) -> Result<()> {
+    pub(crate) async fn run(self) -> Result<()> {
         let client = Client::new(self.target.target()?, client::CALL_TIMEOUT)?;
         if self.watch {
             return watch(&client).await;
         }
         let stats = client.stats().await.map_err(|error| match error {
             ClientError::Retryable { reason, .. } => anyhow!(
-                "not reachable: {}: {reason}; is the service running? --url names another one",
+                "not reachable: {}: {reason}; start the service, or name another one with --url",
                 client.target()
             ),
             error => error.into(),
@@ -56,9 +53,9 @@ impl Args {
     }
 }
 
-/// Prints a table, or why there is none, each second until a signal.
+/// Prints a table, or why there is none, every second until a signal.
 async fn watch(client: &Client) -> Result<()> {
-    let mut signals = Signals::listen().context("the system refuses signal handlers")?;
+    let mut signals = Signals::listen().context("cannot install signal handlers")?;
     let is_terminal = stdout().is_terminal();
     let mut turns = interval(WATCH_INTERVAL);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,7 +69,7 @@ async fn watch(client: &Client) -> Result<()> {
             stats = stats => match stats {
                 Ok(stats) => table(&stats),
                 Err(ClientError::Retryable { reason, .. }) => {
-                    format!("not reachable: {}: {reason}, asking again\n", client.target())
+                    format!("not reachable: {}: {reason}; asking again\n", client.target())
                 }
                 Err(error) => return Err(error.into()),
             },

@@ -1,17 +1,22 @@
-//! `eventsieve tail`: follows events like `tail -f`, one line of JSON each.
+//! `eventsieve tail`: follows events like `tail -f`.
 //!
-//! [`stream`] follows the service's own stream; [`merge`] weaves what a Redis channel brings ([`channel`]) together with walks
-//! over HTTP, so that the channel may forget what it wants. Both print every event once ([`output`]), wait for whoever is away
-//! ([`outage`]), and end only with an [`End`].
+//! [`start`] prints events that are in the log already, if some are asked for. Then [`stream`] follows the stream of the service, or
+//! [`merge`] merges the messages of a Redis channel ([`channel`]) with cursor reads over HTTP, because a channel may miss some. Each
+//! prints every event once ([`output`], [`format`]), waits while a peer is away ([`outage`]), and stops only at an [`end::End`].
 
 #[cfg(feature = "redis")]
-pub mod channel;
+pub(crate) mod channel;
+pub(crate) mod end;
+pub(crate) mod format;
 #[cfg(feature = "redis")]
-pub mod merge;
-pub mod outage;
-pub mod output;
-pub mod seen;
-pub mod stream;
+pub(crate) mod merge;
+pub(crate) mod outage;
+pub(crate) mod output;
+#[cfg(feature = "redis")]
+pub(crate) mod seen;
+pub(crate) mod start;
+pub(crate) mod stream;
+pub(crate) mod wanted;
 
 use std::{convert::Infallible, io::stdout, num::NonZeroU64, os::fd::AsFd};
 
@@ -21,96 +26,95 @@ use tokio::{fs::File, select};
 
 #[cfg(feature = "redis")]
 use self::channel::Channel;
-use self::output::Output;
+use self::{
+    end::End,
+    format::Format,
+    output::Output,
+    start::{Filter, Start},
+    wanted::Wanted,
+};
 use crate::{
-    cli::{UsageError, target::TargetArgs},
-    client::{self, Client, ClientError},
+    cli::{error::UsageError, since::Since, target::TargetArgs},
+    client::{self, Client},
     config::ChannelOptions,
     lifecycle::Signals,
 };
 
-/// Print events as they are stored, like tail -f: one line of JSON each, until Ctrl-C
+/// Print events as they are stored, like tail -f, until Ctrl-C
 ///
-/// Each event is printed once and none is left out, also when the service or Redis goes away and comes back meanwhile: this is told on
-/// standard error, and waited for.
+/// Each event is printed once and none is left out, even if the service or Redis goes away and comes back meanwhile: this is
+/// reported on standard error, and the command waits.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  eventsieve tail\n  eventsieve tail --after '' --topic order.created --limit 10\n  eventsieve tail --redis --redis-url redis://127.0.0.1:6379"
+    after_help = "Examples:\n  eventsieve tail\n  eventsieve tail -n 20 --topic order.created --format text\n  eventsieve tail --since 10m --format '{topic} {event_id} {payload./total}'\n  eventsieve tail --after '' --limit 10\n  eventsieve tail --redis --redis-url redis://127.0.0.1:6379"
 )]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     target: TargetArgs,
-    /// Print the events of this topic alone
+    /// Print only events of this topic
     #[arg(long, env = "EVENTSIEVE_TAIL_TOPIC", value_name = "NAME")]
     topic: Option<String>,
-    /// Begin behind the event with this cursor; empty: with the first event of the log; without it, with what is stored next
-    #[arg(long, env = "EVENTSIEVE_TAIL_AFTER", value_name = "CURSOR")]
+    /// Print only events of this source
+    #[arg(long, env = "EVENTSIEVE_TAIL_SOURCE", value_name = "NAME")]
+    source: Option<String>,
+    /// Begin with the last events of the log, this many; without -n, --since and --after, with what is stored next
+    #[arg(
+        short = 'n',
+        long,
+        env = "EVENTSIEVE_TAIL_LINES",
+        value_name = "COUNT",
+        group = "start"
+    )]
+    lines: Option<u64>,
+    /// Begin with the events of the log whose timestamp is not before this time: RFC 3339, or a length of time ago such as 10m
+    #[arg(long, env = "EVENTSIEVE_TAIL_SINCE", value_name = "TIME", group = "start")]
+    since: Option<Since>,
+    /// Begin behind the event with this cursor; empty: with the first event of the log
+    #[arg(long, env = "EVENTSIEVE_TAIL_AFTER", value_name = "CURSOR", group = "start")]
     after: Option<String>,
     /// End after so many events
     #[arg(long, env = "EVENTSIEVE_TAIL_LIMIT", value_name = "COUNT")]
     limit: Option<NonZeroU64>,
-    /// Take the events from Redis; only what Redis does not bring is asked of the service
+    /// How to print an event, on one line: json, text, or a template of members such as '{topic} {event_id} {payload./total}'
+    #[arg(long, env = "EVENTSIEVE_TAIL_FORMAT", value_name = "FORMAT", default_value = "json")]
+    format: Format,
+    /// Take events from Redis, and ask the service only for events that Redis does not bring
     #[arg(long, env = "EVENTSIEVE_TAIL_REDIS", value_parser = FalseyValueParser::new())]
     redis: bool,
     #[command(flatten)]
     channel: ChannelOptions,
 }
 
-/// Which events to follow, and whom to tell of outages.
-#[derive(Debug)]
-pub struct Wanted {
-    /// The service that has them.
-    pub client: Client,
-    /// Their topic, if only one is asked for.
-    pub topic: Option<String>,
-    /// The cursor that they come behind; without one, what is stored from now on.
-    pub after: Option<String>,
-    /// Is given a line for a person.
-    pub tell: fn(&str),
-}
-
-/// Why no more is printed.
-#[derive(Debug)]
-pub enum End {
-    /// As much was printed as was asked for, or nobody reads it any more.
-    Done,
-    /// It cannot go on.
-    Failed(anyhow::Error),
-}
-
-impl From<ClientError> for End {
-    fn from(error: ClientError) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
 impl Args {
     /// Prints events on standard output until the limit, a signal, or the end of its reader.
-    ///
-    /// # Errors
-    /// When `--redis` has no usable URL, when the service refuses what is asked for, and when standard output cannot be written.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
         #[cfg(feature = "redis")]
         let channel = if self.redis { Some(self.channel()?) } else { None };
         #[cfg(not(feature = "redis"))]
         if self.redis {
-            let reason = "this eventsieve was built without Redis: build it with the feature `redis`";
+            let reason = "this eventsieve was built without Redis; build it with the feature `redis`";
             return Err(UsageError(reason.to_owned()).into());
         }
-        let mut signals = Signals::listen().context("the system refuses signal handlers")?;
-        let wanted = Wanted {
+        let mut signals = Signals::listen().context("cannot install signal handlers")?;
+        let start = self.start();
+        let filter = Filter {
+            topic: self.topic.clone(),
+            source: self.source.clone(),
+        };
+        let mut wanted = Wanted {
             client: Client::new(self.target.target()?, client::CALL_TIMEOUT)?,
             topic: self.topic,
-            after: self.after,
-            tell: |line| eprintln!("eventsieve: {line}"),
+            after: None,
+            report: |line| eprintln!("eventsieve: {line}"),
         };
-        // A reader that is slow must not keep us from hearing a signal, so another thread writes.
+        // Another thread writes, so that a signal is noticed while a slow reader keeps a write waiting.
         let out = stdout()
             .as_fd()
             .try_clone_to_owned()
             .context("there is no standard output")?;
-        let mut output = Output::new(File::from_std(out.into()), self.limit);
+        let mut output = Output::new(File::from_std(out.into()), self.limit).with(self.format, self.source);
         let end = async {
+            wanted.after = start::begin(start, &filter, &wanted, &mut output).await?;
             #[cfg(feature = "redis")]
             if let Some(channel) = channel {
                 return merge::follow(wanted, channel.news(), &mut output).await;
@@ -120,6 +124,15 @@ impl Args {
         select! {
             _ = signals.next() => Ok(()),
             end = end => outcome(end),
+        }
+    }
+
+    fn start(&self) -> Start {
+        match (self.lines, self.since, &self.after) {
+            (Some(count), ..) => Start::Last(count),
+            (_, Some(time), _) => Start::Since(time),
+            (_, _, Some(cursor)) => Start::After(cursor.clone()),
+            _ => Start::Next,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which service a command talks to when it runs beside it: `--url`, else what `HOST` and `PORT` say.
+//! The flags that name a running service: `--url`, else `--host` and `--port`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,24 +6,21 @@ use crate::client::target::{Target, TargetError};
 
 /// The flags that name the service, for a command that usually runs on the service's own machine or in its container.
 #[derive(Debug, clap::Args)]
-pub struct TargetArgs {
-    /// Base URL of the service; without it, `--host` and `--port` say where it listens
+pub(crate) struct TargetArgs {
+    /// Base URL of the service; without it, the URL is made of --host and --port
     #[arg(long, env = "TARGET_URL", value_name = "URL")]
     url: Option<Target>,
-    /// The address that the service listens on
+    /// Address that the service listens on
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     host: String,
-    /// The port that the service listens on
+    /// Port that the service listens on
     #[arg(long, env = "PORT", default_value_t = 8080)]
     port: u16,
 }
 
 impl TargetArgs {
     /// The service that the flags name.
-    ///
-    /// # Errors
-    /// When `host` can be no part of a URL.
-    pub fn target(&self) -> Result<Target, TargetError> {
+    pub(crate) fn target(&self) -> Result<Target, TargetError> {
         match &self.url {
             Some(url) => Ok(url.clone()),
             None => reached_at(&self.host, self.port),
@@ -32,10 +29,7 @@ impl TargetArgs {
 }
 
 /// The service that listens on `host` and `port` of its own machine, as it is reached from there.
-///
-/// # Errors
-/// When `host` can be no part of a URL.
-pub fn reached_at(host: &str, port: u16) -> Result<Target, TargetError> {
+pub(crate) fn reached_at(host: &str, port: u16) -> Result<Target, TargetError> {
     format!("http://{}:{port}", reachable(host)).parse()
 }
 
@@ -54,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listening_address_becomes_one_that_can_be_asked() {
+    fn a_listening_address_becomes_a_reachable_one() {
         for (host, url) in [
             ("0.0.0.0", "http://127.0.0.1:8080"),
             ("::", "http://[::1]:8080"),

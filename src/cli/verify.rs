@@ -1,58 +1,57 @@
 //! `eventsieve verify`: recounts the store.
 
-use anyhow::{Result, bail};
+use std::io::{Write, stdout};
 
-use crate::cli::UsageError;
+use anyhow::{Context, Result, bail};
+
+use crate::cli::error::UsageError;
+use crate::cli::table::{signed, values};
 use crate::config::StoreOptions;
 use crate::store::{self, Verification};
 
-/// Recount the store against its counters and its outbox
+/// Recount the store, and compare the result with its counters and its outbox
 ///
-/// In one snapshot, while the service runs or not. Ends with 1 if anything is off.
+/// Reads one snapshot, while the service runs or not. Ends with exit code 1 if there is any drift.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  eventsieve verify --database-url postgres://eventsieve:secret@localhost/eventsieve"
 )]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     store: StoreOptions,
 }
 
 impl Args {
-    /// Prints what was counted, and each thing that is off.
-    ///
-    /// # Errors
-    /// Wrong configuration, as a [`UsageError`], the store's error, or a drift.
-    pub async fn run(self) -> Result<()> {
-        let url = self.store.check().map_err(|error| UsageError(error.to_string()))?;
+    /// Prints what was counted, and each drift. A drift is an error.
+    pub(crate) async fn run(self) -> Result<()> {
+        let url = self.store.check().map_err(UsageError::from)?;
         let store = store::open(&url)?;
         store.check_schema().await?;
         let verification = store.verify().await?;
-        print!("{}", table(&verification));
+        stdout()
+            .write_all(table(&verification).as_bytes())
+            .context("cannot print the counts")?;
         match verification.drifts.len() {
             0 => Ok(()),
-            drifts => bail!("the store has drifted: {drifts} thing(s) are off, listed above"),
+            1 => bail!("the store has one drift, listed above"),
+            drifts => bail!("the store has {drifts} drifts, listed above"),
         }
     }
 }
 
 fn table(verification: &Verification) -> String {
     let counts = &verification.counts;
-    let lines = [
-        ("rows", verification.rows),
-        ("received", counts.received),
-        ("unique", counts.unique_processed),
-        ("duplicates", counts.duplicate_dropped),
-        ("conflicts", counts.conflicts),
-        ("pruned", counts.pruned),
-        ("not yet published", verification.outbox_batches),
-    ];
-    let mut table: String = lines
-        .iter()
-        .map(|(name, count)| format!("{name:<18}{count:>14}\n"))
-        .collect();
+    let mut table = values([
+        ("rows", signed(verification.rows)),
+        ("received", signed(counts.received)),
+        ("unique", signed(counts.unique_processed)),
+        ("duplicates", signed(counts.duplicate_dropped)),
+        ("conflicts", signed(counts.conflicts)),
+        ("pruned", signed(counts.pruned)),
+        ("not yet published", signed(verification.outbox_batches)),
+    ]);
     for drift in &verification.drifts {
-        table.push_str(&format!("off: {drift}\n"));
+        table.push_str(&format!("drift: {drift}\n"));
     }
     if verification.drifts.is_empty() {
         table.push_str("no drift\n");

@@ -250,8 +250,11 @@ async fn publish_sends_lines_of_a_file(world: World) {
         .collect();
     fs::write(&file, lines).expect("a file in a folder of our own");
     let name = file.to_str().expect("UTF-8");
-    let ended = world.run(&["publish", "--url", service.url(), "--file", name]).await;
+    let ended = world
+        .run(&["publish", "--url", service.url(), "--file", name, "--batch-size", "50"])
+        .await;
     ended.ended_with(0);
+    assert_eq!((ended.count("stored"), ended.count("duplicate")), (120, 10));
     let totals = world.check(120).await;
     assert_eq!(totals.received, 130);
     let missing = world

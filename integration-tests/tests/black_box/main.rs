@@ -5,6 +5,7 @@
 //! deploy/test-services.sh cargo test --workspace --test black_box faults::
 //! ```
 
+mod client_commands;
 mod commands;
 mod compatibility;
 mod completions;

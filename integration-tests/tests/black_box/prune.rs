@@ -174,6 +174,7 @@ async fn pruned_identity_is_accepted_again(world: World) {
     let first = service.publish(&event("orders", "evt-1")).await;
     let ended = prune(&world, "0s").await;
     assert_eq!(pruned(&ended), 1);
+    assert!(ended.stdout.contains("stored again"), "{}", ended.stdout);
     assert_eq!(service.json("/events").await["count"], 0);
     let again = service.publish(&event("orders", "evt-1")).await;
     assert_eq!((first.status, again.status), (201, 201));

@@ -34,16 +34,16 @@ async fn counting(world: &World) -> Service {
 
 fn assert_counted(table: &str) {
     for (name, value) in [
-        ("received", "1 238"),
-        ("unique", "1 234"),
+        ("received", "1,238"),
+        ("unique", "1,234"),
         ("duplicates", "4"),
         ("conflicts", "1"),
-        ("rows", "1 234"),
+        ("rows", "1,234"),
         ("duplicate rate", "0.3 %"),
         ("store", "postgres"),
-        ("fan-out", "process"),
+        ("sink", "process"),
         ("topics", "2"),
-        ("  orders", "1 230"),
+        ("  orders", "1,230"),
         ("  logins", "4"),
     ] {
         assert_eq!(row(table, name), value, "{name}:\n{table}");
@@ -64,7 +64,7 @@ async fn prints_values_of_the_service() {
     let capacity = service.json("/stats").await["queue"]["capacity"].clone();
     assert_eq!(capacity, 100_000);
     assert!(
-        row(&printed.stdout, "queue").ends_with("of 100 000"),
+        row(&printed.stdout, "queue").ends_with("of 100,000"),
         "{}",
         printed.stdout
     );

@@ -1,4 +1,4 @@
-//! The folder that a demonstration keeps its store in.
+//! The directory of the store of a demonstration.
 
 use std::fmt;
 use std::fs;
@@ -7,39 +7,32 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// Where the folder is made: where the store of `serve` would be, too.
+/// Where the directory is created: where the store of `serve` is, too.
 const PARENT: &str = "data";
 
-/// A new folder. It is removed with all that is in it when this is dropped.
+/// A new directory. It is removed with all that is in it when this is dropped.
 #[derive(Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     // Before the parent, which is removed after it.
     own: TempDir,
     _parent: Parent,
 }
 
 impl Folder {
-    /// Makes the folder, and its parent if that is not there.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn new() -> io::Result<Self> {
+    /// Creates the directory, and its parent if that does not exist.
+    pub(crate) fn new() -> io::Result<Self> {
         let parent = Parent::new(Path::new(PARENT))?;
         let own = tempfile::Builder::new().prefix("demo-").tempdir_in(PARENT)?;
         Ok(Self { own, _parent: parent })
     }
 
-    /// The URL of a store in it. It is relative to the current folder, whose name may have characters that a URL cannot.
-    #[must_use]
-    pub fn database_url(&self) -> String {
+    /// The URL of a store in it. It is relative to the current directory, whose name may have characters that a URL cannot have.
+    pub(crate) fn database_url(&self) -> String {
         format!("sqlite://{self}/eventsieve.db")
     }
 
     /// Removes it now.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn remove(self) -> io::Result<()> {
+    pub(crate) fn remove(self) -> io::Result<()> {
         self.own.close()
     }
 }
@@ -51,7 +44,7 @@ impl fmt::Display for Folder {
     }
 }
 
-/// A folder that may have been made for what is in it. If so, it is removed with it, unless others have put something there.
+/// A directory that may have been created for the one in it. If so, it is removed with it, unless there is something else in it.
 #[derive(Debug)]
 struct Parent {
     made: Option<PathBuf>,
@@ -71,7 +64,7 @@ impl Parent {
 impl Drop for Parent {
     fn drop(&mut self) {
         if let Some(path) = &self.made {
-            // Others' files keep it, and it is as well then.
+            // It fails when there are other files in it, which must stay.
             fs::remove_dir(path).ok();
         }
     }
@@ -82,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parent_is_removed_only_if_it_was_made_for_this_and_is_empty() {
+    fn the_parent_is_removed_if_it_was_created_and_is_empty() {
         let outside = tempfile::tempdir().unwrap();
         let path = outside.path().join("data");
         drop(Parent::new(&path).unwrap());

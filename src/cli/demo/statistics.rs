@@ -1,75 +1,76 @@
-//! The check of the figures.
+//! The check of the statistics.
+
+use std::ops::RangeInclusive;
 
 use crate::api::stats::Stats;
 use crate::cli::load::plan::Plan;
-use crate::cli::load::span::Span;
-use crate::cli::stats::table::grouped;
+use crate::cli::table::count;
 
-/// The check in words: `received 20 000 = unique 14 000 + duplicates 6 000: ok`.
-#[must_use]
-pub fn sum(stats: &Stats, is_right: bool) -> String {
+/// The check in words: `received 20,000 = unique 14,000 + duplicates 6,000: ok`.
+pub(super) fn sum(stats: &Stats, is_right: bool) -> String {
     format!(
         "received {} = unique {} + duplicates {}: {}",
-        grouped(stats.received),
-        grouped(stats.unique_processed),
-        grouped(stats.duplicate_dropped),
-        if is_right { "ok" } else { "off" }
+        count(stats.received),
+        count(stats.unique_processed),
+        count(stats.duplicate_dropped),
+        if is_right { "ok" } else { "wrong" }
     )
 }
 
-/// The first figure that is not what `plan` leads to in an empty store. `resent` are the events that were sent again after they had been stored,
-/// each of which is one duplicate more.
-#[must_use]
-pub fn fault(stats: &Stats, plan: &Plan, resent: Span) -> Option<String> {
-    let duplicates = Span {
-        low: plan.duplicates + resent.low,
-        high: plan.duplicates + resent.high,
-    };
-    let unique = Span::exactly(plan.unique());
-    let received = Span::exactly(stats.unique_processed + stats.duplicate_dropped);
+/// The first value that does not follow from `plan` in an empty store. Each of the `resent` events may be counted as a duplicate once
+/// more.
+pub(super) fn error(stats: &Stats, plan: &Plan, resent: u64) -> Option<String> {
+    let exactly = |number: u64| number..=number;
+    let (unique, duplicates) = (exactly(plan.unique()), plan.duplicates..=plan.duplicates + resent);
+    let received = exactly(stats.unique_processed + stats.duplicate_dropped);
     let by_topic = stats.topics.iter().map(|(_, unique)| unique).sum();
-    let figures = [
-        ("unique", stats.unique_processed, unique),
+    let values = [
+        ("unique", stats.unique_processed, unique.clone()),
         ("duplicates", stats.duplicate_dropped, duplicates),
         ("received", stats.received, received),
-        ("conflicts", stats.conflicts, Span::exactly(0)),
-        ("rows", stats.database_total_rows, unique),
+        ("conflicts", stats.conflicts, exactly(0)),
+        ("rows", stats.database_total_rows, unique.clone()),
         ("unique of all topics", by_topic, unique),
     ];
-    let (name, found, expected) = figures
+    let (name, found, expected) = values
         .into_iter()
-        .find(|(_, found, expected)| !expected.contains(*found))?;
-    Some(format!("{name} should be {expected}, and the service says {found}"))
+        .find(|(_, found, expected)| !expected.contains(found))?;
+    Some(format!(
+        "{name} should be {}, but the service counts {}",
+        shown(&expected),
+        count(found)
+    ))
+}
+
+fn shown(range: &RangeInclusive<u64>) -> String {
+    let (low, high) = (*range.start(), *range.end());
+    if low == high {
+        count(low)
+    } else {
+        format!("{} to {}", count(low), count(high))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
-
     use serde_json::json;
 
     use super::*;
     use crate::api::stats::example::stats_with;
-
-    const PLAN: Plan = Plan {
-        events: 20_000,
-        duplicates: 6_000,
-        topics: NonZeroU64::MIN,
-        seed: 1,
-    };
+    use crate::cli::load::plan::example::plan;
 
     #[test]
-    fn figures_that_are_the_plans_are_right() {
+    fn statistics_of_the_plan_are_right() {
         let stats = stats_with(json!({}));
-        assert_eq!(fault(&stats, &PLAN, Span::default()), None);
+        assert_eq!(error(&stats, &plan(20_000, 6_000), 0), None);
         assert_eq!(
             sum(&stats, true),
-            "received 20 000 = unique 14 000 + duplicates 6 000: ok"
+            "received 20,000 = unique 14,000 + duplicates 6,000: ok"
         );
     }
 
     #[test]
-    fn each_figure_that_is_off_is_named() {
+    fn each_wrong_value_is_named() {
         for (changes, name) in [
             (json!({"unique_processed": 14_001}), "unique"),
             (json!({"duplicate_dropped": 6_001}), "duplicates"),
@@ -78,16 +79,16 @@ mod tests {
             (json!({"database_total_rows": 13_999}), "rows"),
             (json!({"topics": {"a": 7_000}}), "unique of all topics"),
         ] {
-            let fault = fault(&stats_with(changes), &PLAN, Span::default()).unwrap();
-            assert!(fault.starts_with(&format!("{name} should be")), "{fault}");
+            let error = error(&stats_with(changes), &plan(20_000, 6_000), 0).unwrap();
+            assert!(error.starts_with(&format!("{name} should be")), "{error}");
         }
     }
 
     #[test]
-    fn an_event_that_was_sent_again_after_it_was_stored_is_a_duplicate_more() {
+    fn a_resent_event_may_be_one_duplicate_more() {
         let stats = stats_with(json!({"duplicate_dropped": 6_050, "received": 20_050}));
-        let resent = Span { low: 0, high: 50 };
-        assert_eq!(fault(&stats, &PLAN, resent), None);
-        assert!(fault(&stats, &PLAN, Span { low: 0, high: 49 }).is_some());
+        assert_eq!(error(&stats, &plan(20_000, 6_000), 50), None);
+        let error = error(&stats, &plan(20_000, 6_000), 49).unwrap();
+        assert!(error.contains("should be 6,000 to 6,049"), "{error}");
     }
 }

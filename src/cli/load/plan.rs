@@ -4,31 +4,59 @@
 
 use std::{iter::FusedIterator, num::NonZeroU64};
 
-use crate::cli::UsageError;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+use crate::cli::error::UsageError;
 
 /// What a run sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// All events, duplicates included.
-    pub events: u64,
+    pub(crate) events: u64,
     /// How many of them copy an earlier one.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// How many topics the events are spread over.
-    pub topics: NonZeroU64,
+    pub(crate) topics: NonZeroU64,
     /// What all choices follow from.
-    pub seed: u64,
+    pub(crate) seed: u64,
+    /// The timestamps of the events.
+    pub(crate) times: Times,
+}
+
+/// The timestamps of events, in milliseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// The timestamp of the event with number 0.
+    pub(crate) first_ms: i64,
+    /// The time between two events.
+    pub(crate) step_ms: u64,
+}
+
+impl Times {
+    /// From 2025-01-01T00:00:00Z. A seed means the same events at any time, so they cannot follow the clock.
+    pub(crate) const FIXED: Self = Self {
+        first_ms: 1_735_689_600_000,
+        step_ms: 137,
+    };
+
+    /// One event per millisecond; the event with this number has this time.
+    pub(crate) fn with(number: u64, time_ms: i64) -> Self {
+        Self {
+            first_ms: time_ms.saturating_sub_unsigned(number),
+            step_ms: 1,
+        }
+    }
 }
 
 impl Plan {
     /// How many of the events are first copies.
-    #[must_use]
-    pub fn unique(&self) -> u64 {
+    pub(crate) fn unique(&self) -> u64 {
         self.events - self.duplicates
     }
 
     /// The events in sending order.
-    #[must_use]
-    pub fn slots(&self) -> Slots {
+    pub(crate) fn slots(&self) -> Slots {
         Slots {
             random: Random::new(self.seed),
             remaining: self.events,
@@ -39,10 +67,8 @@ impl Plan {
 }
 
 /// How many of `events` are duplicates: `events × rate`, rounded to the nearest.
-///
-/// # Errors
-/// When that would leave no first copy to be a duplicate of.
-pub fn duplicates(events: u64, rate: f64) -> Result<u64, UsageError> {
+/// It is an error when that would leave no first copy to be a duplicate of.
+pub(crate) fn duplicates(events: u64, rate: f64) -> Result<u64, UsageError> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "rounding is what is meant here, and the rate is below 1"
@@ -58,7 +84,7 @@ pub fn duplicates(events: u64, rate: f64) -> Result<u64, UsageError> {
 
 /// One place in the sending order. First copies are numbered from 0 in the order in which they are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
+pub(crate) enum Slot {
     /// The first copy with this number.
     First(u64),
     /// A duplicate of the first copy with this number, which is earlier in the order.
@@ -67,9 +93,9 @@ pub enum Slot {
 
 /// The sending order. It is made by selection sampling (Knuth, The Art of Computer Programming, volume 2, section 3.4.2, Algorithm S): of `n` places still to come,
 /// of which `k` must be duplicates, the next is one with probability `k / n`; so exactly the planned number are, each choice of places is equally likely, and
-/// only the two counts are remembered. The very first place has nothing to copy and takes no part.
+/// only the two counts are kept. The very first place has nothing to copy and takes no part.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub(crate) struct Slots {
     random: Random,
     remaining: u64,
     duplicates: u64,
@@ -95,66 +121,66 @@ impl Iterator for Slots {
 
 impl FusedIterator for Slots {}
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): written out here because a seed must mean the same events in
-/// every version of this program, which no generator of the crate `rand` promises.
+/// Xoshiro256++ (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2021). A seed must mean the same events in
+/// every version of this program, which the generators of the crate `rand` do not promise.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub(crate) struct Random(Xoshiro256PlusPlus);
 
 impl Random {
     /// The generator that `seed` stands for.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(Xoshiro256PlusPlus::seed_from_u64(seed))
     }
 
-    /// The generator that belongs to the event with this number, whatever was drawn before.
-    #[must_use]
-    pub fn of_event(seed: u64, number: u64) -> Self {
-        Self(mix(mix(seed) ^ number))
+    /// The generator of the event with this number, whatever was drawn before.
+    pub(crate) fn of_event(seed: u64, number: u64) -> Self {
+        Self::new(Self::new(seed).bits() ^ number)
     }
 
     /// The next 64 random bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
+    pub(crate) fn bits(&mut self) -> u64 {
+        self.0.next_u64()
     }
 
     /// A number below `bound`. The remainder favours small numbers by less than `bound / 2^64`, which no run is long enough to show.
-    pub fn below(&mut self, bound: NonZeroU64) -> u64 {
+    pub(crate) fn below(&mut self, bound: NonZeroU64) -> u64 {
         self.bits() % bound
     }
 }
 
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+/// Plans for tests.
+#[cfg(test)]
+pub(crate) mod example {
+    use super::*;
+
+    /// A plan of one topic with seed 1.
+    pub(crate) fn plan(events: u64, duplicates: u64) -> Plan {
+        Plan {
+            events,
+            duplicates,
+            topics: NonZeroU64::MIN,
+            seed: 1,
+            times: Times::FIXED,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::example::plan;
     use super::*;
-
-    fn plan(events: u64, duplicates: u64, seed: u64) -> Plan {
-        Plan {
-            events,
-            duplicates,
-            topics: NonZeroU64::MIN,
-            seed,
-        }
-    }
 
     proptest! {
         #[test]
-        fn exactly_the_planned_number_are_duplicates_of_earlier_events(
+        fn exactly_the_planned_number_are_duplicates(
             (events, duplicates) in (1..2000_u64).prop_flat_map(|events| (Just(events), 0..events)),
             seed: u64,
         ) {
             let mut firsts = 0;
             let mut copies = 0;
-            for slot in plan(events, duplicates, seed).slots() {
+            for slot in (Plan { seed, ..plan(events, duplicates) }).slots() {
                 match slot {
                     Slot::First(number) => { prop_assert_eq!(number, firsts); firsts += 1; }
                     Slot::Copy(number) => { prop_assert!(number < firsts); copies += 1; }
@@ -165,15 +191,22 @@ mod tests {
     }
 
     #[test]
-    fn the_order_follows_from_the_seed() {
-        let order = |seed| plan(1000, 300, seed).slots().collect::<Vec<_>>();
+    fn order_follows_from_the_seed() {
+        let order = |seed| {
+            Plan {
+                seed,
+                ..plan(1000, 300)
+            }
+            .slots()
+            .collect::<Vec<_>>()
+        };
         assert_eq!(order(7), order(7));
         assert_ne!(order(7), order(8));
     }
 
     #[test]
     fn duplicates_are_spread_over_the_whole_order() {
-        let order: Vec<Slot> = plan(20_000, 6_000, 1).slots().collect();
+        let order: Vec<Slot> = plan(20_000, 6_000).slots().collect();
         for part in order.chunks(5_000) {
             let copies = part.iter().filter(|slot| matches!(slot, Slot::Copy(_))).count();
             assert!((1_300..1_700).contains(&copies), "{copies}");
@@ -182,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_empty_plan_sends_nothing() {
-        assert_eq!(plan(0, 0, 1).slots().next(), None);
+        assert_eq!(plan(0, 0).slots().next(), None);
     }
 
     #[test]
@@ -200,16 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_without_a_first_copy_is_refused() {
+    fn a_plan_without_a_first_copy_is_an_error() {
         assert!(duplicates(1, 0.5).is_err());
         assert!(duplicates(10, 0.99).is_err());
-    }
-
-    #[test]
-    fn the_generator_is_splitmix64() {
-        // The first outputs for seed 1234567 of the reference implementation, https://prng.di.unimi.it/splitmix64.c.
-        let mut random = Random::new(1_234_567);
-        assert_eq!(random.bits(), 6_457_827_717_110_365_317);
-        assert_eq!(random.bits(), 3_203_168_211_198_807_973);
     }
 }

@@ -1,22 +1,16 @@
-//! The sample events: what a small shop would report, made up from the seed and the event's number alone.
+//! The sample events: what a small shop would report, made up from the plan and the event's number.
 //!
-//! An event is a pure function of the two, so a duplicate is made by making its first copy again, byte for byte, and
+//! An event is a pure function of the plan and its number, so a duplicate is made by making its first copy again, byte for byte, and
 //! nothing that was sent has to be kept.
 
 use std::{fmt::Write, num::NonZeroU64};
 
 use chrono::{DateTime, SecondsFormat};
 
-use super::plan::{Plan, Random};
+use super::plan::{Plan, Random, Times};
 
-/// 2025-01-01T00:00:00Z in milliseconds since the epoch: the clock would make every run different, so that a seed's events could not be sent again.
-const EPOCH_MS: i64 = 1_735_689_600_000;
-
-/// The events' time stamps begin again after a year.
+/// The timestamps start again after a year.
 const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
-
-/// The time between two events, before some of it is made random.
-const STEP_MS: u64 = 137;
 
 /// One kind of event.
 struct Kind {
@@ -49,7 +43,7 @@ const KINDS: [Kind; 4] = [
 ];
 
 /// Appends the first copy with this number to `json`, as one JSON object in one line.
-pub fn write_event(plan: &Plan, number: u64, json: &mut String) {
+pub(crate) fn write_event(plan: &Plan, number: u64, json: &mut String) {
     let mut random = Random::of_event(plan.seed, number);
     let place = number % plan.topics;
     let index = usize::try_from(place).unwrap_or_default() % KINDS.len();
@@ -58,7 +52,7 @@ pub fn write_event(plan: &Plan, number: u64, json: &mut String) {
         0 => kind.topic.to_owned(),
         round => format!("{}.{}", kind.topic, round + 1),
     };
-    let timestamp = timestamp(number, &mut random);
+    let timestamp = timestamp(plan.times, number, &mut random);
     let (seed, source, payload) = (plan.seed, kind.source, (kind.payload)(&mut random));
     // Seed and number make the identity, so two seeds share no event.
     write!(
@@ -68,11 +62,13 @@ pub fn write_event(plan: &Plan, number: u64, json: &mut String) {
     .expect("writing to a string cannot fail");
 }
 
-fn timestamp(number: u64, random: &mut Random) -> String {
-    let offset_ms = number.wrapping_mul(STEP_MS).wrapping_add(below(random, STEP_MS)) % YEAR_MS;
-    let at_ms = EPOCH_MS.saturating_add_unsigned(offset_ms);
-    DateTime::from_timestamp_millis(at_ms)
-        .expect("a time in 2025")
+fn timestamp(times: Times, number: u64, random: &mut Random) -> String {
+    let offset_ms = number
+        .wrapping_mul(times.step_ms)
+        .wrapping_add(below(random, times.step_ms))
+        % YEAR_MS;
+    DateTime::from_timestamp_millis(times.first_ms.saturating_add_unsigned(offset_ms))
+        .unwrap_or_default()
         .to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -162,6 +158,7 @@ mod tests {
             duplicates: 0,
             topics: NonZeroU64::new(topics).unwrap(),
             seed,
+            times: Times::FIXED,
         };
         let mut json = String::new();
         write_event(&plan, number, &mut json);
@@ -169,18 +166,18 @@ mod tests {
     }
 
     #[test]
-    fn an_event_follows_from_seed_and_number_alone() {
+    fn an_event_follows_from_seed_and_number() {
         assert_eq!(event(7, 4, 12), event(7, 4, 12));
         assert_ne!(event(7, 4, 12), event(8, 4, 12));
         assert_ne!(event(7, 4, 12), event(7, 4, 16));
     }
 
     #[test]
-    fn the_same_seed_means_the_same_bytes_in_every_version() {
+    fn a_seed_means_the_same_bytes_in_every_version() {
         let expected = concat!(
-            r#"{"topic":"order.created","event_id":"evt-0000000000000001-0","timestamp":"2025-01-01T00:00:00.101Z","#,
-            r#""source":"shop-web","payload":{"order_id":"ord-7555163891","customer_id":"cus-705849","currency":"USD","#,
-            r#""items":[{"sku":"SKU-66506","quantity":3,"price_cents":1383}],"total_cents":4149,"channel":"store"}}"#,
+            r#"{"topic":"order.created","event_id":"evt-0000000000000001-0","timestamp":"2025-01-01T00:00:00.127Z","#,
+            r#""source":"shop-web","payload":{"order_id":"ord-3744631816","customer_id":"cus-215052","currency":"GBP","#,
+            r#""items":[{"sku":"SKU-76988","quantity":4,"price_cents":12934}],"total_cents":51736,"channel":"app"}}"#,
         );
         assert_eq!(event(1, 4, 0), expected);
     }

@@ -1,4 +1,4 @@
-//! A Redis channel, as long as it is there: what it brings, and when it was away and may have forgotten something.
+//! A Redis channel: its messages, and when it was away and messages may have been missed.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the channel may be silent before Redis is asked whether it is still there: a network that drops packets closes nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// What is heard of the channel.
+/// What the channel brings.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
-    /// From here on every message is heard. What was published before may have been missed.
+pub(crate) enum News {
+    /// From here on every message is received. Earlier ones may have been missed.
     Here,
-    /// What was published, or nothing if it was no text.
+    /// A message, empty if it was not text.
     Message(String),
     /// Messages may be missed from here on, for this reason.
     Away(String),
@@ -31,7 +31,7 @@ pub enum News {
 
 /// A channel of a Redis.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     client: redis::Client,
     name: String,
 }
@@ -48,9 +48,8 @@ struct Subscription {
 }
 
 impl Channel {
-    /// The channel `name` at `url`, or nothing if that is no URL of a Redis. It opens no connection yet.
-    #[must_use]
-    pub fn new(url: &RedisUrl, name: &str) -> Option<Self> {
+    /// The channel `name` at `url`, or nothing if that is not the URL of a Redis. It opens no connection yet.
+    pub(crate) fn new(url: &RedisUrl, name: &str) -> Option<Self> {
         let client = redis::Client::open(url.expose()).ok()?;
         Some(Self {
             client,
@@ -58,8 +57,8 @@ impl Channel {
         })
     }
 
-    /// Subscribes, again and again whenever the connection is lost, and tells what is heard. It has no end.
-    pub fn news(self) -> impl Stream<Item = News> + Send + Unpin {
+    /// Subscribes, again whenever the connection is lost, and gives what is received. It has no end.
+    pub(crate) fn news(self) -> impl Stream<Item = News> + Send + Unpin {
         let begin = (self, State::Away(None), Backoff::default());
         unfold(begin, async |(channel, state, mut backoff)| {
             let (news, state) = match state {

@@ -1,11 +1,11 @@
-//! Weaves what a channel brings together with walks over HTTP, so that every event is printed once, whatever the channel forgets.
+//! Merges the messages of a channel with cursor reads over HTTP, so that every event is printed once, whatever the channel misses.
 //!
-//! The walk goes in *laps*: it asks how far the log reaches, and goes there page by page. It runs a lap
+//! The cursor read runs in *laps*: it asks how far the log reaches, and reads up to there page by page. A lap runs
 //!
-//! - at once when the channel is there (again), for what was missed; what the channel brings meanwhile is held back, so that it is
-//!   printed behind what it comes behind;
-//! - each second after that, until it has shown all that was committed when the channel came: an event that was published before
-//!   and is settled only later comes in no other way;
+//! - at once when the channel is there (again), for what was missed; messages that come meanwhile are held back, so that events are
+//!   printed in order;
+//! - each second after that, until all is read that was committed when the channel came: an event that was published before that
+//!   and becomes stable only later comes in no other way;
 //! - each second while the channel is away;
 //! - when so many events beyond its position were printed that it is time to forget some.
 
@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{End, Wanted, channel::News, outage::Outage, output::Output, seen::Seen};
+use super::{channel::News, end::End, outage::Outage, output::Output, seen::Seen, wanted::Wanted};
 use crate::client::{
     Client, ClientError,
     events::{EventText, LogEnd, Page},
@@ -27,36 +27,33 @@ use crate::client::{
 /// The time between two laps when nothing calls for the next at once.
 const LAP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many messages are held back at most. When there are more they are forgotten: another lap shows them.
+/// How many messages are held back at most. When there are more they are dropped, and another lap reads them.
 const HELD_MAX: usize = 1000;
-/// Nor more than so many bytes of them.
+/// How many bytes of messages are held back at most.
 const HELD_BYTES_MAX: usize = 8 << 20;
 
-/// Prints what `news` and walks bring, until there is a reason to end.
-///
-/// # Errors
-/// The reason.
-pub async fn follow<W: AsyncWrite + Unpin>(
+/// Prints what `news` and cursor reads bring, until there is a reason to end.
+pub(crate) async fn follow<W: AsyncWrite + Unpin>(
     wanted: Wanted,
     mut news: impl Stream<Item = News> + Unpin,
     output: &mut Output<W>,
 ) -> Result<Infallible, End> {
     let client = wanted.client;
-    let mut service = Outage::new(client.target(), wanted.tell);
-    let mut redis = Outage::new("Redis", wanted.tell);
+    let mut service = Outage::new(client.target(), wanted.report);
+    let mut redis = Outage::new("Redis", wanted.report);
     let mut merge = Merge {
         output,
         topic: wanted.topic,
         seen: wanted.after.map(Seen::up_to),
         channel: Channel::Away,
-        next: Next::Edge,
+        next: Next::End,
     };
-    // The service is left alone until then.
+    // No request is sent before this time.
     let mut free_at = Instant::now();
     let mut step = merge.step(&client, free_at);
     loop {
         select! {
-            // A step ends seldom, and messages may come so fast that there is always one at hand.
+            // A step ends seldom, and messages may come so fast that there is always one ready.
             biased;
             found = &mut step => {
                 let wait = match found {
@@ -89,26 +86,26 @@ pub async fn follow<W: AsyncWrite + Unpin>(
                     step = merge.step(&client, free_at);
                 }
             }
-            // Only when nothing is at hand.
+            // Only when nothing is ready.
             () = async {}, if merge.output.is_waiting() => merge.output.flush().await?,
         }
     }
 }
 
-/// What the walk does next.
+/// What the cursor read does next.
 #[derive(Debug)]
 enum Next {
     /// Nothing, until something calls for a lap.
     Rest,
-    /// It begins a lap, and asks how far it goes.
-    Edge,
+    /// It begins a lap, and asks how far the log reaches.
+    End,
     /// It reads a page of a lap that ends here.
     Page(String),
 }
 
 /// What the service answered.
 enum Found {
-    Edge(LogEnd),
+    End(LogEnd),
     Page(Page),
 }
 
@@ -118,29 +115,29 @@ type Step = Pin<Box<dyn Future<Output = Result<Found, ClientError>> + Send>>;
 enum Channel {
     /// It brings nothing.
     Away,
-    /// It is there, and the walk has not caught up yet.
+    /// It is there, and the cursor read has not caught up yet.
     Ahead {
         held: Vec<EventText>,
-        /// Whether some of what was held is forgotten.
+        /// Whether some messages were dropped.
         is_incomplete: bool,
-        /// What is up to here may have been published before the channel was there.
+        /// Events up to here may have been published before the channel was there.
         gap: String,
     },
-    /// It is there, and what it brings is printed. The walk goes on until it has shown the gap.
+    /// It is there, and its messages are printed. The cursor read goes on until it has read the gap.
     Here { gap: String },
 }
 
 struct Merge<'a, W> {
     output: &'a mut Output<W>,
     topic: Option<String>,
-    /// Nothing as long as it is not known where to begin.
+    /// Nothing as long as the position to begin with is not known.
     seen: Option<Seen>,
     channel: Channel,
     next: Next,
 }
 
 impl<W: AsyncWrite + Unpin> Merge<'_, W> {
-    /// Does what is next, at its time. Dropping it is giving it up.
+    /// Does what is next, at its time. Dropping the future cancels it.
     fn step(&self, client: &Client, at: Instant) -> Step {
         let client = client.clone();
         match (&self.next, &self.seen) {
@@ -152,9 +149,9 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
                     client.scan(&position, topic.as_deref()).await.map(Found::Page)
                 })
             }
-            (Next::Edge | Next::Page(_), _) => Box::pin(async move {
+            (Next::End | Next::Page(_), _) => Box::pin(async move {
                 sleep_until(at).await;
-                client.log_end().await.map(Found::Edge)
+                client.log_end().await.map(Found::End)
             }),
         }
     }
@@ -162,12 +159,12 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
     /// Takes an answer, and says how long to wait before the next step.
     async fn found(&mut self, found: Found) -> Result<Duration, End> {
         match found {
-            Found::Edge(edge) => {
-                self.seen.get_or_insert_with(|| Seen::up_to(edge.last_stable.clone()));
+            Found::End(end) => {
+                self.seen.get_or_insert_with(|| Seen::up_to(end.last_stable.clone()));
                 if let Channel::Ahead { gap, .. } = &mut self.channel {
-                    *gap = edge.newest;
+                    *gap = end.newest;
                 }
-                self.next = Next::Page(edge.last_stable);
+                self.next = Next::Page(end.last_stable);
                 Ok(Duration::ZERO)
             }
             Found::Page(page) => self.page(page).await,
@@ -179,13 +176,13 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
             return Ok(Duration::ZERO);
         };
         for event in page.events {
-            if seen.is_new_in_walk(&event.cursor) {
-                self.output.print(&event.line).await?;
+            if seen.is_new_in_scan(&event.cursor) {
+                self.output.print(&event).await?;
             }
         }
         let is_end =
             matches!(&self.next, Next::Page(end) if page.next >= *end) || page.next.as_str() <= seen.position();
-        seen.walked_to(page.next);
+        seen.scanned_to(page.next);
         if is_end {
             self.lap_ended().await
         } else {
@@ -199,7 +196,7 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
             return Ok(Duration::ZERO);
         };
         seen.forget_what_is_behind();
-        self.next = Next::Edge;
+        self.next = Next::End;
         match &mut self.channel {
             Channel::Away => return Ok(LAP_INTERVAL),
             Channel::Ahead {
@@ -212,7 +209,7 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
             Channel::Ahead { held, gap, .. } => {
                 for event in std::mem::take(held) {
                     if seen.is_new(&event.cursor) {
-                        self.output.print(&event.line).await?;
+                        self.output.print(&event).await?;
                     }
                 }
                 self.channel = Channel::Here {
@@ -228,7 +225,7 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
         Ok(LAP_INTERVAL)
     }
 
-    /// Takes a message, and says whether it calls for a lap. What is no event is not the service's.
+    /// Takes a message, and says whether it calls for a lap. A message that is not an event is skipped.
     async fn message(&mut self, text: &str) -> Result<bool, End> {
         let Some(event) = EventText::read(text) else {
             return Ok(false);
@@ -252,28 +249,28 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
             }
             (Channel::Here { .. }, Some(seen)) => {
                 if seen.is_new(&event.cursor) {
-                    self.output.print(&event.line).await?;
+                    self.output.print(&event).await?;
                 }
                 return Ok(seen.is_full() && self.begins_lap_at_rest());
             }
-            // The walk shows it.
+            // The cursor read will return it.
             _ => {}
         }
         Ok(false)
     }
 
-    /// The channel is there. A lap that has begun is given up: it does not know what was published since.
+    /// The channel is there. A lap that has begun is given up, because it would end before what was published since.
     fn here(&mut self) -> bool {
         self.channel = Channel::Ahead {
             held: Vec::new(),
             is_incomplete: false,
             gap: String::new(),
         };
-        self.next = Next::Edge;
+        self.next = Next::End;
         true
     }
 
-    /// The channel has gone. What was held back, the walk will show. Says whether that calls for a lap.
+    /// The channel has gone. The cursor read will return what was held back. Says whether that calls for a lap.
     fn away(&mut self) -> bool {
         self.channel = Channel::Away;
         self.begins_lap_at_rest()
@@ -282,7 +279,7 @@ impl<W: AsyncWrite + Unpin> Merge<'_, W> {
     fn begins_lap_at_rest(&mut self) -> bool {
         let is_resting = matches!(self.next, Next::Rest);
         if is_resting {
-            self.next = Next::Edge;
+            self.next = Next::End;
         }
         is_resting
     }

@@ -1,39 +1,36 @@
-//! When to try again, and what to tell of it: once that somebody is away, and once that they are back.
+//! When to try again, and what to report: once that the service or Redis is away, and once that it is back.
 
 use std::{fmt::Display, time::Duration};
 
-use super::End;
+use super::end::End;
 use crate::{client::ClientError, store::backoff::Backoff};
 
 /// The longest wait that a service may ask for with `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// Whether somebody is away.
+/// Whether a peer is away.
 #[derive(Debug)]
-pub struct Outage {
-    who: String,
-    tell: fn(&str),
+pub(crate) struct Outage {
+    peer: String,
+    report: fn(&str),
     is_away: bool,
     backoff: Backoff,
 }
 
 impl Outage {
-    /// As long as nothing failed, `who` is not away.
-    #[must_use]
-    pub fn new(who: impl Display, tell: fn(&str)) -> Self {
+    /// As long as nothing failed, `peer` is not away.
+    pub(crate) fn new(peer: impl Display, report: fn(&str)) -> Self {
         Self {
-            who: who.to_string(),
-            tell,
+            peer: peer.to_string(),
+            report,
             is_away: false,
             backoff: Backoff::default(),
         }
     }
 
-    /// Takes a failure, and says how long to wait before the next attempt.
-    ///
-    /// # Errors
-    /// [`End::Failed`] when another attempt could not succeed.
-    pub fn failed(&mut self, error: ClientError) -> Result<Duration, End> {
+    /// Takes a failure, and says how long to wait before the next attempt; ends with [`End::Failed`] when another attempt could not
+    /// succeed.
+    pub(crate) fn failed(&mut self, error: ClientError) -> Result<Duration, End> {
         match error {
             ClientError::Retryable {
                 reason, retry_after, ..
@@ -45,24 +42,24 @@ impl Outage {
         }
     }
 
-    /// Tells that somebody is away, and why.
-    pub fn away(&mut self, reason: &str) {
+    /// Reports that the peer is away, and why.
+    pub(crate) fn away(&mut self, reason: &str) {
         if !self.is_away {
-            (self.tell)(&format!("{} is away: {reason}; trying again", self.who));
+            (self.report)(&format!("{} is away: {reason}; retrying until it is back", self.peer));
             self.is_away = true;
         }
     }
 
-    /// Tells that they are back, if they were away.
-    pub fn back(&mut self) {
+    /// Reports that the peer is back, if it was away.
+    pub(crate) fn back(&mut self) {
         if self.is_away {
-            (self.tell)(&format!("{} is back", self.who));
+            (self.report)(&format!("{} is back", self.peer));
             self.is_away = false;
         }
     }
 
-    /// The next failure is one of its own: all was well meanwhile.
-    pub fn is_over(&mut self) {
+    /// A call succeeded: the next failure is a new outage.
+    pub(crate) fn is_over(&mut self) {
         self.back();
         self.backoff.reset();
     }

@@ -4,36 +4,68 @@ use std::{io::ErrorKind, num::NonZeroU64};
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::End;
+use super::end::End;
+use super::format::{self, Format};
+use crate::cli::event_text;
+use crate::client::events::EventText;
 
 /// So many bytes are written at once, at least while more is at hand: a fraction of a pipe's buffer would cost a switch of processes
 /// for each event.
 const BURST_BYTES: usize = 64 * 1024;
 
-/// Prints lines, up to a limit.
+/// Prints events, up to a limit.
 #[derive(Debug)]
-pub struct Output<W> {
+pub(crate) struct Output<W> {
     out: W,
     burst: Vec<u8>,
     left: Option<NonZeroU64>,
+    format: Format,
+    /// The source whose events are printed; without one, all are.
+    source: Option<String>,
 }
 
 impl<W: AsyncWrite + Unpin> Output<W> {
-    /// Prints to `out`, at most `limit` lines.
-    #[must_use]
-    pub fn new(out: W, limit: Option<NonZeroU64>) -> Self {
+    /// Prints to `out`, at most `limit` events, each as JSON.
+    pub(crate) fn new(out: W, limit: Option<NonZeroU64>) -> Self {
         Self {
             out,
             burst: Vec::new(),
             left: limit,
+            format: Format::Json,
+            source: None,
         }
     }
 
-    /// Prints a line, which may wait for [`Output::flush`].
-    ///
-    /// # Errors
-    /// [`End::Done`] after the last line that may be printed, and as [`Output::flush`].
-    pub async fn print(&mut self, line: &str) -> Result<(), End> {
+    /// Prints each event in this format, and only those of `source` if there is one.
+    pub(crate) fn with(self, format: Format, source: Option<String>) -> Self {
+        Self { format, source, ..self }
+    }
+
+    /// Prints an event, which may wait for [`Output::flush`]. Ends with [`End::Done`] after the last event that may be printed, and as
+    /// [`Output::flush`] does.
+    pub(crate) async fn print(&mut self, event: &EventText) -> Result<(), End> {
+        match self.text(event) {
+            Some(text) => self.line(&text).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The line for an event, or nothing if the event is not wanted.
+    fn text(&self, event: &EventText) -> Option<String> {
+        if self.source.is_none() && self.format == Format::Json {
+            return Some(event.line.clone());
+        }
+        let whole = event_text::read(&event.line)?;
+        if self.source.as_deref().is_some_and(|source| source != whole.source) {
+            return None;
+        }
+        Some(match &self.format {
+            Format::Json => event.line.clone(),
+            Format::Text(parts) => format::line(parts, &whole),
+        })
+    }
+
+    async fn line(&mut self, line: &str) -> Result<(), End> {
         self.burst.extend_from_slice(line.as_bytes());
         self.burst.push(b'\n');
         if let Some(left) = self.left {
@@ -50,16 +82,13 @@ impl<W: AsyncWrite + Unpin> Output<W> {
     }
 
     /// Whether a line waits.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         !self.burst.is_empty()
     }
 
-    /// Writes the lines that wait.
-    ///
-    /// # Errors
-    /// [`End::Done`] when the reader of a pipe has gone, [`End::Failed`] when they cannot be written for another reason.
-    pub async fn flush(&mut self) -> Result<(), End> {
+    /// Writes the lines that wait. Ends with [`End::Done`] when the reader of a pipe has gone, with [`End::Failed`] when they cannot be
+    /// written for another reason.
+    pub(crate) async fn flush(&mut self) -> Result<(), End> {
         let written = async {
             self.out.write_all(&self.burst).await?;
             self.out.flush().await
@@ -81,22 +110,30 @@ impl<W: AsyncWrite + Unpin> Output<W> {
 mod tests {
     use super::*;
 
+    fn event(line: &str) -> EventText {
+        EventText {
+            cursor: String::new(),
+            topic: String::new(),
+            line: line.to_owned(),
+        }
+    }
+
     #[tokio::test]
-    async fn it_ends_with_the_last_line_of_the_limit() {
+    async fn ends_with_the_last_event_of_the_limit() {
         let mut printed = Vec::new();
         let mut output = Output::new(&mut printed, NonZeroU64::new(2));
-        output.print("a").await.unwrap();
+        output.print(&event("a")).await.unwrap();
         assert!(output.is_waiting());
-        assert!(matches!(output.print("b").await, Err(End::Done)));
+        assert!(matches!(output.print(&event("b")).await, Err(End::Done)));
         assert_eq!(printed, b"a\nb\n");
     }
 
     #[tokio::test]
-    async fn it_ends_quietly_when_nobody_reads() {
+    async fn ends_quietly_when_its_reader_has_gone() {
         let (out, reader) = tokio::io::duplex(64);
         drop(reader);
         let mut output = Output::new(out, None);
-        output.print("a").await.unwrap();
+        output.print(&event("a")).await.unwrap();
         assert!(matches!(output.flush().await, Err(End::Done)));
     }
 
@@ -104,8 +141,23 @@ mod tests {
     async fn a_long_burst_is_written_while_it_lasts() {
         let mut printed = Vec::new();
         let mut output = Output::new(&mut printed, None);
-        output.print(&"x".repeat(BURST_BYTES)).await.unwrap();
+        output.print(&event(&"x".repeat(BURST_BYTES))).await.unwrap();
         assert!(!output.is_waiting());
         assert_eq!(printed.len(), BURST_BYTES + 1);
+    }
+
+    #[tokio::test]
+    async fn events_of_other_sources_are_left_out_and_do_not_count() {
+        let of = |source: &str| {
+            event(&format!(
+                r#"{{"topic":"t","event_id":"{source}","timestamp":"2025-10-24T10:30:00Z","source":"{source}","payload":{{}},"received_at":"2025-10-24T10:30:00Z","cursor":"000000000000000100000001"}}"#
+            ))
+        };
+        let mut printed = Vec::new();
+        let output = Output::new(&mut printed, NonZeroU64::new(1));
+        let mut output = output.with("{event_id}".parse().unwrap(), Some("shop".to_owned()));
+        output.print(&of("other")).await.unwrap();
+        assert!(matches!(output.print(&of("shop")).await, Err(End::Done)));
+        assert_eq!(printed, b"shop\n");
     }
 }

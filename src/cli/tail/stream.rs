@@ -1,20 +1,17 @@
-//! Follows the service's own stream, and resumes it wherever it broke off.
+//! Follows the stream of the service, and resumes it wherever it broke off.
 
 use std::convert::Infallible;
 
 use tokio::{io::AsyncWrite, select, time::sleep};
 
-use super::{End, Wanted, outage::Outage, output::Output};
+use super::{end::End, outage::Outage, output::Output, wanted::Wanted};
 use crate::client::{ClientError, events::EventStream};
 
 /// Prints events until there is a reason to end.
-///
-/// # Errors
-/// The reason.
-pub async fn follow<W: AsyncWrite + Unpin>(wanted: Wanted, output: &mut Output<W>) -> Result<Infallible, End> {
-    let mut outage = Outage::new(wanted.client.target(), wanted.tell);
-    // A stream without a position begins with what comes next, and one that broke off before its first event would have to begin
-    // so again, later. So it gets a position first.
+pub(crate) async fn follow<W: AsyncWrite + Unpin>(wanted: Wanted, output: &mut Output<W>) -> Result<Infallible, End> {
+    let mut outage = Outage::new(wanted.client.target(), wanted.report);
+    // A stream without a position begins with what comes next. If it broke off before its first event, it would begin so again,
+    // later, and miss what was stored meanwhile. So it gets a position first.
     let after = match &wanted.after {
         Some(after) => after.clone(),
         None => now(&wanted, &mut outage).await?,
@@ -33,20 +30,21 @@ pub async fn follow<W: AsyncWrite + Unpin>(wanted: Wanted, output: &mut Output<W
     }
 }
 
-/// The place that what comes next is behind.
+/// The position behind which the next events will be.
 async fn now(wanted: &Wanted, outage: &mut Outage) -> Result<String, End> {
     loop {
         match wanted.client.log_end().await {
-            Ok(edge) => {
+            Ok(end) => {
                 outage.is_over();
-                return Ok(edge.last_stable);
+                return Ok(end.last_stable);
             }
             Err(error) => sleep(outage.failed(error)?).await,
         }
     }
 }
 
-/// Prints what comes behind `last`, or behind `after` as long as there is none, and moves it on, until the stream breaks off; says why it did.
+/// Prints what comes behind `last`, or behind `after` as long as there is no last event, until the stream breaks off; gives back why
+/// it did.
 async fn print<W: AsyncWrite + Unpin>(
     events: &mut EventStream,
     after: &str,
@@ -68,7 +66,7 @@ async fn print<W: AsyncWrite + Unpin>(
             Ok(event) => {
                 outage.is_over();
                 if event.cursor.as_str() > last.as_deref().unwrap_or(after) {
-                    output.print(&event.line).await?;
+                    output.print(&event).await?;
                     *last = Some(event.cursor);
                 }
             }

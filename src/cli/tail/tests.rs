@@ -20,21 +20,21 @@ use tokio::{
 use super::*;
 
 thread_local! {
-    /// What the follower of this test, which has one thread, told.
-    static TOLD: RefCell<Vec<String>> = RefCell::default();
+    /// What this test, which has one thread, reported.
+    static REPORTS: RefCell<Vec<String>> = RefCell::default();
 }
 
-fn tell(line: &str) {
-    TOLD.with_borrow_mut(|told| told.push(line.to_owned()));
+fn report(line: &str) {
+    REPORTS.with_borrow_mut(|reports| reports.push(line.to_owned()));
 }
 
-fn told() -> Vec<String> {
+fn reports() -> Vec<String> {
     // A port differs from run to run.
     let word = |line: &String| {
         let shown = if line.contains("is away") { "away" } else { "back" };
         shown.to_owned()
     };
-    TOLD.with_borrow(|told| told.iter().map(word).collect())
+    REPORTS.with_borrow(|reports| reports.iter().map(word).collect())
 }
 
 /// In the tests' own time, in which nothing takes long: what would never end fails.
@@ -49,7 +49,8 @@ fn cursor(number: u64) -> String {
 fn event(number: u64) -> String {
     let topic = if number.is_multiple_of(2) { "even" } else { "odd" };
     format!(
-        r#"{{"topic":"{topic}","event_id":"{number}","timestamp":"2025-10-24T10:30:00Z","source":"test","payload":{{"n":{number}}},"received_at":"2025-10-24T10:30:00Z","cursor":"{}"}}"#,
+        r#"{{"topic":"{topic}","event_id":"{number}","timestamp":"2025-10-24T10:30:00Z","source":"{}","payload":{{"n":{number}}},"received_at":"2025-10-24T10:30:00Z","cursor":"{}"}}"#,
+        if number.is_multiple_of(3) { "three" } else { "other" },
         cursor(number)
     )
 }
@@ -143,7 +144,7 @@ impl Fake {
             client: self.client.clone(),
             topic: None,
             after: after.map(ToOwned::to_owned),
-            tell,
+            report,
         }
     }
 
@@ -208,7 +209,7 @@ fn events(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_was_cut_is_resumed_behind_the_last_event_and_none_is_printed_twice() {
+async fn a_stream_that_was_cut_resumes_behind_its_last_event() {
     let fake = Fake::answering(vec![
         Answer::cut_after([1, 2]),
         Answer::cut_after([]),
@@ -223,7 +224,7 @@ async fn a_stream_that_was_cut_is_resumed_behind_the_last_event_and_none_is_prin
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_position_it_gets_one_first_so_that_nothing_is_lost_before_the_first_event() {
+async fn without_a_position_it_asks_for_one_first() {
     let fake = Fake::answering(vec![
         Answer::Whole(503, r#"{"detail":"starting"}"#.to_owned()),
         page([9], 7),
@@ -239,18 +240,18 @@ async fn without_a_position_it_gets_one_first_so_that_nothing_is_lost_before_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_waited_out_and_an_outage_is_told_once() {
+async fn retry_after_is_waited_out_and_an_outage_reported_once() {
     let busy = || Answer::Whole(503, r#"{"detail":"busy"}"#.to_owned());
     let fake = Fake::answering(vec![busy(), busy(), Answer::cut_after([1])]).await;
     let begin = Instant::now();
     assert_eq!(fake.follow(Some(""), 1).await, events([1]));
     let waited = begin.elapsed().as_secs();
     assert!((14..20).contains(&waited), "{waited}");
-    assert_eq!(told(), ["away", "back"]);
+    assert_eq!(reports(), ["away", "back"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_service_refuses_ends_it_with_the_services_words() {
+async fn a_rejected_request_ends_it_with_its_reason() {
     let refusal = r#"{"detail":[{"type":"cursor_invalid","loc":["query","after"],"msg":"Input should be a cursor"}]}"#;
     let fake = Fake::start(|_| Answer::Whole(422, refusal.to_owned())).await;
     let mut output = Output::new(Vec::new(), None);
@@ -262,7 +263,7 @@ async fn what_the_service_refuses_ends_it_with_the_services_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_stream_of_events_is_found_out() {
+async fn an_answer_that_is_no_stream_is_an_error() {
     let fake = Fake::start(|_| Answer::Whole(200, "<html>".to_owned())).await;
     let mut output = Output::new(Vec::new(), None);
     let end = soon(stream::follow(fake.wanted(Some("")), &mut output)).await;
@@ -270,7 +271,7 @@ async fn what_is_no_stream_of_events_is_found_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_silent_for_45_seconds_is_opened_again_and_a_comment_is_a_sign_of_life() {
+async fn a_silent_stream_is_opened_again() {
     let pause = Duration::from_secs(40);
     let alive = vec![
         (pause, ": alive\n\n".to_owned()),

@@ -1,23 +1,23 @@
-//! The channel of a Redis, beside a walk over the log.
+//! The channel of a Redis, merged with cursor reads.
 
 use super::super::channel::News;
 use super::*;
 use crate::config::RedisUrl;
 
-/// The log of a service: what is committed, and how much of it is settled.
+/// The log of a service: what is committed, and how much of it is stable.
 #[derive(Debug, Default)]
 struct Log {
     events: Vec<u64>,
-    settled: u64,
+    stable: u64,
     /// How many requests are answered before it is down, if it is.
     answers_left: Option<u32>,
 }
 
 impl Log {
-    fn settled(last: u64) -> Self {
+    fn stable(last: u64) -> Self {
         Self {
             events: (1..=last).collect(),
-            settled: last,
+            stable: last,
             answers_left: None,
         }
     }
@@ -30,7 +30,7 @@ impl Log {
             *left -= 1;
         }
         let Some((_, query)) = target.split_once("after=") else {
-            return page(self.events.iter().max().copied(), self.settled);
+            return page(self.events.iter().max().copied(), self.stable);
         };
         let after = query.split('&').next().unwrap();
         if !after.is_empty() && after.parse::<u64>().is_err() {
@@ -39,12 +39,11 @@ impl Log {
         let after = after.parse().unwrap_or(0);
         // Small pages, so that a lap has several.
         let mut events: Vec<u64> = self.events.clone();
-        events
-            .retain(|event| (after + 1..=self.settled).contains(event) && (!query.contains("even") || event % 2 == 0));
+        events.retain(|event| (after + 1..=self.stable).contains(event) && (!query.contains("even") || event % 2 == 0));
         events.sort_unstable();
         let is_last = events.len() <= 100;
         events.truncate(100);
-        let next = if is_last { self.settled.max(after) } else { events[99] };
+        let next = if is_last { self.stable.max(after) } else { events[99] };
         page(events, next)
     }
 }
@@ -79,10 +78,10 @@ impl Hand {
 }
 
 impl World {
-    async fn with(events: impl IntoIterator<Item = u64>, settled: u64) -> Self {
+    async fn with(events: impl IntoIterator<Item = u64>, stable: u64) -> Self {
         let log = Arc::new(Mutex::new(Log {
             events: events.into_iter().collect(),
-            settled,
+            stable,
             answers_left: None,
         }));
         let answering = Arc::clone(&log);
@@ -113,7 +112,7 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_channel_goes_on_where_the_walk_ends_and_no_event_is_printed_twice() {
+async fn the_channel_continues_where_the_cursor_read_ends() {
     let world = World::with(1..=250, 250).await;
     world
         .follow(Some(""), async |hand| {
@@ -132,7 +131,7 @@ async fn the_channel_goes_on_where_the_walk_ends_and_no_event_is_printed_twice()
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_position_it_begins_with_what_comes_next_and_keeps_to_its_topic() {
+async fn without_a_position_it_begins_with_the_next_event_of_its_topic() {
     let world = World::with(1..=9, 9).await;
     let wanted = Wanted {
         topic: Some("even".to_owned()),
@@ -150,7 +149,7 @@ async fn without_a_position_it_begins_with_what_comes_next_and_keeps_to_its_topi
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_subscribed_before_there_is_a_position_for_what_is_published_then_must_be_printed() {
+async fn it_subscribes_only_once_its_position_is_known() {
     let world = World::with(1..=9, 9).await;
     world
         .follow(None, async |hand| {
@@ -166,7 +165,7 @@ async fn nobody_is_subscribed_before_there_is_a_position_for_what_is_published_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_published_before_the_channel_came_and_is_settled_only_later_is_printed() {
+async fn events_that_become_stable_late_are_printed() {
     // 6 to 8 are committed and published, and something older still runs.
     let world = World::with(1..=8, 5).await;
     world
@@ -177,7 +176,7 @@ async fn what_was_published_before_the_channel_came_and_is_settled_only_later_is
             {
                 let mut log = hand.log.lock().unwrap();
                 log.events.push(9);
-                log.settled = 9;
+                log.stable = 9;
             }
             hand.expect(6..=8).await;
             hand.publish(10).await;
@@ -187,7 +186,7 @@ async fn what_was_published_before_the_channel_came_and_is_settled_only_later_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_redis_is_away_the_walk_goes_on_and_when_it_is_back_nothing_was_missed() {
+async fn nothing_is_missed_while_redis_is_away() {
     let world = World::with(1..=3, 3).await;
     world
         .follow(Some(""), async |hand| {
@@ -198,27 +197,27 @@ async fn while_redis_is_away_the_walk_goes_on_and_when_it_is_back_nothing_was_mi
             for reason in ["closed", "refused", "refused"] {
                 hand.news.send(News::Away(reason.to_owned())).await.unwrap();
             }
-            *hand.log.lock().unwrap() = Log::settled(6);
+            *hand.log.lock().unwrap() = Log::stable(6);
             hand.expect([5, 6]).await;
-            *hand.log.lock().unwrap() = Log::settled(7);
+            *hand.log.lock().unwrap() = Log::stable(7);
             hand.expect([7]).await;
             // 8 is published to nobody.
             *hand.log.lock().unwrap() = Log {
                 answers_left: Some(0),
-                ..Log::settled(8)
+                ..Log::stable(8)
             };
             hand.news.send(News::Here).await.unwrap();
             hand.publish(9).await;
             sleep(Duration::from_secs(20)).await;
             hand.log.lock().unwrap().answers_left = None;
             hand.expect([8, 9]).await;
-            assert_eq!(told(), ["away", "back", "away", "back"]);
+            assert_eq!(reports(), ["away", "back", "away", "back"]);
         })
         .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lap_that_began_before_the_channel_came_does_not_count_as_its_own() {
+async fn a_lap_that_began_before_the_channel_does_not_count() {
     let world = World::with(1..=100, 100).await;
     world
         .follow(Some(""), async |hand| {
@@ -227,14 +226,14 @@ async fn a_lap_that_began_before_the_channel_came_does_not_count_as_its_own() {
             sleep(Duration::from_secs(1)).await;
             hand.news.send(News::Here).await.unwrap();
             sleep(Duration::from_secs(1)).await;
-            *hand.log.lock().unwrap() = Log::settled(300);
+            *hand.log.lock().unwrap() = Log::stable(300);
             hand.expect(1..=300).await;
         })
         .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_much_to_hold_back_is_walked() {
+async fn messages_beyond_the_limit_come_from_the_cursor_read() {
     let world = World::with(1..=500, 500).await;
     world
         .follow(Some(""), async |hand| {
@@ -246,7 +245,7 @@ async fn what_is_too_much_to_hold_back_is_walked() {
                 hand.publish(number).await;
             }
             sleep(Duration::from_secs(1)).await;
-            *hand.log.lock().unwrap() = Log::settled(3000);
+            *hand.log.lock().unwrap() = Log::stable(3000);
             hand.expect(1..=3000).await;
             hand.publish(3001).await;
             hand.expect([3001]).await;
@@ -255,7 +254,7 @@ async fn what_is_too_much_to_hold_back_is_walked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_cursor_ends_it_with_a_channel_too() {
+async fn a_bad_cursor_ends_it_with_a_channel() {
     let world = World::with(1..=3, 3).await;
     let wanted = world.fake.wanted(Some("x"));
     let end = soon(world.run(wanted, async |_| std::future::pending().await)).await;
@@ -302,7 +301,7 @@ async fn read_number(stream: &mut BufReader<TcpStream>) -> std::io::Result<usize
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_is_cut_or_falls_silent_is_made_again() {
+async fn a_subscription_that_is_cut_or_silent_is_made_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = RedisUrl::from(format!("redis://{}", listener.local_addr().unwrap()));
     let mut tasks = JoinSet::new();
@@ -330,7 +329,7 @@ async fn a_subscription_that_is_cut_or_falls_silent_is_made_again() {
 }
 
 #[tokio::test]
-async fn redis_without_a_usable_url_is_a_usage_error_that_shows_no_password() {
+async fn a_bad_redis_url_is_a_usage_error_without_password() {
     for (arguments, word) in [
         (&["--redis", "--redis-url", ""], "--redis-url"),
         (&["--redis", "--redis-url", "http://:secret@host"], "must begin with"),
