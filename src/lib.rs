@@ -10,18 +10,18 @@
 //!
 //! | layer | modules | responsibility |
 //! |---|---|---|
-//! | 5 | [`cli`] | a file for each command; exit codes |
-//! | 4 | [`serve`] | composition: what starts and stops, in which order |
-//! | 3 | [`http`] | the server: routes, limits, errors, OpenAPI document, dashboard |
-//! | 3 | [`client`] | the HTTP client of the commands |
-//! | 3 | [`lifecycle`] | signals, the stop token, supervised tasks |
-//! | 2 | [`ingest`] | memory budget, queue, group commit |
-//! | 2 | [`relay`] | publishes committed batches to the sink |
-//! | 2 | [`subscribers`] | the live stream: one log reader, one ring buffer |
-//! | 1 | [`store`] | the contract of a store; PostgreSQL, SQLite; one conformance suite |
-//! | 1 | [`sink`] | the contract of a sink; Redis; the handoff queue |
-//! | 1 | [`telemetry`] | logs and traces |
-//! | 1 | [`api`] | each request and answer of the HTTP API, as one type |
+//! | 6 | [`cli`] | a file for each command; exit codes |
+//! | 5 | [`serve`] | composition: what starts and stops, in which order |
+//! | 4 | [`http`] | the server: routes, limits, errors, OpenAPI document, dashboard |
+//! | 4 | [`client`] | the HTTP client of the commands |
+//! | 4 | [`lifecycle`] | signals, the stop token, supervised tasks |
+//! | 3 | [`ingest`] | memory budget, queue, group commit |
+//! | 3 | [`relay`] | publishes committed batches to the sink |
+//! | 3 | [`subscribers`] | the live stream: one log reader, one ring buffer |
+//! | 2 | [`store`] | the contract of a store; PostgreSQL, SQLite; one conformance suite |
+//! | 2 | [`sink`] | the contract of a sink; Redis; the handoff queue |
+//! | 2 | [`telemetry`] | logs and traces |
+//! | 1 | [`api`] | HTTP requests and answers |
 //! | 0 | [`event`] | the event; an invalid one cannot be constructed |
 //! | 0 | [`config`] | flags and environment variables |
 //! | 0 | [`metrics`] | the counters of the process |
