@@ -40,7 +40,7 @@ schemathesis: ## compare the service's answers with its OpenAPI document, by req
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/schemathesis $(ARGS)
 
 # More tests at once than there are processors, because most of them wait most of the time.
-test: export RUST_TEST_THREADS ?= 8
+test: export RUST_TEST_THREADS ?= 4
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Long enough for anything that a healthy service does on a busy machine with two cores.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The interval between two checks of a condition, short enough to see a state that lasts for a tenth of a second.
 const INTERVAL: Duration = Duration::from_millis(20);
