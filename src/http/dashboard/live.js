@@ -4,7 +4,7 @@
 import { text } from './request.js';
 import { count, element, parse, show, timeOfDay } from './text.js';
 
-/** Above this rate, in events per second, the page shows a sample: nobody could read more. */
+/** Above this rate, in events per second, the page shows a sample, because nobody can read more. */
 const STREAM_RATE_MAX = 100;
 /** How many events a sample has, and how many stay on the page. */
 const SAMPLE = 30;

@@ -192,7 +192,7 @@ pub(super) async fn mark_or_release_by_former_owner_does_nothing(db: &dyn TestDa
     assert_eq!(other.mark_published(owner.owner, &batches).await.unwrap(), 2);
 }
 
-/// Nobody else has published it, so it need not be published again.
+/// No other owner has published it, so it need not be published again.
 pub(super) async fn expired_owner_marks_batch_not_claimed_since(db: &dyn TestDatabase) {
     let store = migrated(db).await;
     let batches = unpublished(&store, 1).await;

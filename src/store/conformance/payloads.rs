@@ -165,7 +165,7 @@ fn random_payloads_compare_as_in_postgresql() {
             .map(|_| payload.new_tree(&mut runner).unwrap().current())
             .collect();
         let (ones, others): (Vec<_>, Vec<_>) = pairs.iter().cloned().unzip();
-        let verdicts: Vec<bool> = sqlx::query_scalar(
+        let equal: Vec<bool> = sqlx::query_scalar(
             "select one::jsonb = other::jsonb from unnest($1::text[], $2::text[]) with ordinality as pair(one, other, number)
              order by number",
         )
@@ -175,14 +175,14 @@ fn random_payloads_compare_as_in_postgresql() {
         .await
         .unwrap();
         let mut same = 0;
-        for ((one, other), expected) in pairs.into_iter().zip(verdicts) {
+        for ((one, other), expected) in pairs.into_iter().zip(equal) {
             let payload = |text: &str| Payload::parse(text.to_owned()).unwrap();
             assert_eq!(payload(&one).is_same_value(&payload(&other)), expected, "{one} {other}");
             same += u32::from(expected);
         }
         assert!(
             (500..4500).contains(&same),
-            "both verdicts are met: {same} of 5000 are the same"
+            "both outcomes occur: {same} of 5000 are the same"
         );
     });
 }

@@ -1,4 +1,4 @@
-//! Walks: each event once, in log order.
+//! Scans: each event once, in log order.
 
 use std::sync::Arc;
 

@@ -201,7 +201,7 @@ async fn nothing_is_missed_while_redis_is_away() {
             hand.expect([5, 6]).await;
             *hand.log.lock().unwrap() = Log::stable(7);
             hand.expect([7]).await;
-            // 8 is published to nobody.
+            // 8 is published while no subscriber is connected.
             *hand.log.lock().unwrap() = Log {
                 answers_left: Some(0),
                 ..Log::stable(8)
