@@ -107,7 +107,9 @@ async fn agree_with_requests_and_stats(world: World) {
 async fn show_version_and_limits() {
     let world = World::embedded();
     let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS", "123");
-    let service = world.serve_with(settings.with("EVENTSIEVE_MAX_SUBSCRIBERS", "45")).await;
+    let service = world
+        .serve_with(settings.with("EVENTSIEVE_MAX_SUBSCRIBERS", "45"))
+        .await;
     let series = scrape(&service).await;
     let version = service.json("/").await["version"].clone();
     assert_eq!(series[&format!("eventsieve_build_info{{version={version}}}")], 1.0);
