@@ -2,7 +2,7 @@
 //!
 //! [`start`] prints events that are in the log already, if some are asked for. Then [`stream`] follows the stream of the service, or
 //! [`merge`] merges the messages of a Redis channel ([`channel`]) with cursor reads over HTTP, because a channel may miss some. Each
-//! prints every event once ([`output`], [`format`]), waits while a peer is away ([`outage`]), and stops only at an [`end::End`].
+//! prints every event once ([`output`], [`mod@format`]), waits while a peer is away ([`outage`]), and stops only at an [`end::End`].
 
 #[cfg(feature = "redis")]
 pub(crate) mod channel;
