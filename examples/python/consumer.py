@@ -5,12 +5,15 @@
 
 It needs nothing but Python. It follows `/events/stream` and counts the events of each topic in an SQLite file. The cursor of
 the last event is stored in the same transaction as the counts: after a crash, both are as they were before the event or both
-are as they were after it. Do the same with your own results.
+are as they were after it. Do the same with your own results. Instead of `--url` you can set `TARGET_URL`. Behind a proxy that
+asks for a password, the URL is `https://USER:PASSWORD@HOST`.
 """
 
 import argparse
+import base64
 import http.client
 import json
+import os
 import random
 import sqlite3
 import time
@@ -22,19 +25,30 @@ import urllib.request
 SILENCE_MAX_SECONDS = 45
 
 
+def request(url, body=None, headers=()):
+    """A request to `url`. If the URL names a user, as in `https://USER:PASSWORD@HOST`, sends both as HTTP Basic authentication."""
+    parts = urllib.parse.urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    headers = dict(headers)
+    if at:
+        user, _, password = (urllib.parse.unquote(part) for part in userinfo.partition(":"))
+        headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    return urllib.request.Request(parts._replace(netloc=host).geturl(), body, headers)
+
+
 def events(url, topic, cursor):
     """Yields every event after `cursor` (empty: from the beginning), without end, and reconnects when it must."""
     attempt = 0
     while True:
         # `after=` empty is the beginning of the log; `Last-Event-ID` takes precedence if there is a cursor.
         query = {"after": ""} | ({"topic": topic} if topic else {})
-        request = urllib.request.Request(
+        following = request(
             f"{url}/events/stream?{urllib.parse.urlencode(query)}",
             headers={"Accept": "text/event-stream", "Last-Event-ID": cursor},
         )
         retry_after = 0.0
         try:
-            with urllib.request.urlopen(request, timeout=SILENCE_MAX_SECONDS) as stream:
+            with urllib.request.urlopen(following, timeout=SILENCE_MAX_SECONDS) as stream:
                 for line in stream:
                     # One line holds the whole event. A line without an end was cut off with the connection.
                     if line.startswith(b"data: ") and line.endswith(b"\n"):
@@ -61,7 +75,8 @@ def events(url, topic, cursor):
 
 def main():
     parser = argparse.ArgumentParser(description="Count the events of each topic, each event exactly once.")
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="base URL of the service")
+    url = os.environ.get("TARGET_URL", "http://127.0.0.1:8080")
+    parser.add_argument("--url", default=url, help="base URL of the service, or of a proxy: https://USER:PASSWORD@HOST")
     parser.add_argument("--topic", help="only this topic")
     parser.add_argument("--state", default="consumer.db", help="the SQLite file with the counts and the cursor")
     parser.add_argument("--limit", type=int, help="end after this many events")

@@ -3,16 +3,31 @@
 
     python3 examples/python/producer.py --url http://127.0.0.1:8080 --events 20
 
-It needs nothing but Python. Run it twice: the second run finds its events already stored.
+It needs nothing but Python. Run it twice: the second run finds its events already stored. Instead of `--url` you can set
+`TARGET_URL`. Behind a proxy that asks for a password, the URL is `https://USER:PASSWORD@HOST`.
 """
 
 import argparse
+import base64
 import http.client
 import json
+import os
 import random
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+
+
+def request(url, body=None, headers=()):
+    """A request to `url`. If the URL names a user, as in `https://USER:PASSWORD@HOST`, sends both as HTTP Basic authentication."""
+    parts = urllib.parse.urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    headers = dict(headers)
+    if at:
+        user, _, password = (urllib.parse.unquote(part) for part in userinfo.partition(":"))
+        headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    return urllib.request.Request(parts._replace(netloc=host).geturl(), body, headers)
 
 
 def publish(url, events, give_up_after=300):
@@ -26,9 +41,9 @@ def publish(url, events, give_up_after=300):
     attempt = 0
     while True:
         retry_after = 0.0
-        request = urllib.request.Request(url + "/publish", body, {"Content-Type": "application/json"})
+        publishing = request(url + "/publish", body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(publishing, timeout=30) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             detail = error.read().decode("utf-8", "replace")
@@ -53,7 +68,8 @@ def publish(url, events, give_up_after=300):
 
 def main():
     parser = argparse.ArgumentParser(description="Publish events, and resend until they are stored.")
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="base URL of the service")
+    url = os.environ.get("TARGET_URL", "http://127.0.0.1:8080")
+    parser.add_argument("--url", default=url, help="base URL of the service, or of a proxy: https://USER:PASSWORD@HOST")
     parser.add_argument("--events", type=int, default=20, help="how many events to publish")
     parser.add_argument("--batch", type=int, default=10, help="how many events to send in one request")
     arguments = parser.parse_args()
