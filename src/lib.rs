@@ -1,4 +1,4 @@
-//! **eventsieve**: publish an event as often as you like; it is stored once, counted once, and handed to every subscriber at
+//! **eventsieve**: publish an event as often as you like; it is stored once, counted once, and delivered to every subscriber at
 //! least once.
 //!
 //! This page is the architecture. `docs/concepts` explains the promises, `docs/adr` the decisions.

@@ -72,33 +72,35 @@ series! {
     /// The version of the program, as a label; the value is always 1.
     build_info: IntGaugeVec = gauges("eventsieve_build_info", &["version"]);
 
-    /// HTTP requests answered, by route pattern ("other" for unknown paths), method ("other" for unusual methods) and status code.
+    /// HTTP requests that were answered, by route pattern ("other" for unknown paths), method ("other" for unusual methods) and
+    /// status code.
     http_requests: IntCounterVec = counters("eventsieve_http_requests_total", &["route", "method", "status"]);
-    /// Seconds from the head of an HTTP request to the head of its answer, by route pattern.
+    /// Seconds from the head of an HTTP request to the head of its response, by route pattern.
     http_duration: HistogramVec = histograms("eventsieve_http_request_duration_seconds", &["route"], SECONDS);
-    /// HTTP requests in progress, whose answer has not begun.
+    /// HTTP requests in progress, whose response has not begun.
     http_in_flight: IntGauge = number("eventsieve_http_requests_in_flight");
     /// Open client connections.
     http_connections: IntGauge = number("eventsieve_http_connections_open");
     /// Maximum number of open client connections; further clients wait in the backlog of the operating system.
     http_connections_max: IntGauge = number("eventsieve_http_connections_max");
-    /// Connections closed because their client did not read its answer in time; most are subscribers of the event stream.
+    /// Connections closed because their client did not read its response in time; most are subscribers of the event stream.
     http_slow_readers: IntCounter = counter("eventsieve_http_slow_readers_disconnected_total");
     /// Request bodies with events that were received completely.
     http_bodies: IntCounter = counter("eventsieve_http_bodies_total");
     /// Bytes of completely received request bodies with events, after decompression.
     http_body_bytes: IntCounter = counter("eventsieve_http_body_bytes_total");
 
-    /// Published events by outcome: "stored"; "duplicate"; "conflict" (a duplicate with another payload); "rejected" (invalid); "unavailable"
-    /// (answered 503, not stored); "unknown" (answered 504, or earlier 202; may be stored).
+    /// Published events by outcome: "stored"; "duplicate"; "conflict" (a duplicate with another payload); "rejected" (invalid, or
+    /// rejected by the store); "unavailable" (answered with 503, not stored); "unknown" (the outcome of the commit is unknown: the
+    /// client received 504, or had already received 202).
     events: IntCounterVec = counters("eventsieve_events_total", &["outcome"]);
     /// Events in memory that are queued or being committed.
     queue_events: IntGauge = number("eventsieve_queue_events");
-    /// Maximum number of events in memory that are queued or being committed; beyond it requests are answered 503.
+    /// Maximum number of events in memory that are queued or being committed; beyond it requests are answered with 503.
     queue_events_max: IntGauge = number("eventsieve_queue_events_max");
     /// Bytes of memory reserved for request bodies and events until their commit has ended.
     queue_bytes: IntGauge = number("eventsieve_queue_bytes");
-    /// Maximum number of bytes reserved for request bodies and events; beyond it requests are answered 503.
+    /// Maximum number of bytes reserved for request bodies and events; beyond it requests are answered with 503.
     queue_bytes_max: IntGauge = number("eventsieve_queue_bytes_max");
     /// Group commits by outcome: "committed"; "poison" (the store rejects one of the events); "retry" (nothing was stored, the
     /// events are committed again); "unknown" (given up, the events may be stored).
@@ -110,8 +112,9 @@ series! {
     /// Seconds that the successful attempt of each group commit took.
     group_commit_duration: Histogram = histogram("eventsieve_group_commit_duration_seconds", SECONDS);
 
-    /// Errors of the store, by class, that the writers, the relay and the health probe have met; failed reads count as HTTP requests
-    /// with a status of 5xx instead.
+    /// Errors of the store in writers, relay and health probe, by class: data, lost_race, contention, resources, read_only, ambiguous,
+    /// not_sent, stale_plan, configuration or unexpected. Failed reads are not included; they are counted as HTTP requests with
+    /// status 5xx.
     store_errors: IntCounterVec = counters("eventsieve_store_errors_total", &["class"]);
     /// Whether the last health probe reached a store that takes writes: 1 or 0.
     store_up: IntGauge = number("eventsieve_store_up");
@@ -134,12 +137,13 @@ series! {
     sink_duration: Histogram = histogram("eventsieve_sink_publish_duration_seconds", SECONDS);
     /// Events that the sink rejected and that this process has turned into dead letters.
     sink_dead_letters: IntCounter = counter("eventsieve_sink_dead_letters_total");
-    /// Errors of the sink that made this process stop publishing until the sink was back, by kind.
+    /// Errors of the sink that made this process stop publishing until the sink was back, by kind: unreachable, starting, read_only,
+    /// full, forbidden or unexpected.
     sink_errors: IntCounterVec = counters("eventsieve_sink_errors_total", &["kind"]);
 
     /// Subscribers of the event stream `/events/stream`.
     subscribers: IntGauge = number("eventsieve_subscribers");
-    /// Maximum number of subscribers of the event stream; further ones are answered 503.
+    /// Maximum number of subscribers of the event stream; further ones are answered with 503.
     subscribers_max: IntGauge = number("eventsieve_subscribers_max");
     /// Events sent to subscribers of the event stream; an event counts once for each subscriber.
     subscriber_events: IntCounter = counter("eventsieve_subscriber_events_total");

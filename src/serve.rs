@@ -43,7 +43,7 @@ pub async fn serve(config: Config) -> Result<()> {
     stop.cancel();
     tokio::select! {
         ended = running => ended,
-        signal = signals.next() => bail!("ended at once by a second signal, {signal}"),
+        signal = signals.next() => bail!("stopped immediately by a second signal ({signal})"),
     }
 }
 
@@ -268,7 +268,7 @@ impl Running {
         tokio::select! {
             () = drained => {}
             () = tokio::time::sleep(life.grace_period) => {
-                bail!("the grace period of {:?} ended with {} events still queued: their clients have no answer", life.grace_period, self.ingest.queued());
+                bail!("the grace period of {:?} ended with {} events still queued: their requests were not answered", life.grace_period, self.ingest.queued());
             }
         }
         for tasks in [&mut self.tasks, &mut self.relay] {

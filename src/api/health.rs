@@ -19,7 +19,7 @@ pub struct ServiceInfo {
     pub version: Cow<'static, str>,
 }
 
-/// The answer of a probe that succeeds.
+/// The response of a probe that succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Probe {
     /// `alive` or `ready`
@@ -39,11 +39,11 @@ pub enum ProbeStatus {
 /// The health of the service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `healthy`, `degraded` (the fan-out is down, or events have not been stable for more than 10 s) or, with 503, `unhealthy`
+    /// `healthy`, `degraded` (the sink is down, or events have not been stable for more than 10 s) or, with 503, `unhealthy`
     pub status: HealthStatus,
     /// The health of the store.
     pub store: StoreHealth,
-    /// The health of the fan-out.
+    /// The health of the sink (Redis).
     pub fanout: SinkHealth,
 }
 
@@ -76,7 +76,7 @@ pub struct StoreHealth {
     pub reason: Option<Cow<'static, str>>,
 }
 
-/// The health of the fan-out.
+/// The health of the sink (Redis).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SinkHealth {
     /// `redis` or `process`
@@ -90,7 +90,7 @@ pub struct SinkHealth {
     pub reason: Option<Cow<'static, str>>,
 }
 
-/// The status of the store or the fan-out.
+/// The status of the store or the sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ComponentStatus {

@@ -11,7 +11,7 @@ use crate::event::ValidationError;
 // This service sends every member. Proxies in front of it may send problems with fewer: RFC 9457 requires none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem<'a> {
-    /// Always `about:blank`: the status tells the kind of problem.
+    /// Always `about:blank`: the status code identifies the kind of problem.
     #[serde(default)]
     #[schema(required = true, format = "uri-reference", example = "about:blank")]
     pub r#type: Cow<'a, str>,
@@ -43,7 +43,7 @@ pub enum ProblemOutcome {
     Unknown,
 }
 
-/// The answer 422: the request is invalid.
+/// The 422 response: the request is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ValidationErrors<'a> {
     /// The validation errors, at most 100.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::event::{Cursor, EventId, Timestamp, Topic, ValidationError};
 
-/// The answer to a request whose events are committed.
+/// The response to a request whose events are committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PublishAnswer<'a> {
     /// Always `success`.
@@ -110,7 +110,7 @@ pub enum RejectedStatus {
     Rejected,
 }
 
-/// The answer to a request whose events are queued, but not yet committed (`Prefer: respond-async`).
+/// The response to a request whose events are queued, but not yet committed (`Prefer: respond-async`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AcceptedAnswer<'a> {
     /// Always `accepted`.
@@ -145,7 +145,7 @@ pub struct RejectedCount {
     pub rejected: u64,
 }
 
-/// The answer to `POST /_flush`.
+/// The response to `POST /_flush`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Flushed {
     /// The events of this process that were not yet committed and published when the call came.

@@ -108,7 +108,7 @@ impl ToSchema for Source {}
 
 impl PartialSchema for Timestamp {
     fn schema() -> RefOr<Schema> {
-        text("RFC 3339, in the years 0001 to 9999 of UTC. Second 60 is rejected. Seconds may be missing, the `T` may be a space or lower case, the `Z` lower case, and a time without an offset is in UTC. Answers give it in UTC, with as many digits of a second as it needs: at most six, further digits are cut off.")
+        text("RFC 3339, in the years 0001 to 9999 of UTC. Second 60 is rejected. Seconds may be missing, the `T` may be a space or lower case, the `Z` lower case, and a time without an offset is in UTC. Responses give it in UTC, with as many digits of a second as it needs: at most six, further digits are cut off.")
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
             .examples(["2025-10-24T10:30:00Z"])
             .into()
@@ -129,7 +129,7 @@ impl ToSchema for Cursor {}
 impl PartialSchema for Payload {
     fn schema() -> RefOr<Schema> {
         let about = format!(
-            "Any JSON object of at most {PAYLOAD_BYTES_MAX} bytes and {PAYLOAD_DEPTH_MAX} levels (the object itself is level 1), without `\\u0000` and unpaired surrogates. Every number is finite as an IEEE double, does not underflow to zero, and has at most {NUMBER_CHARS_MAX} characters. Answers give it byte for byte as it was sent."
+            "Any JSON object of at most {PAYLOAD_BYTES_MAX} bytes and {PAYLOAD_DEPTH_MAX} levels (the object itself is level 1), without `\\u0000` and unpaired surrogates. Every number is finite as an IEEE double, does not underflow to zero, and has at most {NUMBER_CHARS_MAX} characters. Responses give it byte for byte as it was sent."
         );
         Object::builder()
             .schema_type(Type::Object)

@@ -89,7 +89,7 @@ pub struct CommitLatency {
 pub struct Queue {
     /// Events that wait or are being committed.
     pub events: u64,
-    /// The most events that may wait.
+    /// Maximum number of events that may wait.
     pub capacity: u64,
 }
 

@@ -57,17 +57,17 @@ const CONCURRENCY: usize = 8;
 ///
 /// Publishes 20 000 events, of which 30 % are duplicates, checks that every event was stored and counted exactly once, and then serves
 /// the dashboard and publishes a few events a second until Ctrl-C. The store is a new directory in data/ of the current directory, and
-/// is removed at the end. Of the environment only HOST, PORT, RUST_LOG and LOG_FORMAT are read.
+/// is removed at the end. Of the environment, only HOST, PORT, EVENTSIEVE_DEMO_EXIT, RUST_LOG and LOG_FORMAT are read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  eventsieve demo\n  eventsieve demo --port 9000 --exit")]
 pub(crate) struct Args {
     /// Address to listen on
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     host: String,
-    /// Port to listen on; 0 takes a free one; without it, 8080, or a free one if 8080 is taken
+    /// Port to listen on; 0 chooses a free port; without it, 8080, or a free port if 8080 is taken
     #[arg(long, env = "PORT")]
     port: Option<u16>,
-    /// End when the statistics are checked, with exit code 1 if one is wrong
+    /// Exit after checking the statistics, with exit code 1 if any is wrong
     #[arg(long, env = "EVENTSIEVE_DEMO_EXIT", value_parser = FalseyValueParser::new())]
     exit: bool,
 }
@@ -99,7 +99,7 @@ impl Args {
         stop.cancel();
         select! {
             ended = running => ended?,
-            signal = signals.next() => bail!("ended at once by a second signal, {signal}"),
+            signal = signals.next() => bail!("stopped immediately by a second signal ({signal})"),
         }
         let removed = format!("stopped, and {folder} is removed\n");
         folder.remove().context("cannot remove the directory of the store")?;

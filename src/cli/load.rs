@@ -27,12 +27,12 @@ use crate::{
     lifecycle::Signals,
 };
 
-/// Publish made-up events, a part of them duplicates, and check that the answers add up
+/// Publish generated events, some of them duplicates, and check that the responses add up
 ///
 /// Waits for the service to come up, and sends a request again until it is answered, so the service may be stopped, killed or
 /// restarted meanwhile. The table at the end counts each event once under `sent`, `unique` and `duplicates`. `resent` counts
-/// events that were sent again because an attempt got no answer. The service may have received them all the same; it then counts
-/// them as received, and as duplicates, once more.
+/// events that were sent again because an attempt received no response. The service may have received them all the same; it then
+/// counts them as received, and as duplicates, once more.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  eventsieve load --events 100000 --batch-size 500\n  eventsieve load --rate 200 --duplicate-rate 0.5 --url http://127.0.0.1:8080"
@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Maximum number of events per second; without it, as many as the service accepts
     #[arg(long, env = "EVENTSIEVE_LOAD_RATE", value_name = "COUNT")]
     rate: Option<NonZeroU64>,
-    /// Number that determines all events: the same seed sends the same events; without it, each run sends different ones
+    /// Seed of the generated events: the same seed sends the same events; without it, each run sends different ones
     #[arg(long, env = "EVENTSIEVE_LOAD_SEED", value_name = "NUMBER")]
     seed: Option<u64>,
     /// How long to retry one request (such as 90s or 5m) before giving up; without it, for ever

@@ -34,10 +34,10 @@ pub(crate) struct Args {
     /// List only events with this id
     #[arg(long, env = "EVENTSIEVE_LS_EVENT_ID", value_name = "ID")]
     event_id: Option<String>,
-    /// List only events whose timestamp is not before this time: RFC 3339, or a length of time ago such as 10m
+    /// List only events whose timestamp is not before this time: RFC 3339, or a duration before now, such as 10m
     #[arg(long, env = "EVENTSIEVE_LS_SINCE", value_name = "TIME")]
     since: Option<Since>,
-    /// List only events whose timestamp is before this time: RFC 3339, or a length of time ago such as 10m
+    /// List only events whose timestamp is before this time: RFC 3339, or a duration before now, such as 10m
     #[arg(long, env = "EVENTSIEVE_LS_UNTIL", value_name = "TIME")]
     until: Option<Since>,
     /// Order of the log: the oldest event first, or the newest

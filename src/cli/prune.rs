@@ -17,7 +17,7 @@ const STEP_EVENTS: u32 = 1000;
 /// For how long a step is retried that ran into locks of the service.
 const STEP_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Delete events that were received before a certain age, in small steps, while the service runs or not
+/// Delete events that are older than a given age, in small steps; the service may keep running
 ///
 /// The counters stay exact: pruned events stay counted as unique, and only the number of rows decreases. Events that are not yet
 /// published are kept. The identity of a pruned event is forgotten: an event with the same topic and id is stored again.

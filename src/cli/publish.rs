@@ -30,11 +30,11 @@ use crate::lifecycle::Signals;
 /// Publish events: one from the arguments, or NDJSON from a file or standard input
 ///
 /// Waits for the service to come up, and sends a request again until it is answered; nothing is stored twice. For one event, prints
-/// its id if the command made one up. For NDJSON, which has one event per line, ends with a table: each event is `stored`,
+/// its id if the command generated it. For NDJSON, which has one event per line, ends with a table: each event is `stored`,
 /// `duplicate` (its topic and id were already stored), `conflicting` (a duplicate with another payload), `rejected` (invalid), or
 /// `not sent`. An invalid line fails its whole request, whose other lines count as not sent, and no further request is sent; with
-/// --lenient only the invalid lines are skipped. `resent` counts events that were sent again because an attempt got no answer; these
-/// may count as duplicates of themselves.
+/// --lenient only the invalid lines are skipped. `resent` counts events that were sent again because an attempt received no
+/// response; these may count as duplicates of themselves.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  eventsieve publish order.created '{\"total\": 44.8}'\n  eventsieve publish order.created '{\"total\": 44.8}' --id order-4711 --source shop\n  eventsieve publish --file events.ndjson.gz --lenient --rejects rejected.ndjson\n  tail -F events.ndjson | eventsieve publish"
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     /// File of NDJSON to publish, decompressed if its name ends with .gz or .zst; - is standard input
     #[arg(long, env = "EVENTSIEVE_PUBLISH_FILE", value_name = "NAME")]
     file: Option<String>,
-    /// List invalid lines and skip them, instead of ending with the first one
+    /// Report and skip invalid lines instead of stopping at the first one
     #[arg(long, env = "EVENTSIEVE_PUBLISH_LENIENT", value_parser = FalseyValueParser::new())]
     lenient: bool,
     /// File to write rejected lines to, as NDJSON: the line's number, its errors and its text

@@ -44,7 +44,7 @@ impl Args {
         }
         let stats = client.stats().await.map_err(|error| match error {
             ClientError::Retryable { reason, .. } => anyhow!(
-                "not reachable: {}: {reason}; start the service, or name another one with --url",
+                "cannot reach {}: {reason}; start the service, or name another one with --url",
                 client.target()
             ),
             error => error.into(),
@@ -69,7 +69,7 @@ async fn watch(client: &Client) -> Result<()> {
             stats = stats => match stats {
                 Ok(stats) => table(&stats),
                 Err(ClientError::Retryable { reason, .. }) => {
-                    format!("not reachable: {}: {reason}; asking again\n", client.target())
+                    format!("cannot reach {}: {reason}; retrying\n", client.target())
                 }
                 Err(error) => return Err(error.into()),
             },

@@ -42,8 +42,8 @@ use crate::{
 
 /// Print events as they are stored, like tail -f, until Ctrl-C
 ///
-/// Each event is printed once and none is left out, even if the service or Redis goes away and comes back meanwhile: this is
-/// reported on standard error, and the command waits.
+/// Each event is printed once and none is left out, even if the service or Redis is unavailable for a while: the command
+/// reports this on standard error and waits.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  eventsieve tail\n  eventsieve tail -n 20 --topic order.created --format text\n  eventsieve tail --since 10m --format '{topic} {event_id} {payload./total}'\n  eventsieve tail --after '' --limit 10\n  eventsieve tail --redis --redis-url redis://127.0.0.1:6379"
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     /// Print only events of this source
     #[arg(long, env = "EVENTSIEVE_TAIL_SOURCE", value_name = "NAME")]
     source: Option<String>,
-    /// Begin with the last events of the log, this many; without -n, --since and --after, with what is stored next
+    /// Start with the last COUNT events of the log; without -n, --since or --after, start with the next event that is stored
     #[arg(
         short = 'n',
         long,
@@ -66,19 +66,19 @@ pub(crate) struct Args {
         group = "start"
     )]
     lines: Option<u64>,
-    /// Begin with the events of the log whose timestamp is not before this time: RFC 3339, or a length of time ago such as 10m
+    /// Start with the events of the log whose timestamp is not before this time: RFC 3339, or a duration before now, such as 10m
     #[arg(long, env = "EVENTSIEVE_TAIL_SINCE", value_name = "TIME", group = "start")]
     since: Option<Since>,
-    /// Begin behind the event with this cursor; empty: with the first event of the log
+    /// Start after the event with this cursor; an empty value starts at the first event of the log
     #[arg(long, env = "EVENTSIEVE_TAIL_AFTER", value_name = "CURSOR", group = "start")]
     after: Option<String>,
-    /// End after so many events
+    /// Exit after this many events
     #[arg(long, env = "EVENTSIEVE_TAIL_LIMIT", value_name = "COUNT")]
     limit: Option<NonZeroU64>,
     /// How to print an event, on one line: json, text, or a template of members such as '{topic} {event_id} {payload./total}'
     #[arg(long, env = "EVENTSIEVE_TAIL_FORMAT", value_name = "FORMAT", default_value = "json")]
     format: Format,
-    /// Take events from Redis, and ask the service only for events that Redis does not bring
+    /// Read events from Redis, and request from the service only those that Redis did not deliver
     #[arg(long, env = "EVENTSIEVE_TAIL_REDIS", value_parser = FalseyValueParser::new())]
     redis: bool,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use crate::client::target::{Target, TargetError};
 /// The flags that name the service, for a command that usually runs on the service's own machine or in its container.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TargetArgs {
-    /// Base URL of the service; without it, the URL is made of --host and --port
+    /// Base URL of the service; built from --host and --port if it is missing
     #[arg(long, env = "TARGET_URL", value_name = "URL")]
     url: Option<Target>,
     /// Address that the service listens on

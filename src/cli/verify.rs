@@ -9,9 +9,9 @@ use crate::cli::table::{signed, values};
 use crate::config::StoreOptions;
 use crate::store::{self, Verification};
 
-/// Recount the store, and compare the result with its counters and its outbox
+/// Recount the events in the store and compare the result with the counters and the outbox
 ///
-/// Reads one snapshot, while the service runs or not. Ends with exit code 1 if there is any drift.
+/// Reads one snapshot; the service may keep running. Exits with code 1 if anything differs.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  eventsieve verify --database-url postgres://eventsieve:secret@localhost/eventsieve"
@@ -33,8 +33,8 @@ impl Args {
             .context("cannot print the counts")?;
         match verification.drifts.len() {
             0 => Ok(()),
-            1 => bail!("the store has one drift, listed above"),
-            drifts => bail!("the store has {drifts} drifts, listed above"),
+            1 => bail!("the store and its counters differ in 1 place, listed above"),
+            drifts => bail!("the store and its counters differ in {drifts} places, listed above"),
         }
     }
 }

@@ -13,7 +13,7 @@ pub const EVENT_BYTES: usize = 256;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Ingest")]
 pub struct IngestConfig {
-    /// The time limit for the commit of a request, which is then answered 503 or 504.
+    /// How long a request may wait for its commit; after that it is answered with 503 or 504.
     #[arg(
         long,
         env = "EVENTSIEVE_REQUEST_DEADLINE",
@@ -31,7 +31,7 @@ pub struct IngestConfig {
         value_parser = number::<u32>(1..=64)
     )]
     pub writers: u32,
-    /// The most events in memory that wait for their commit.
+    /// Maximum number of events in memory that wait for their commit.
     #[arg(
         long = "queue-events",
         env = "EVENTSIEVE_QUEUE_EVENTS",
@@ -40,7 +40,7 @@ pub struct IngestConfig {
         value_parser = number::<usize>(1..=100_000_000)
     )]
     pub queue_events_max: usize,
-    /// The most memory for bodies and events, from the first byte of a body to its commit.
+    /// Maximum memory for request bodies and their events, from the first byte received to the commit.
     #[arg(
         long = "queue-bytes",
         env = "EVENTSIEVE_QUEUE_BYTES",

@@ -94,7 +94,7 @@ pub struct RedisPublishing {
         value_parser = number::<u64>(1..=u64::MAX)
     )]
     pub stream_length_max: u64,
-    /// The time limit for one answer of Redis
+    /// The time limit for one response of Redis
     #[arg(
         long = "redis-timeout",
         env = "EVENTSIEVE_REDIS_TIMEOUT",
@@ -109,12 +109,10 @@ pub struct RedisPublishing {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Outbox and live stream")]
 pub struct SinkSettings {
-    #[command(flatten)]
-    redis: RedisSettings,
-    /// After this time another replica publishes a batch that was stored and not published
+    /// How long a replica may hold a stored batch without publishing it; after that, another replica publishes it
     #[arg(long, env = "EVENTSIEVE_OUTBOX_LEASE", default_value = "30s", value_name = "TIME", value_parser = time())]
     outbox_lease: Duration,
-    /// The most subscribers of /events/stream at once
+    /// Maximum number of subscribers of /events/stream
     #[arg(
         long = "max-subscribers",
         env = "EVENTSIEVE_MAX_SUBSCRIBERS",
@@ -123,6 +121,9 @@ pub struct SinkSettings {
         value_parser = number::<usize>(0..=1_000_000)
     )]
     subscribers_max: usize,
+    // Last, because its heading also applies to the arguments behind it.
+    #[command(flatten)]
+    redis: RedisSettings,
 }
 
 /// Where stored events are published.
@@ -221,7 +222,7 @@ impl SinkSettings {
         let is_short = timeout.is_some_and(|timeout| config.lease < timeout * LEASE_TIMEOUTS);
         if problems.is_empty() && is_short {
             problems.push(format!(
-                "EVENTSIEVE_OUTBOX_LEASE must be at least {LEASE_TIMEOUTS} times EVENTSIEVE_REDIS_TIMEOUT: otherwise other replicas publish batches again that are about to be marked"
+                "EVENTSIEVE_OUTBOX_LEASE must be at least {LEASE_TIMEOUTS} times EVENTSIEVE_REDIS_TIMEOUT: otherwise another replica may publish a batch again while this one is still publishing it"
             ));
         }
         config

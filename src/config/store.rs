@@ -35,14 +35,16 @@ impl DatabaseUrl {
                 "" => Err(format!(
                     "{source} names no file: give one, as in sqlite://data/eventsieve.db"
                 )),
-                ":memory:" => Err(format!("{source}: a store in memory would keep nothing; name a file")),
+                ":memory:" => Err(format!(
+                    "{source}: an in-memory store would lose every event: name a file"
+                )),
                 path if path.ends_with('/') || Path::new(path).is_dir() => {
                     Err(format!("{source} names the folder {path}: name a file in it"))
                 }
                 // SQLite itself would read these as parameters and as a URL.
-                path if path.contains('?') || path.starts_with("file:") => {
-                    Err(format!("{source}: a path takes no parameters and no file: before it"))
-                }
+                path if path.contains('?') || path.starts_with("file:") => Err(format!(
+                    "{source}: the path must have no parameters and no `file:` prefix"
+                )),
                 _ => Ok(Self(url)),
             };
         }

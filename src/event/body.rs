@@ -138,7 +138,7 @@ impl BodyReader {
         match self.stop {
             Some(Stop::TooLong) => too_long(self.max_events),
             Some(Stop::RepeatedEvents) => {
-                ValidationError::new(ValidationErrorKind::RepeatedMember, "Field should be given once")
+                ValidationError::new(ValidationErrorKind::RepeatedMember, "Field should appear only once")
             }
             // A value that is not even JSON is not a list either, and that is the first error.
             Some(Stop::NoList) => match serde_json::from_str::<IgnoredAny>(body) {

@@ -49,7 +49,7 @@ impl Cursor {
         read(text).ok_or_else(|| {
             ValidationError::new(
                 ValidationErrorKind::CursorInvalid,
-                "Input should be a cursor, as an answer gave it",
+                "Input should be a cursor from an earlier response",
             )
         })
     }

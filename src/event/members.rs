@@ -138,7 +138,7 @@ impl<'a> Members<'a> {
             Given::Once(json) => Ok(json),
             Given::Repeated => Err(ValidationError::new(
                 ValidationErrorKind::RepeatedMember,
-                "Field should be given once",
+                "Field should appear only once",
             )),
         }
     }

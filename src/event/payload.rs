@@ -182,9 +182,7 @@ fn check_number(json: &str, start: usize) -> Result<usize, ValidationError> {
         ));
     }
     if !nonzero && !fits_zero(significand, exponent) {
-        return Err(unrepresentable(
-            "The exponent of a zero should not be out of all proportion",
-        ));
+        return Err(unrepresentable("The exponent of a number that is zero is out of range"));
     }
     Ok(start + chars)
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 /// The most validation errors in one answer. A request with more is answered with the first ones.
 pub const VALIDATION_ERRORS_MAX: usize = 100;
 
-/// The `type` of a validation error in an answer 422.
+/// The `type` of a validation error in a 422 response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValidationErrorKind {
@@ -89,14 +89,15 @@ impl fmt::Display for Loc {
     }
 }
 
-/// One entry of an answer 422: `{"type":"missing","loc":["body","topic"],"msg":"Field required"}`.
+/// One entry of a 422 response: `{"type":"missing","loc":["body","topic"],"msg":"Field required"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{msg}")]
 pub struct ValidationError {
     /// Which rule is broken.
     #[serde(rename = "type")]
     pub kind: ValidationErrorKind,
-    /// Where, from the outside in. Empty until the caller knows where the value stood.
+    /// The location of the error: the path of member names and indexes, from the outside in.
+    // Empty until the caller knows where the value stood.
     pub loc: Vec<Loc>,
     /// The rule in words, for people. Shows no more of the value than where it is wrong.
     pub msg: Cow<'static, str>,

@@ -24,7 +24,7 @@ use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, Validatio
 #[openapi(
     info(
         title = "eventsieve",
-        description = "Publish an event as often as you like: it is stored once, counted once, and handed to every subscriber at least once.\n\nAn unknown path is answered with 404, another method of a known path with 405 and `Allow`; every `GET` also works as `HEAD`. All errors but 422 are problems (RFC 9457). Every answer has the header `x-request-id`, and every 503 has `Retry-After`. Sending a request again after a timeout, a 5xx or a lost connection is always safe: nothing is stored twice.",
+        description = "Publish an event as often as you like: it is stored once, counted once, and delivered to every subscriber at least once.\n\nAn unknown path is answered with 404, another method of a known path with 405 and `Allow`; every `GET` also works as `HEAD`. All errors except 422 are problem documents (RFC 9457). Every response has the header `x-request-id`, and every 503 has `Retry-After`. Sending a request again after a timeout, a 5xx or a lost connection is always safe: nothing is stored twice.",
         license(name = "MIT", identifier = "MIT")
     ),
     tags(

@@ -103,7 +103,7 @@ impl ApiError {
             ApiError::OutcomeUnknown => {
                 "A commit was attempted and its outcome is unknown. Send the request again: nothing is stored twice."
             }
-            ApiError::Internal => "The service failed. Send the request again: nothing is stored twice.",
+            ApiError::Internal => "An internal error occurred. It is safe to send the request again.",
         };
         detail.to_owned()
     }

@@ -45,9 +45,9 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Probe>,
     }
 }
 
-/// Get the health of the store and the fan-out
+/// Get the health of the store and the sink (Redis)
 ///
-/// A fan-out that is down does not prevent publishing, so the status stays 200.
+/// A sink that is down does not prevent publishing, so the status stays 200.
 #[utoipa::path(
     get,
     path = "/health",
@@ -98,7 +98,7 @@ fn component(works: bool) -> ComponentStatus {
     }
 }
 
-/// Get the health of the store and the fan-out, under the other usual path
+/// Get the health of the store and the sink (Redis), under the other usual path
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -136,7 +136,7 @@ impl AppState {
         });
         probed.or(committed).map(|class| match class {
             ErrorClass::ReadOnly => "The store is read-only.",
-            ErrorClass::Resources => "The store is full or out of another resource.",
+            ErrorClass::Resources => "The store has run out of disk space, memory or connections.",
             ErrorClass::Configuration => {
                 "The store rejects this service: check the password, the privileges and the schema."
             }

@@ -31,7 +31,7 @@ const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
 
 /// Publish events
 ///
-/// The answer comes when the events are durable. The body is one event, an array or an envelope of events, or one event per line.
+/// The response comes when the events are durable. The body is one event, an array or an envelope of events, or one event per line.
 /// A request is stored as a whole or not at all; with `Prefer: handling=lenient` its valid events are stored. The limits of the
 /// body are set where the service is started: by default 10 MiB, counted after decompression, and 10 000 events.
 #[utoipa::path(

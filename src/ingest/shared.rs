@@ -70,21 +70,12 @@ impl Shared {
         let (class, line) = (error.class.as_str(), error.line());
         match error.class {
             ErrorClass::Configuration | ErrorClass::Unexpected => {
-                tracing::error!(
-                    error.class = class,
-                    "a call to the store failed, the writer retries: {line}"
-                );
+                tracing::error!(error.class = class, "failed to write to the store, retrying: {line}");
             }
             ErrorClass::LostRace | ErrorClass::StalePlan => {
-                tracing::debug!(
-                    error.class = class,
-                    "a call to the store failed, the writer retries: {line}"
-                );
+                tracing::debug!(error.class = class, "failed to write to the store, retrying: {line}");
             }
-            _ => tracing::warn!(
-                error.class = class,
-                "a call to the store failed, the writer retries: {line}"
-            ),
+            _ => tracing::warn!(error.class = class, "failed to write to the store, retrying: {line}"),
         }
     }
 

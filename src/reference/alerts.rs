@@ -11,8 +11,9 @@ const INTRODUCTION: &str = "\
 # Alerts
 
 `deploy/prometheus/alerts.yml` has these rules for Prometheus. \"Critical\" means that clients see failures now. \"Warning\" means that
-they do not yet, or that subscribers wait. `deploy/prometheus/alerts.test.yml` shows each rule firing and not firing. The rules send
-no message: name your Alertmanager in `deploy/prometheus/prometheus.yml`. [Metrics](metrics.md) explains the series.
+no client sees a failure yet, or only readers and subscribers are affected. `deploy/prometheus/alerts.test.yml` shows each rule firing
+and not firing. The rules send no message: name your Alertmanager in `deploy/prometheus/prometheus.yml`. [Metrics](metrics.md)
+explains the series.
 ";
 
 #[derive(Deserialize)]

@@ -88,7 +88,7 @@ impl Relay {
             for NewDeadLetter { cursor, reason } in &rejected {
                 tracing::warn!(
                     event.cursor = %cursor,
-                    "the sink rejected an event, it is a dead letter until `eventsieve outbox --retry`: {reason}"
+                    "the sink rejected an event, keeping it as a dead letter; publish it again with `eventsieve outbox --retry`: {reason}"
                 );
             }
         }

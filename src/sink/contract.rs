@@ -71,12 +71,12 @@ impl SinkErrorKind {
         match self {
             SinkErrorKind::Unreachable => "Redis cannot be reached.",
             SinkErrorKind::Starting => "Redis is starting.",
-            SinkErrorKind::ReadOnly => "Redis takes no writes: it is a replica.",
+            SinkErrorKind::ReadOnly => "Redis is read-only: it is a replica.",
             SinkErrorKind::Full => "Redis is full.",
             SinkErrorKind::Forbidden => {
                 "Redis denies access: check the password, the permissions, and the types of the keys."
             }
-            SinkErrorKind::Unexpected => "Redis answers with an unknown error.",
+            SinkErrorKind::Unexpected => "Redis returned an unexpected error.",
         }
     }
 }

@@ -79,8 +79,11 @@ impl RedisSink {
     async fn open_link(&self) -> Result<Link, SinkError> {
         let opening = async {
             let connection = self.pool.get().await.map_err(|error| match error {
-                deadpool_redis::PoolError::Backend(error) => sink_error("connecting", &error),
-                error => SinkError::new(SinkErrorKind::Unreachable, format!("connecting to Redis: {error}")),
+                deadpool_redis::PoolError::Backend(error) => sink_error("failed to connect to Redis", &error),
+                error => SinkError::new(
+                    SinkErrorKind::Unreachable,
+                    format!("failed to connect to Redis: {error}"),
+                ),
             })?;
             // Out of the pool: a connection that failed, or was dropped in use, must not come back.
             let mut connection = Connection::take(connection);
@@ -92,7 +95,7 @@ impl RedisSink {
             .unwrap_or_else(|_| {
                 Err(SinkError::new(
                     SinkErrorKind::Unreachable,
-                    "connecting to Redis timed out",
+                    "failed to connect to Redis: timed out",
                 ))
             })
     }
@@ -105,7 +108,7 @@ impl RedisSink {
                 true
             }
             Err(error) if error.code() == Some("NOPERM") => false,
-            Err(error) => return Err(sink_error("asking for the role", &error)),
+            Err(error) => return Err(sink_error("failed to read the role of Redis", &error)),
         };
         if let Some(stream) = &self.config.publishing.stream {
             match cmd("TYPE").arg(stream).query_async::<String>(connection).await {
@@ -114,7 +117,7 @@ impl RedisSink {
                     return Err(SinkError::new(SinkErrorKind::Forbidden, line));
                 }
                 Err(error) if error.code() != Some("NOPERM") => {
-                    return Err(sink_error("asking for the type of the stream's key", &error));
+                    return Err(sink_error("failed to read the type of the stream's key", &error));
                 }
                 _ => {}
             }

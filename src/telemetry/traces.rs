@@ -69,7 +69,7 @@ pub async fn end_traces() {
     if let Some(tracing) = TRACING.get() {
         let ending = tokio::task::spawn_blocking(|| tracing.provider.shutdown_with_timeout(LAST_SEND));
         if !matches!(ending.await, Ok(Ok(()))) {
-            tracing::warn!("failed to send the last spans, the collector may not have them");
+            tracing::warn!("failed to send the last spans to the collector, some may be lost");
         }
     }
 }

@@ -128,7 +128,7 @@ async fn flood_leaves_page_smooth_and_current() {
              let last = performance.now();
              const note = document.querySelector('#live-note');
              const frame = (now) => { gaps.push(now - last); last = now;
-                                      sampled ||= note.textContent.startsWith('A sample'); requestAnimationFrame(frame) };
+                                      sampled ||= note.textContent.startsWith('Sampled'); requestAnimationFrame(frame) };
              requestAnimationFrame(frame)",
         )
         .await;

@@ -46,7 +46,7 @@ async fn shows_same_values_as_stats() {
         .until_text("#version", version.as_str().expect("a version"))
         .await;
     assert_eq!(browser.text("#store").await, "sqlite is up");
-    assert_eq!(browser.text("#fanout").await, "process is up");
+    assert_eq!(browser.text("#fanout").await, "none (no Redis configured)");
     world
         .check(stats["database_total_rows"].as_i64().expect("a number"))
         .await;
@@ -290,8 +290,8 @@ async fn reconnects_to_service_without_reload() {
     browser.until_text("#live-note", "Every event").await;
     browser.run("window.sameVisit = true").await;
     service.signal(Signal::Stop);
-    browser.until_text("#alert-text", "does not answer").await;
-    browser.until_text("#status", "no answer").await;
+    browser.until_text("#alert-text", "not responding").await;
+    browser.until_text("#status", "no response").await;
     service.restart().await;
     service.ready().await;
     browser.until_text("#status", "healthy").await;

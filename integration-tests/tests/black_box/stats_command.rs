@@ -78,7 +78,7 @@ async fn unreachable_service_is_one_line_and_exit_1() {
     ended.ended_with(1);
     assert_eq!((ended.stdout.as_str(), ended.stderr.lines().count()), ("", 1));
     assert!(
-        ended.stderr.contains(&url) && ended.stderr.contains("not reachable"),
+        ended.stderr.contains(&url) && ended.stderr.contains("cannot reach"),
         "{}",
         ended.stderr
     );
@@ -97,9 +97,11 @@ async fn watch_survives_restart_and_exits_with_0() {
     watching.prints("two tables", |output| tables(output) >= 2).await;
     service.kill().await;
     let output = watching
-        .prints("that it is not reachable", |output| output.contains("not reachable"))
+        .prints("that it cannot reach the service", |output| {
+            output.contains("cannot reach")
+        })
         .await;
-    let line = output.lines().find(|line| line.contains("not reachable"));
+    let line = output.lines().find(|line| line.contains("cannot reach"));
     assert!(line.is_some_and(|line| line.contains(service.url())), "{output}");
     service.restart().await;
     let begun = tables(&watching.stdout());

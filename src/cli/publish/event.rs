@@ -44,7 +44,7 @@ pub(crate) async fn publish(given: Given, client: &Client, limits: &RetryLimits)
     let answered = answered
         .map_err(|unanswered| unanswered.error)
         .context("the event was not published")?;
-    let outcome = outcome(&answered).ok_or_else(|| anyhow!("the answer does not say what became of the event"))?;
+    let outcome = outcome(&answered).ok_or_else(|| anyhow!("the response has no result for the event"))?;
     if is_new_id {
         writeln!(stdout(), "{id}").context("cannot print the event's id")?;
     }
@@ -91,7 +91,7 @@ fn outcome(answered: &Answered) -> Option<String> {
     Some(match received.status {
         EventStatus::Stored => format!("stored{cursor}"),
         EventStatus::Duplicate if answered.lost_attempts > 0 => {
-            format!("stored{cursor}, by this command or before: an earlier attempt got no answer")
+            format!("stored{cursor}, by this command or before: an earlier attempt received no response")
         }
         EventStatus::Duplicate => format!("duplicate: it was already stored{cursor}"),
         EventStatus::Conflict => {

@@ -45,7 +45,7 @@ impl Outage {
     /// Reports that the peer is away, and why.
     pub(crate) fn away(&mut self, reason: &str) {
         if !self.is_away {
-            (self.report)(&format!("{} is away: {reason}; retrying until it is back", self.peer));
+            (self.report)(&format!("{} is unavailable: {reason}; retrying", self.peer));
             self.is_away = true;
         }
     }
@@ -53,7 +53,7 @@ impl Outage {
     /// Reports that the peer is back, if it was away.
     pub(crate) fn back(&mut self) {
         if self.is_away {
-            (self.report)(&format!("{} is back", self.peer));
+            (self.report)(&format!("{} is available again", self.peer));
             self.is_away = false;
         }
     }

@@ -31,7 +31,11 @@ fn report(line: &str) {
 fn reports() -> Vec<String> {
     // A port differs from run to run.
     let word = |line: &String| {
-        let shown = if line.contains("is away") { "away" } else { "back" };
+        let shown = if line.contains("is unavailable") {
+            "away"
+        } else {
+            "back"
+        };
         shown.to_owned()
     };
     REPORTS.with_borrow(|reports| reports.iter().map(word).collect())

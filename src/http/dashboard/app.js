@@ -39,11 +39,11 @@ async function updateHealth() {
     // One lost answer may be the network and is not reported.
     unanswered += 1;
     if (unanswered < UNANSWERED_MAX) throw error;
-    health = { status: 'no answer' };
+    health = { status: 'no response' };
   }
   showHealth(health);
-  if (health.status === 'no answer') {
-    problem = 'eventsieve does not answer. This page keeps trying.';
+  if (health.status === 'no response') {
+    problem = 'eventsieve is not responding. Retrying…';
   } else if (health.status === 'unhealthy') {
     problem = `The store is down. ${health.store.reason ?? ''}`;
   } else {

@@ -56,7 +56,7 @@ export class Live {
     this.quiet = missedNothing || this.rate <= STREAM_RATE_MAX ? this.quiet + 1 : Math.min(this.quiet, 0);
     this.put(fresh);
     if (this.quiet >= QUIET_SAMPLES) this.subscribe(page.next);
-    else show(byId('live-note'), `A sample: the newest ${SAMPLE}, once a second`);
+    else show(byId('live-note'), `Sampled: the ${SAMPLE} newest events, once a second`);
   }
 
   /** A hidden page holds no connection, because a browser has only six for each host. */

@@ -26,7 +26,7 @@ async function find(topic, id) {
     answer(...(events.length > 0 ? found(events[0]) : [element('p', 'note', 'There is no event with this topic and id.')]));
   } catch (error) {
     const isAnswered = error.status !== undefined;
-    answer(element('p', 'note bad', isAnswered ? error.message : 'eventsieve does not answer. Try again.'));
+    answer(element('p', 'note bad', isAnswered ? error.message : 'eventsieve is not responding. Try again.'));
   }
 }
 

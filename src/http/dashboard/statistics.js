@@ -1,4 +1,4 @@
-// The totals, the pipeline, and the health of the store and the fan-out.
+// The totals, the pipeline, and the health of the store and the sink.
 
 import { count, duration, element, fixed, percent, rate, show } from './text.js';
 
@@ -40,9 +40,9 @@ export function showStats(stats) {
   byId('empty').hidden = received > 0;
 }
 
-const STATES = { healthy: 'good', degraded: 'worse', unhealthy: 'bad', 'no answer': 'bad' };
+const STATES = { healthy: 'good', degraded: 'worse', unhealthy: 'bad', 'no response': 'bad' };
 
-/** Shows an answer of `/health`, or `{status: 'no answer'}`. */
+/** Shows an answer of `/health`, or `{status: 'no response'}`. */
 export function showHealth({ status, store, fanout }) {
   showState(byId('status'), status, STATES[status] ?? 'worse');
   showPart('store', store, 'bad');
@@ -52,10 +52,16 @@ export function showHealth({ status, store, fanout }) {
 function showPart(name, part, whenDown) {
   const place = byId(name);
   const state = place.firstElementChild ?? place.appendChild(element('span', 'state'));
-  showState(state, part ? `${part.kind} is ${part.status}` : 'unknown', !part ? 'wait' : part.status === 'up' ? 'good' : whenDown);
+  showState(state, partText(part), !part ? 'wait' : part.status === 'up' ? 'good' : whenDown);
   const reason = byId(`${name}-reason`);
   reason.hidden = !part?.reason;
   show(reason, part?.reason ?? '');
+}
+
+/** A process without Redis reports itself as the sink. */
+function partText(part) {
+  if (!part) return 'unknown';
+  return part.kind === 'process' ? 'none (no Redis configured)' : `${part.kind} is ${part.status}`;
 }
 
 function showState(place, text, state) {

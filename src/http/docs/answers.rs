@@ -95,7 +95,7 @@ fn error(status: StatusCode, reasons: &[(&'static str, ApiError)]) -> Response {
         StatusCode::UNPROCESSABLE_ENTITY => (
             JSON,
             reference::<ValidationErrors<'_>>(),
-            "The request is invalid: nothing was stored. All validation errors are listed, up to 100.",
+            "The request is invalid. The response lists all validation errors, up to 100.",
         ),
         _ => (
             PROBLEM,

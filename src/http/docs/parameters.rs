@@ -51,7 +51,7 @@ pub(in crate::http) fn shared() -> Vec<Parameter> {
     vec![
         header(
             "x-request-id",
-            "An id for the request, which the answer repeats and the log shows: 1 to 128 characters of `A–Z a–z 0–9 . _ : / + = -`. Any other value is replaced.",
+            "An id for the request, which the response repeats and the log shows: 1 to 128 characters of `A–Z a–z 0–9 . _ : / + = -`. Any other value is replaced.",
             text().examples(["order-4711"]),
         ),
         header(
@@ -109,7 +109,7 @@ impl IntoParams for ListParameters {
             ),
             query(
                 "limit",
-                "The most events. As lines (`Accept: application/x-ndjson`) any number is allowed, and the default is no limit.",
+                "Maximum number of events. As lines (`Accept: application/x-ndjson`) any number is allowed, and the default is no limit.",
                 limit,
             ),
             query(

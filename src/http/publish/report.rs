@@ -19,7 +19,7 @@ use crate::ingest::{EventOutcome, Handling};
 
 /// The validation error of an event that the store did not accept, for a reason that only the store knows.
 fn store_refused(parsed: &Parsed, index: usize) -> ValidationError {
-    ValidationError::new(ValidationErrorKind::StoreRefused, "The store refused this event").at(parsed.loc(index))
+    ValidationError::new(ValidationErrorKind::StoreRefused, "The store rejected this event").at(parsed.loc(index))
 }
 
 /// What the answer needs of a request whose events have been handed over.

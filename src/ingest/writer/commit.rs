@@ -87,7 +87,7 @@ impl Writer {
                     if in_doubt.is_over(requests) {
                         tracing::error!(
                             batch.len = batch.len(),
-                            "the outcome of a group commit stays unknown, giving up: its events may be stored or not"
+                            "giving up on a group commit whose outcome is unknown: its events may or may not be stored"
                         );
                         return Err(CommitFailure::Unknown);
                     }

@@ -135,6 +135,6 @@ impl Writer {
             .metrics
             .events_of(OutcomeLabel::Rejected)
             .inc_by(events as u64);
-        tracing::warn!(events, "the store rejected events of a request, they are not stored");
+        tracing::warn!(events, "the store rejected events of a request: they were not stored");
     }
 }

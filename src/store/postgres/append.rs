@@ -61,7 +61,7 @@ impl PgAppender {
         .map_err(StoreError::before_sending)?;
         if raised.rows_affected() > 0 {
             tracing::warn!(
-                "transaction ids start below the newest batch (a restored dump?), batch numbers were raised above it"
+                "the transaction ids of the database are below the newest batch number (was it restored from a dump?): new batches are numbered above it"
             );
         }
         static START: std::sync::OnceLock<u32> = std::sync::OnceLock::new();

@@ -66,7 +66,7 @@ pub(super) fn decoding(error: sqlx::Error) -> StoreError {
 
 /// The error of a server that takes no writes.
 pub(super) fn read_only() -> StoreError {
-    let message = "the server takes no writes (it is a standby, or read-only)";
+    let message = "the server is read-only (a standby, or set read-only)";
     StoreError::new(ErrorClass::ReadOnly, message)
 }
 

@@ -86,7 +86,7 @@ fn accept_newer(error: MigrateError) -> Result<(), StoreError> {
         MigrateError::VersionMissing(version) => {
             tracing::warn!(
                 schema.version = version,
-                "the schema was made by a newer version of eventsieve, continuing with it"
+                "the schema was created by a newer version of eventsieve, continuing: newer versions only add to it"
             );
             Ok(())
         }
@@ -104,7 +104,7 @@ fn accept_newer(error: MigrateError) -> Result<(), StoreError> {
         other => {
             let error = StoreError::new(
                 ErrorClass::Configuration,
-                "the schema does not belong to this version of eventsieve",
+                "the schema does not match this version of eventsieve: set DATABASE_URL to another database, or use the version that created it",
             );
             Err(error.with_source(other))
         }

@@ -110,7 +110,7 @@ impl SqliteAppender {
         if !is_empty {
             tracing::warn!(
                 bytes,
-                "a long read prevents emptying the write-ahead log, trying again later"
+                "cannot truncate the write-ahead log because of a long read, retrying later"
             );
         }
         self.wal_bytes_max = WAL_BYTES_MAX + if is_empty { 0 } else { bytes };

@@ -57,7 +57,7 @@ pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
     if version > known {
         tracing::warn!(
             schema.version = version,
-            "the schema was made by a newer version of eventsieve, continuing with it"
+            "the schema was created by a newer version of eventsieve, continuing: newer versions only add to it"
         );
     }
     let applied = usize::try_from(version).unwrap_or(0);

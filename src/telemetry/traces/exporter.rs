@@ -78,7 +78,7 @@ impl SpanExporter for Collector {
         if let Err(error) = &sent
             && self.may_warn()
         {
-            tracing::warn!(spans, "spans are lost, failed to send them to the collector: {error}");
+            tracing::warn!(spans, "failed to send spans to the collector, dropping them: {error}");
         }
         sent
     }

@@ -1,8 +1,8 @@
 //! The answers of `POST /publish` and `POST /_flush`.
 
 use utoipa::IntoResponses;
-use utoipa::openapi::Type;
 use utoipa::openapi::schema::Object;
+use utoipa::openapi::{RefOr, Type};
 
 use super::{Answers, errors, header, invalid, of, with};
 use crate::api::publish::{
@@ -60,7 +60,7 @@ impl PublishAnswers {
 
     fn errors() -> Answers {
         let missing = invalid(ValidationErrorKind::Missing, "Field required", &["body", "topic"]);
-        errors([
+        let mut answers = errors([
             ("not_decodable", ApiError::BodyNotDecodable),
             ("incomplete", ApiError::BodyIncomplete),
             ("timeout", ApiError::BodyTimeout),
@@ -75,7 +75,12 @@ impl PublishAnswers {
             ("stopping", SubmitError::Stopping.into()),
             ("too_late", SubmitError::TooLate.into()),
             ("outcome_unknown", SubmitError::Unknown.into()),
-        ])
+        ]);
+        if let Some(RefOr::T(answer)) = answers.get_mut("422") {
+            "The request is invalid: nothing was stored. The response lists all validation errors, up to 100."
+                .clone_into(&mut answer.description);
+        }
+        answers
     }
 }
 
