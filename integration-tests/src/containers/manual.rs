@@ -47,14 +47,10 @@ pub async fn examples_of_containers_print_what_they_show() {
 /// The words of a text without those that differ from run to run.
 fn steady(text: &str) -> Vec<String> {
     // The number of progress lines depends on how long the publisher takes.
-    let is_progress = |line: &&str| line.contains(" of 20000 events, ") || line.contains("waiting for ");
+    let is_progress = |line: &&str| line.contains(" of 20,000 events, ") || line.contains("waiting for ");
     let text: Vec<&str> = text.lines().filter(|line| !is_progress(line)).collect();
-    // Some versions of Compose clear each line of a log before they print it, and do not print the exit of a container that has
-    // just ended.
-    let text = text
-        .join("\n")
-        .replace("\u{1b}[2K", "")
-        .replace("publisher-1 exited with code 0", "");
+    // Some versions of Compose clear each line of a log before they print it.
+    let text = text.join("\n").replace("\u{1b}[2K", "");
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         let is_fraction = word.contains('.') && word.trim_end_matches('s').parse::<f64>().is_ok();
