@@ -194,10 +194,16 @@ async fn start_on_full_disk_waits_for_space() {
             service.stop().await;
         }
         disk.fill();
-        // The space left by a killed service may suffice to open the store, but not to write to it.
+        // The space that is left may suffice to open the store, but not to write to it. Then the service is ready until a write
+        // fails, and a request that came before the store was open is no write.
         service = Service::start(settings.clone()).await;
-        answered_503(&service, &large_events(topic, 50..150)).await;
-        service.unready_within(SOON).await;
+        eventually(SOON, async || {
+            answered_503(&service, &large_events(topic, 50..150)).await;
+            let ready = service.fetch("/readyz").await.status;
+            ensure!(ready == 503, "/readyz: {ready}");
+            Ok(())
+        })
+        .await;
         assert_eq!(service.fetch("/livez").await.status, 200);
         disk.make_room();
         service.ready().await;
