@@ -39,9 +39,6 @@ schemathesis: ## compare the service's answers with its OpenAPI document, by req
 	cargo build --workspace --bins --tests --examples --locked
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/schemathesis $(ARGS)
 
-# More tests at once than there are processors, because most of them wait most of the time.
-test: export RUST_TEST_THREADS ?= 4
-
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice.
 test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
