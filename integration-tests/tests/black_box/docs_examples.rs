@@ -123,6 +123,9 @@ fn shell(command: &str, folder: &Path) -> Command {
         .current_dir(folder)
         .env("PATH", format!("{}:{PYTHON}:{path}", programs.display()))
         .env("NO_PROXY", "*")
+        // Of the `make` that runs the tests: a `make` below it would print that it enters a directory.
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL")
         .kill_on_drop(true);
     shell
 }
