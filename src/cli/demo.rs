@@ -7,6 +7,7 @@ mod trickle;
 use std::io::{self, ErrorKind, Write, stdout};
 use std::num::NonZeroU64;
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
@@ -14,7 +15,7 @@ use clap::builder::FalseyValueParser;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
@@ -53,6 +54,9 @@ const BATCH_SIZE: u64 = 50;
 /// How many requests are in flight at a time.
 const CONCURRENCY: usize = 8;
 
+/// How long an interrupted demo waits until its store is open; a disk that hangs must not keep it.
+const OPENING_MAX: Duration = Duration::from_secs(5);
+
 /// Try eventsieve: start a service on a temporary store, publish to it, and check the statistics
 ///
 /// Publishes 20 000 events, of which 30 % are duplicates, checks that every event was stored and counted exactly once, and then serves
@@ -88,6 +92,7 @@ impl Args {
             "the store is in {folder}, the dashboard at {target}/dashboard\n"
         ))?;
         let phase = service.phase();
+        let mut opening = service.phase();
         let stop = CancellationToken::new();
         let mut running = pin!(service.run(stop.clone()));
         let outcome = select! {
@@ -96,6 +101,12 @@ impl Args {
             _ = signals.next() => self.interrupted(),
             _ = hangup.recv() => self.interrupted(),
         };
+        // A thread that opens the store cannot be interrupted, and would create the removed directory again.
+        let opened = timeout(OPENING_MAX, opening.wait_for(|phase| *phase == Phase::Serving));
+        select! {
+            ended = &mut running => return ended,
+            _ = opened => {}
+        }
         stop.cancel();
         select! {
             ended = running => ended?,
