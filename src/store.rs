@@ -41,7 +41,9 @@ pub use self::error::{ErrorClass, StoreError};
 pub use self::maintenance::{Maintenance, Prune, Pruned, Verification};
 pub use self::name::Named;
 pub use self::outbox::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, NewDeadLetter, Outbox};
-pub use self::read::{Counts, EventReader, Filter, List, Order, Page, Scan, Stability, StoreStats, TOPICS_MAX};
+pub use self::read::{
+    Counts, EventReader, Filter, List, Order, Page, Scan, ScanError, Stability, StoreStats, TOPICS_MAX,
+};
 use crate::config::DatabaseUrl;
 
 /// A whole store. A caller that needs only a part of it takes the trait of that part.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use sqlx::{Connection, Executor, PgConnection};
+use anyhow::ensure;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
@@ -121,6 +122,93 @@ impl PostgresServer {
             .spawn()
             .expect("postgres starts");
         self.process = Some(process);
+        self.accepts().await;
+    }
+
+    /// Kills the server as `pg_ctl stop -m immediate` does: it writes nothing more, and the next start runs recovery.
+    pub async fn kill(&mut self) {
+        self.end(Signal::Quit).await;
+    }
+
+    /// A streaming standby of this server: a copy of it that follows it, and can be read.
+    pub async fn standby(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        give_away(folder.path());
+        let mut standby = PostgresServer {
+            folder,
+            port: free_port(),
+            authentication: self.authentication,
+            settings: self.settings.clone(),
+            process: None,
+        };
+        let output = postgres_program("pg_basebackup")
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .arg(format!("--pgdata={}", standby.data().display()))
+            .arg(format!("--dbname={}", self.url()))
+            .output()
+            .expect("pg_basebackup runs");
+        assert!(
+            output.status.success(),
+            "pg_basebackup: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        standby.start().await;
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub async fn promote(&self) {
+        self.execute("select pg_promote()").await;
+    }
+
+    /// Executes statements as the superuser, each in a transaction of its own.
+    pub async fn execute(&self, statements: &str) {
+        let mut connection = PgConnection::connect(&self.url())
+            .await
+            .expect("the server of the test");
+        for statement in statements.split(';') {
+            connection
+                .execute(AssertSqlSafe(statement.to_owned()))
+                .await
+                .unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+    }
+
+    /// The one text that a query gives.
+    pub async fn text(&self, query: &str) -> String {
+        let mut connection = PgConnection::connect(&self.url())
+            .await
+            .expect("the server of the test");
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// Kills one of the server's processes as `kill -9` does: the server ends all others, and recovers.
+    pub async fn crash_backend(&self) {
+        let mut connection = PgConnection::connect(&self.url())
+            .await
+            .expect("the server of the test");
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
+            .fetch_one(&mut connection)
+            .await
+            .expect("any connection has a process");
+        send(Signal::Kill, u32::try_from(pid).expect("a process id"));
+        eventually(SOON, async || {
+            ensure!(connection.ping().await.is_err(), "the process still runs");
+            Ok(())
+        })
+        .await;
+        self.accepts().await;
+    }
+
+    /// Asks the server to stop as `pg_ctl stop -m fast` does, and waits until it has.
+    pub async fn stop(&mut self) {
+        self.end(Signal::Interrupt).await;
+    }
+
+    async fn accepts(&self) {
         // A server that was killed syncs all its files before it accepts connections.
         eventually(3 * SOON, async || {
             Ok(PgConnection::connect(&self.url()).await?.close().await?)
@@ -128,14 +216,42 @@ impl PostgresServer {
         .await;
     }
 
-    /// Kills the server as `pg_ctl stop -m immediate` does: it writes nothing more, and the next start runs recovery.
-    pub async fn kill(&mut self) {
+    async fn end(&mut self, signal: Signal) {
         let mut process = self.process.take().expect("the server runs");
-        send(Signal::Quit, process.id());
+        send(signal, process.id());
         eventually(SOON, async || {
             process.try_wait()?.ok_or_else(|| anyhow::anyhow!("it still runs"))
         })
         .await;
+    }
+
+    /// Copies a database of this server to another one by a dump.
+    pub fn dump_to(&self, database: &str, other: &Self) {
+        let url = |server: &Self, database: &str| server.url().replace("/postgres?", &format!("/{database}?"));
+        let dump = postgres_program("pg_dump")
+            .arg(url(self, database))
+            .arg("--create")
+            .output()
+            .expect("pg_dump runs");
+        assert!(
+            dump.status.success(),
+            "pg_dump: {}",
+            String::from_utf8_lossy(&dump.stderr)
+        );
+        let file = other.folder.path().join("dump.sql");
+        fs::write(&file, dump.stdout).expect("a file in a folder of our own");
+        give_away(&file);
+        let restored = postgres_program("psql")
+            .args(["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1"])
+            .arg(format!("--file={}", file.display()))
+            .arg(other.url())
+            .output()
+            .expect("psql runs");
+        assert!(
+            restored.status.success(),
+            "psql: {}",
+            String::from_utf8_lossy(&restored.stderr)
+        );
     }
 
     /// A transaction in a database without a service, which has an id and stays open: whatever a service on this server commits

@@ -174,6 +174,8 @@ pub enum Signal {
     Hangup,
     /// What PostgreSQL treats as `-m immediate`.
     Quit,
+    /// What `kill -9` sends.
+    Kill,
     /// Freezes a process.
     Stop,
     /// Lets a frozen process go on.
@@ -187,6 +189,7 @@ pub fn send(signal: Signal, pid: u32) {
         Signal::Interrupt => "INT",
         Signal::Hangup => "HUP",
         Signal::Quit => "QUIT",
+        Signal::Kill => "KILL",
         Signal::Stop => "STOP",
         Signal::Continue => "CONT",
     };

@@ -24,10 +24,12 @@ const FOREVER: Duration = Duration::from_secs(600);
 /// The receive buffer of a reader that stops reading; Linux takes no smaller one.
 const SMALL_BUFFER: u32 = 4096;
 
-/// An event as a subscriber received it.
+/// An event as a subscriber received it, or a notice of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// `id:`, the cursor.
+    /// `event:`; of a notice, what it is.
+    pub kind: String,
+    /// `id:`, the cursor; a notice has none.
     pub id: String,
     /// `data:`, the event, byte for byte.
     pub data: String,
@@ -111,7 +113,7 @@ impl StreamSubscriber {
     /// The connection broke, or the frame is invalid.
     pub async fn next(&mut self) -> anyhow::Result<Option<Frame>> {
         let frame = self.frames.next().await.transpose()?;
-        if let Some(frame) = &frame {
+        if let Some(frame) = frame.as_ref().filter(|frame| !frame.id.is_empty()) {
             self.last = Some(frame.id.clone());
         }
         Ok(frame)
@@ -154,9 +156,15 @@ impl StreamSubscriber {
 }
 
 fn frame(sse: sse_stream::Sse) -> anyhow::Result<Frame> {
-    ensure!(sse.event.as_deref() == Some("event"), "another kind of frame: {sse:?}");
+    let kind = sse.event.context("a frame without a type")?;
+    let id = match kind.as_str() {
+        "event" => sse.id.context("an event without an id")?,
+        "truncated" | "cursor_unknown" => String::new(),
+        _ => anyhow::bail!("another kind of frame: {kind}"),
+    };
     let frame = Frame {
-        id: sse.id.context("a frame without an id")?,
+        kind,
+        id,
         data: sse.data.context("a frame without data")?,
     };
     ensure!(!frame.data.contains('\n'), "data on several lines: {}", frame.data);

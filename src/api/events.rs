@@ -187,6 +187,44 @@ pub struct Page<'a, E> {
     pub events: Vec<E>,
     /// Where to continue with `after=`.
     pub next: Cursor,
+    /// Only with `true`: events after the cursor of the request are gone, because they were pruned, or lost with a copy of the
+    /// log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// The data of a frame of the stream that is not an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StreamNotice {
+    /// The cursor from which the stream reads on.
+    pub after: Cursor,
+    /// What happened and what to do, for people.
+    pub detail: &'static str,
+}
+
+impl StreamNotice {
+    /// The type of the frame that says that events after a cursor are gone. The stream goes on.
+    pub const TRUNCATED: &str = "truncated";
+    /// The type of the frame that says that the log has not given out a cursor as high as this one. It is the last of the stream.
+    pub const CURSOR_UNKNOWN: &str = "cursor_unknown";
+    /// The explanation of such a cursor.
+    pub const CURSOR_UNKNOWN_DETAIL: &str = "The log has not given out a cursor as high as this one: it is that of another log. Begin with an empty after=, or with the next of a list.";
+
+    /// Events after this cursor are gone.
+    pub fn truncated(after: Cursor) -> Self {
+        Self {
+            after,
+            detail: "Events after this cursor are gone: they were pruned, or lost with a copy of the log. The stream goes on with those that are there.",
+        }
+    }
+
+    /// The log has not given out this cursor.
+    pub fn cursor_unknown(after: Cursor) -> Self {
+        Self {
+            after,
+            detail: Self::CURSOR_UNKNOWN_DETAIL,
+        }
+    }
 }
 
 /// The status of a page.
@@ -206,6 +244,7 @@ impl Page<'_, StoredEvent<'_>> {
             count,
             events,
             next,
+            truncated,
         } = self;
         write_member(out, "{\"status\":", status);
         write_member(out, ",\"topic\":", topic);
@@ -213,6 +252,9 @@ impl Page<'_, StoredEvent<'_>> {
         out.extend_from_slice(b",\"events\":");
         StoredEvent::write_json_array(events, out);
         write_member(out, ",\"next\":", next);
+        if *truncated {
+            out.extend_from_slice(b",\"truncated\":true");
+        }
         out.push(b'}');
     }
 }

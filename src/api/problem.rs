@@ -11,7 +11,7 @@ use crate::event::ValidationError;
 // This service sends every member. Proxies in front of it may send problems with fewer: RFC 9457 requires none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem<'a> {
-    /// Always `about:blank`: the status code identifies the kind of problem.
+    /// `about:blank` where the status code identifies the kind of problem, else its name: `cursor_unknown`.
     #[serde(default)]
     #[schema(required = true, format = "uri-reference", example = "about:blank")]
     pub r#type: Cow<'a, str>,

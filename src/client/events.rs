@@ -10,13 +10,22 @@ use sse_stream::{Error, SseByteStream};
 use tokio::time::timeout;
 
 use super::error::{ClientError, Effect};
-use crate::api::events::{self, StoredEvent};
+use crate::api::events::{self, StoredEvent, StreamNotice};
 
 /// How long a stream may be silent: the service sends something every 15 s, and two of three may be missed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 
-/// The type of the stream's frames with an event. Frames of other types may be added later; this client skips them.
+/// The type of the stream's frames with an event. Frames of unknown types may be added later; this client skips them.
 const EVENT: &str = "event";
+
+/// What a stream brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// An event.
+    Event(EventText),
+    /// Events after the position of the stream are gone.
+    Truncated,
+}
 
 /// An event as the service wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +56,8 @@ pub struct Page {
     pub events: Vec<EventText>,
     /// The cursor with which to read on.
     pub next: String,
+    /// Whether events after the cursor of the query are gone.
+    pub truncated: bool,
 }
 
 impl Page {
@@ -57,6 +68,7 @@ impl Page {
         Some(Self {
             events: events.collect::<Option<_>>()?,
             next: page.next.to_string(),
+            truncated: page.truncated,
         })
     }
 }
@@ -73,7 +85,7 @@ pub struct LogEnd {
 impl LogEnd {
     /// The end of the log, by a page with its newest event.
     pub(super) fn of(newest: Page) -> Self {
-        let Page { mut events, next } = newest;
+        let Page { mut events, next, .. } = newest;
         let newest = events.pop().map(|event| event.cursor);
         Self {
             newest: newest.unwrap_or_default().max(next.clone()),
@@ -106,9 +118,10 @@ impl EventStream {
         Ok(Self(SseByteStream::new(chunks.boxed())))
     }
 
-    /// Waits for the next event. Nothing is lost when the future is dropped. Fails as [`ClientError::Retryable`] when the stream
-    /// ends or breaks, as [`ClientError::Foreign`] when it does not come from this service.
-    pub async fn next(&mut self) -> Result<EventText, ClientError> {
+    /// Waits for the next frame. Nothing is lost when the future is dropped. Fails as [`ClientError::Retryable`] when the stream
+    /// ends or breaks, as [`ClientError::Refused`] when the log has not given out the cursor, and as [`ClientError::Foreign`] when
+    /// it does not come from this service.
+    pub async fn next(&mut self) -> Result<Frame, ClientError> {
         loop {
             let block = match self.0.next().await {
                 None => return Err(lost("the stream has ended".to_owned())),
@@ -121,12 +134,22 @@ impl EventStream {
                 Some(Err(_)) => return Err(FOREIGN),
                 Some(Ok(block)) => block,
             };
-            if block.event.as_deref() != Some(EVENT) {
-                continue;
+            match block.event.as_deref() {
+                Some(EVENT) => {
+                    let event = block.data.as_deref().and_then(EventText::read).ok_or(FOREIGN)?;
+                    let cursor = block.id.ok_or(FOREIGN)?;
+                    return Ok(Frame::Event(EventText { cursor, ..event }));
+                }
+                Some(StreamNotice::TRUNCATED) => return Ok(Frame::Truncated),
+                Some(StreamNotice::CURSOR_UNKNOWN) => {
+                    return Err(ClientError::Refused {
+                        status: 410,
+                        detail: StreamNotice::CURSOR_UNKNOWN_DETAIL.to_owned(),
+                        errors: Vec::new(),
+                    });
+                }
+                _ => {}
             }
-            let event = block.data.as_deref().and_then(EventText::read).ok_or(FOREIGN)?;
-            let cursor = block.id.ok_or(FOREIGN)?;
-            return Ok(EventText { cursor, ..event });
         }
     }
 }

@@ -17,6 +17,9 @@ const SCHEMES: [&str; 3] = ["redis://", "rediss://", "unix://"];
 /// connection, and the mark, so that no other relay publishes a batch that is about to be marked.
 const LEASE_TIMEOUTS: u32 = 3;
 
+/// The longest lease on a batch. One that ends later was made when the clock of the database was wrong.
+pub const OUTBOX_LEASE_MAX: Duration = Duration::from_secs(3600);
+
 /// The URL of Redis. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
@@ -218,6 +221,12 @@ impl SinkSettings {
             lease: self.outbox_lease,
             subscribers_max: self.subscribers_max,
         };
+        if config.lease > OUTBOX_LEASE_MAX {
+            problems.push(format!(
+                "EVENTSIEVE_OUTBOX_LEASE must be at most {}",
+                humantime::format_duration(OUTBOX_LEASE_MAX)
+            ));
+        }
         let timeout = config.redis.as_ref().map(|redis| redis.publishing.timeout);
         let is_short = timeout.is_some_and(|timeout| config.lease < timeout * LEASE_TIMEOUTS);
         if problems.is_empty() && is_short {

@@ -8,10 +8,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::request_id::RequestId;
+use crate::api::events::StreamNotice;
 use crate::api::problem::{Problem, ProblemOutcome, ValidationErrors};
 use crate::event::ValidationError;
 use crate::ingest::SubmitError;
-use crate::store::{ErrorClass, StoreError};
+use crate::store::{ErrorClass, ScanError, StoreError};
 
 /// How long a client should wait before it tries again, in seconds: long enough for a queue to drain, short enough for a
 /// store that restarts.
@@ -40,6 +41,8 @@ pub(super) enum ApiError {
     Invalid(Vec<ValidationError>),
     /// The request failed for this reason, nothing was stored, and a later attempt may succeed.
     Unavailable(&'static str),
+    /// The log has not given out a cursor as high as that of the request.
+    CursorUnknown,
     /// A commit was attempted and its outcome is unknown.
     OutcomeUnknown,
     /// A bug, or a store with inconsistent data.
@@ -79,6 +82,7 @@ impl ApiError {
             ApiError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::CursorUnknown => StatusCode::GONE,
             ApiError::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -100,6 +104,7 @@ impl ApiError {
             }
             ApiError::Invalid(_) => "The request is invalid.",
             ApiError::Unavailable(reason) => reason,
+            ApiError::CursorUnknown => StreamNotice::CURSOR_UNKNOWN_DETAIL,
             ApiError::OutcomeUnknown => {
                 "A commit was attempted and its outcome is unknown. Send the request again: nothing is stored twice."
             }
@@ -142,7 +147,11 @@ impl ApiError {
     pub(super) fn problem<'a>(&self, id: &'a RequestId) -> Problem<'a> {
         let status = self.status();
         Problem {
-            r#type: "about:blank".into(),
+            r#type: match self {
+                ApiError::CursorUnknown => StreamNotice::CURSOR_UNKNOWN,
+                _ => "about:blank",
+            }
+            .into(),
             title: status.canonical_reason().unwrap_or_default().into(),
             status: status.as_u16(),
             detail: self.detail().into(),
@@ -171,6 +180,15 @@ impl From<SubmitError> for ApiError {
             SubmitError::Unknown => ApiError::OutcomeUnknown,
             // The handler answers it with the validation errors of these events.
             SubmitError::Refused(_) => ApiError::Internal,
+        }
+    }
+}
+
+impl From<ScanError> for ApiError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::UnknownCursor => ApiError::CursorUnknown,
+            ScanError::Store(error) => error.into(),
         }
     }
 }

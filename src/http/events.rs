@@ -4,8 +4,8 @@ mod lines;
 mod request;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 
 use self::request::{ReadRequest, Style};
 use super::docs::answers::events::ListAnswers;
@@ -20,7 +20,8 @@ use crate::store;
 /// Without `after` it is a list: everything that is committed, including what was just published. With `after` it is a cursor
 /// read: every event exactly once, in log order, whatever is being committed meanwhile. Begin with an empty `after`, and continue
 /// with the `next` of the last page, as long as you like. A page of a cursor read may hold fewer events than `limit`, even none.
-/// `next` is never null. With `Accept: application/x-ndjson` either is streamed, one event per line.
+/// `next` is never null. A page with `truncated` says that events after its cursor are gone; a cursor that this log has not given out
+/// is answered with 410. With `Accept: application/x-ndjson` either is streamed, one event per line.
 #[utoipa::path(
     get,
     path = "/events",
@@ -44,6 +45,12 @@ pub(super) async fn list(
     Ok(answer(&request, &page))
 }
 
+/// Says where the body has no place for it that events after the cursor are gone.
+const TRUNCATED: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("eventsieve-truncated"),
+    HeaderValue::from_static("true"),
+);
+
 fn answer(request: &ReadRequest, page: &store::Page) -> Response {
     const JSON: (header::HeaderName, HeaderValue) =
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -58,7 +65,8 @@ fn answer(request: &ReadRequest, page: &store::Page) -> Response {
         StoredEvent::write_json_array(&events, &mut out);
         let link = format!("<{}>; rel=\"next\"", request.next_url(page.next));
         let link = HeaderValue::from_str(&link).expect("a query string is percent-encoded");
-        return ([(header::LINK, link), JSON], out).into_response();
+        let truncated = page.is_truncated.then_some(TRUNCATED);
+        return ([(header::LINK, link), JSON], AppendHeaders(truncated), out).into_response();
     }
     let page = Page {
         status: PageStatus::Success,
@@ -66,6 +74,7 @@ fn answer(request: &ReadRequest, page: &store::Page) -> Response {
         count: events.len(),
         events,
         next: page.next,
+        truncated: page.is_truncated,
     };
     page.write_json(&mut out);
     ([JSON], out).into_response()

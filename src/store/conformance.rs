@@ -13,6 +13,7 @@ mod model;
 mod outbox;
 mod outbox_postgres;
 mod payloads;
+mod places;
 mod postgres;
 mod prune;
 mod retry;
@@ -405,6 +406,18 @@ conformance! {
             scan_beside_two_writers_skips_nothing
             page_is_limited_by_bytes
             filtered_page_uses_all_its_bytes
+        }
+        places {
+            place_at_end_is_newest_batch
+            batch_that_stored_nothing_is_a_place
+            cursor_above_the_log_is_unknown
+            cursor_of_a_lost_batch_is_truncated
+            cursor_of_a_lost_batch_is_known_before_the_next_one
+            cursor_of_an_older_log_is_truncated
+            restarts_lose_no_place
+            cursor_before_pruned_events_is_truncated
+            lease_from_a_wrong_clock_has_expired
+            events_from_the_future_do_not_stop_pruning
         }
         health {
             store_has_its_name

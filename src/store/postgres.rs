@@ -28,8 +28,8 @@ use self::readers::Readers;
 use crate::config::DatabaseUrl;
 use crate::event::{Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan, Stability,
-    StoreError, StoreStats, Verification,
+    Appender, Counts, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan, ScanError,
+    Stability, StoreError, StoreStats, Verification,
 };
 
 /// Whether the server takes no writes, and how far the log is stable.
@@ -110,8 +110,9 @@ impl EventReader for Postgres {
         self.readers.run_with(read::LIST_TIMEOUT, list, read::list).await
     }
 
-    async fn scan(&self, scan: &Scan) -> Result<Page, StoreError> {
-        self.readers.run_with(read::LIST_TIMEOUT, scan, read::scan).await
+    async fn scan(&self, scan: &Scan) -> Result<Page, ScanError> {
+        let page = self.readers.run_with(read::LIST_TIMEOUT, scan, read::scan).await?;
+        page.ok_or(ScanError::UnknownCursor)
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

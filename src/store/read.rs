@@ -71,12 +71,52 @@ pub struct Page {
     pub next: Cursor,
     /// Whether the page reaches the end of what there was to read.
     pub is_last: bool,
+    /// Whether events are gone that a cursor read has not returned: they were pruned, or lost with a copy of the log. Never of a
+    /// list, nor of a cursor read that begins at the beginning.
+    pub is_truncated: bool,
+}
+
+impl List {
+    /// The page of these events, of a log with this last stable position.
+    pub(super) fn page(&self, events: Vec<StoredEvent>, last_stable: Cursor) -> Page {
+        // Events that were committed after a long list began are not in it, and a cursor read from its `next` must not skip them.
+        let has_ended_before = self.below.is_some_and(|below| last_stable.batch() >= below);
+        let newest = events.iter().map(|event| event.cursor).max();
+        let stable = if has_ended_before {
+            newest.map_or(Cursor::BEGINNING, |newest| newest.min(last_stable))
+        } else {
+            last_stable
+        };
+        let is_last = events.len() < self.limit as usize;
+        let next = match (self.order, events.last()) {
+            (Order::Ascending, Some(last)) if !is_last => last.cursor.min(stable),
+            _ => stable,
+        };
+        Page {
+            events,
+            next,
+            is_last,
+            is_truncated: false,
+        }
+    }
+}
+
+/// Why a cursor read fails.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ScanError {
+    /// The cursor lies above everything that this log has ever given out: it belongs to another log, or to a newer copy.
+    #[error("the cursor lies above the end of the log")]
+    UnknownCursor,
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// How far the log is stable: below its last stable position nothing is inserted any more.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stability {
-    /// The last place that a cursor read may show.
+    /// The last place that a cursor read may show: the end of the newest stable batch. It stays good over crashes, because no
+    /// later batch gets a lower number.
     pub last_stable: Cursor,
     /// Every batch that was committed at the time of the query has a lower number.
     pub committed_below: i64,
@@ -126,7 +166,10 @@ pub trait EventReader: Named {
 
     /// Reads on from a cursor, up to the last stable position. A page may be short, even empty, before the end when a filter
     /// matches rarely.
-    async fn scan(&self, scan: &Scan) -> Result<Page, StoreError>;
+    ///
+    /// # Errors
+    /// [`ScanError::UnknownCursor`] when the log has not given out a cursor as high as that.
+    async fn scan(&self, scan: &Scan) -> Result<Page, ScanError>;
 
     /// The counters and more, in one snapshot.
     async fn stats(&self) -> Result<StoreStats, StoreError>;

@@ -20,10 +20,11 @@ mod verify;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::TransactionBehavior;
+use rusqlite::{Connection, TransactionBehavior};
 
 use self::connect::{Link, Role, StoreFile, blocking, closed};
 use self::error::failed_to;
@@ -31,7 +32,7 @@ use self::readers::Readers;
 use crate::event::{Timestamp, Topic};
 use crate::store::{
     Appender, Counts, ErrorClass, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan,
-    Stability, StoreError, StoreStats, Verification,
+    ScanError, Stability, StoreError, StoreStats, Verification,
 };
 
 /// The first version whose write-ahead log loses nothing: in older versions a checkpoint that met a reset of the log could.
@@ -58,6 +59,8 @@ pub struct Sqlite {
     /// The connection that writes to the outbox; `None`: the next call opens it.
     relay: Arc<tokio::sync::Mutex<Option<Link>>>,
     claim: std::sync::Mutex<Option<File>>,
+    /// Whether the numbering of batches has begun anew since this process has opened the file.
+    is_numbered: Arc<AtomicBool>,
 }
 
 impl Sqlite {
@@ -75,6 +78,7 @@ impl Sqlite {
             probe: Arc::default(),
             relay: Arc::default(),
             claim: std::sync::Mutex::default(),
+            is_numbered: Arc::default(),
         })
     }
 
@@ -109,11 +113,15 @@ impl EventWriter for Sqlite {
     }
 
     async fn appender(&self, _writer_id: u32) -> Result<Box<dyn Appender>, StoreError> {
-        let readers = self.readers.clone();
-        self.with_new_connection(Role::Writer, |link| {
+        let (readers, is_numbered) = (self.readers.clone(), self.is_numbered.clone());
+        self.with_new_connection(Role::Writer, move |mut link| {
             link.check_writable()?;
             schema::check(&link.connection)?;
             schema::check_durable(&link)?;
+            if !is_numbered.load(Ordering::Relaxed) {
+                append::raise_numbers(&mut link.connection)?;
+                is_numbered.store(true, Ordering::Relaxed);
+            }
             Ok(Box::new(append::SqliteAppender::new(link, readers)) as Box<dyn Appender>)
         })
         .await
@@ -130,11 +138,11 @@ impl EventReader for Sqlite {
             .await
     }
 
-    async fn scan(&self, scan: &Scan) -> Result<Page, StoreError> {
+    async fn scan(&self, scan: &Scan) -> Result<Page, ScanError> {
         let scan = scan.clone();
-        self.readers
-            .run(read::LIST_TIMEOUT, move |connection| read::scan(connection, &scan))
-            .await
+        let read = move |connection: &Connection| read::scan(connection, &scan);
+        let page = self.readers.run(read::LIST_TIMEOUT, read).await?;
+        page.ok_or(ScanError::UnknownCursor)
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

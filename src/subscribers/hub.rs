@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::ring::Ring;
+use super::ring::{Frames, Ring};
 use crate::metrics::Metrics;
 use crate::sink::HandoffQueue;
 use crate::store::EventReader;
@@ -84,6 +84,12 @@ impl Subscribers {
 }
 
 impl Shared {
+    /// Counts frames that are sent to a subscriber.
+    pub(super) fn count(&self, frames: &Frames) {
+        self.metrics.subscriber_events.inc_by(frames.events as u64);
+        self.metrics.subscriber_bytes.inc_by(frames.bytes.len() as u64);
+    }
+
     pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring
             .lock()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::api::events::{self, Form};
+use crate::api::events::{self, Form, StreamNotice};
 use crate::event::{Cursor, StoredEvent, Topic};
 use crate::store::Page;
 
@@ -51,7 +51,7 @@ pub(super) enum RingRead {
     Frames(Frames, Cursor),
     /// The subscriber has read everything.
     UpToDate,
-    /// The next events are only in the store.
+    /// The next events, if there are some, are only in the store.
     Behind,
 }
 
@@ -108,10 +108,11 @@ impl Ring {
         let Some((start, end)) = self.bounds else {
             return RingRead::Behind;
         };
-        if at >= end {
+        if at == end {
             return RingRead::UpToDate;
         }
-        if at < start {
+        // Only the store knows what a position beyond the end is worth: this ring buffer may be late, or the log another one.
+        if at < start || at > end {
             return RingRead::Behind;
         }
         let index = self.segments.partition_point(|segment| segment.last <= at);
@@ -160,6 +161,12 @@ pub(super) fn frames(events: &[StoredEvent]) -> Frames {
     }
 }
 
+/// A frame that is not an event.
+pub(super) fn notice(kind: &str, notice: StreamNotice) -> Vec<u8> {
+    let data = serde_json::to_string(&notice).expect("a cursor and a text are always JSON");
+    format!("event: {kind}\ndata: {data}\n\n").into_bytes()
+}
+
 /// Formats one event as a Server-Sent Event: WHATWG HTML, section 9.2.
 fn write_frame(out: &mut Vec<u8>, event: &StoredEvent) {
     out.extend_from_slice(format!("id: {}\nevent: event\ndata: ", event.cursor).as_bytes());
@@ -194,6 +201,7 @@ mod tests {
                 .collect(),
             next: Cursor::new(next, 0),
             is_last: true,
+            is_truncated: false,
         }
     }
 
@@ -222,7 +230,7 @@ mod tests {
     fn reads_the_events_after_a_position() {
         let ring = ring(10..13);
         assert_eq!(ring.read(Cursor::new(12, 0), None), RingRead::UpToDate);
-        assert_eq!(ring.read(Cursor::new(13, 0), None), RingRead::UpToDate);
+        assert_eq!(ring.read(Cursor::new(13, 0), None), RingRead::Behind);
         assert_eq!(ring.read(Cursor::new(8, 0), None), RingRead::Behind);
         let all = frames(&[event(10, "even"), event(11, "odd"), event(12, "even")]);
         assert_eq!(

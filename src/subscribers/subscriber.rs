@@ -4,10 +4,11 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::hub::{Shared, Subscribers};
-use super::ring::{RingRead, frames};
+use super::ring::{RingRead, frames, notice};
+use crate::api::events::StreamNotice;
 use crate::event::{Cursor, Topic};
 use crate::store::backoff::Backoff;
-use crate::store::{Filter, Page, Scan, StoreError};
+use crate::store::{Filter, Page, Scan, ScanError, StoreError};
 
 /// How much a subscriber that is behind the ring buffer reads at a time: there may be many, each with this much in memory.
 const CATCH_UP_EVENTS: u32 = 200;
@@ -56,6 +57,7 @@ impl SubscriberPermit {
             permit: self,
             topic,
             at,
+            has_ended: false,
             backoff: Backoff::default(),
         })
     }
@@ -68,16 +70,18 @@ pub struct Subscriber {
     topic: Option<Topic>,
     /// The position that it has come to.
     at: Cursor,
+    /// Whether the log has not given out that position.
+    has_ended: bool,
     backoff: Backoff,
 }
 
 impl Subscriber {
-    /// Waits for the next events, and returns them as frames of a stream of Server-Sent Events. `None` at the stop. The future
-    /// may be dropped: no event is lost.
+    /// Waits for the next events, and returns them as frames of a stream of Server-Sent Events. `None` at the stop, and after a
+    /// frame that says that the log has not given out the position. The future may be dropped: no event is lost.
     pub async fn next(&mut self) -> Option<Bytes> {
         let subscribers = self.permit.subscribers.clone();
         let shared = &*subscribers.0;
-        while !shared.stop.is_cancelled() {
+        while !shared.stop.is_cancelled() && !self.has_ended {
             // Before the read, so that a change after it is noticed.
             self.changed.mark_unchanged();
             let read = shared.ring().read(self.at, self.topic.as_ref());
@@ -89,16 +93,23 @@ impl Subscriber {
                 RingRead::UpToDate => None,
                 RingRead::Behind => match self.read_store(shared).await {
                     Ok(page) => {
-                        let has_more = !page.is_last;
                         self.backoff.reset();
-                        self.at = page.next;
-                        if page.events.is_empty() && !has_more {
-                            None
-                        } else {
-                            Some(frames(&page.events))
+                        let after = std::mem::replace(&mut self.at, page.next);
+                        let frames = frames(&page.events);
+                        if page.is_truncated {
+                            let mut notice = notice(StreamNotice::TRUNCATED, StreamNotice::truncated(after));
+                            notice.extend_from_slice(&frames.bytes);
+                            shared.count(&frames);
+                            return Some(notice.into());
                         }
+                        (frames.events > 0 || !page.is_last).then_some(frames)
                     }
-                    Err(error) => {
+                    Err(ScanError::UnknownCursor) => {
+                        self.has_ended = true;
+                        let reason = StreamNotice::cursor_unknown(self.at);
+                        return Some(notice(StreamNotice::CURSOR_UNKNOWN, reason).into());
+                    }
+                    Err(ScanError::Store(error)) => {
                         let wait = self.backoff.next_wait();
                         tracing::debug!(
                             error.class = error.class.as_str(),
@@ -113,8 +124,7 @@ impl Subscriber {
             };
             match frames {
                 Some(frames) if frames.events > 0 => {
-                    shared.metrics.subscriber_events.inc_by(frames.events as u64);
-                    shared.metrics.subscriber_bytes.inc_by(frames.bytes.len() as u64);
+                    shared.count(&frames);
                     return Some(frames.bytes);
                 }
                 // No event of the topic, and there may be more.
@@ -128,7 +138,7 @@ impl Subscriber {
         None
     }
 
-    async fn read_store(&self, shared: &Shared) -> Result<Page, StoreError> {
+    async fn read_store(&self, shared: &Shared) -> Result<Page, ScanError> {
         let scan = Scan {
             filter: Filter {
                 topic: self.topic.clone(),

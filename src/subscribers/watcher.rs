@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::hub::{Shared, Subscribers};
 use super::ring::Ring;
 use crate::store::backoff::Backoff;
-use crate::store::{Filter, Scan, StoreError};
+use crate::store::{Filter, Scan, ScanError, StoreError};
 
 /// How long after a commit of this process the watcher reads: by then more have come, and most are stable.
 const GATHER: Duration = Duration::from_millis(10);
@@ -97,8 +97,22 @@ impl Shared {
             limit: READ_EVENTS,
             bytes_max,
         };
-        let page = self.store.scan(&scan).await?;
+        let page = match self.store.scan(&scan).await {
+            Ok(page) => page,
+            // Another log, or an older copy of it: the subscribers find out from the store.
+            Err(ScanError::UnknownCursor) => {
+                *self.ring() = Ring::default();
+                return Ok(false);
+            }
+            Err(ScanError::Store(error)) => return Err(error),
+        };
         let is_last = page.is_last;
+        if page.is_truncated {
+            // Each subscriber that has not read these events is told so when it reads the store.
+            self.ring().begin(page.next);
+            self.changed.send_replace(());
+            return Ok(is_last);
+        }
         if !page.events.is_empty() || page.next > after {
             self.ring().extend(&page);
             self.changed.send_replace(());

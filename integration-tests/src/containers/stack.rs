@@ -185,9 +185,10 @@ impl Stack {
 
     /// The result of a statement on `storage`.
     pub async fn sql(&self, statement: &str) -> String {
+        let statement = format!("set search_path = eventsieve, public; {statement}");
         self.exec(
             "storage",
-            &["psql", "-U", "eventsieve", "-v", "ON_ERROR_STOP=1", "-Atqc", statement],
+            &["psql", "-U", "eventsieve", "-v", "ON_ERROR_STOP=1", "-Atqc", &statement],
         )
         .await
     }

@@ -37,6 +37,11 @@ impl Database {
         database
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -97,7 +102,8 @@ impl Database {
 
     /// A connection of the test's own that is not taken from its pool.
     pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect(&self.url)
+        let options: PgConnectOptions = self.url.parse().expect("a database URL");
+        PgConnection::connect_with(&in_schema(options))
             .await
             .expect("the database of the test")
     }
@@ -143,7 +149,12 @@ fn pool(database_url: &str) -> PgPool {
     let options: PgConnectOptions = database_url.parse().expect("a database URL");
     PgPoolOptions::new()
         .max_connections(3)
-        .connect_lazy_with(options.application_name("integration-tests"))
+        .connect_lazy_with(in_schema(options).application_name("integration-tests"))
+}
+
+/// The statements of the service name its schema; those of the tests need not.
+fn in_schema(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("search_path", "eventsieve,public")])
 }
 
 /// Executes one statement on a connection that is opened for it.

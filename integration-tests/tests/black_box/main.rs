@@ -24,6 +24,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod outbox;
+mod places;
 mod poison;
 mod prune;
 mod publish;

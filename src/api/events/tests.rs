@@ -64,13 +64,17 @@ fn writer_and_serde_agree_on_events_and_pages() {
         answer.write_json(&mut written);
         assert_eq!(written, serde_json::to_vec(&answer).unwrap());
         assert_eq!(serde_json::from_slice::<StoredEvent<'_>>(&written).unwrap(), answer);
-        for (topic, events) in [(None, vec![]), (Some("t\"".into()), vec![answer.clone(), answer])] {
+        for (topic, events, truncated) in [
+            (None, vec![], true),
+            (Some("t\"".into()), vec![answer.clone(), answer], false),
+        ] {
             let page = Page {
                 status: PageStatus::Success,
                 topic,
                 count: events.len(),
                 events,
                 next: Cursor::new(1, 2),
+                truncated,
             };
             let mut written = Vec::new();
             page.write_json(&mut written);

@@ -59,6 +59,9 @@ pub(crate) async fn follow<W: AsyncWrite + Unpin>(
                 let wait = match found {
                     Ok(found) => {
                         service.is_over();
+                        if matches!(&found, Found::Page(page) if page.truncated) {
+                            service.truncated();
+                        }
                         merge.found(found).await?
                     }
                     Err(error) => {

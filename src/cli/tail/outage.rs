@@ -58,6 +58,11 @@ impl Outage {
         }
     }
 
+    /// Reports that events are missing, which no further attempt will bring.
+    pub(crate) fn truncated(&self) {
+        (self.report)("some events are missing here: they were pruned, or lost with a copy of the log");
+    }
+
     /// A call succeeded: the next failure is a new outage.
     pub(crate) fn is_over(&mut self) {
         self.back();

@@ -75,7 +75,7 @@ async fn last(count: u64, filter: &Filter, wanted: &Wanted) -> Result<(Vec<Event
     loop {
         let (limit, from) = (count.clamp(1, u64::from(LIMIT_MAX)).to_string(), offset.to_string());
         let query = filter.query(&[("order", "desc"), ("limit", limit.as_str()), ("offset", from.as_str())]);
-        let Page { events, next } = wanted.client.page(&query).await?;
+        let Page { events, next, .. } = wanted.client.page(&query).await?;
         let position = position.get_or_insert(next);
         let is_end = events.is_empty();
         offset += events.len() as u64;
@@ -112,7 +112,7 @@ async fn since<W: AsyncWrite + Unpin>(
     loop {
         let query = filter.query(&[("after", &position), ("since", &time), ("limit", &limit)]);
         match wanted.client.page(&query).await {
-            Ok(Page { events, next }) => {
+            Ok(Page { events, next, .. }) => {
                 outage.is_over();
                 for event in events {
                     output.print(&event).await?;

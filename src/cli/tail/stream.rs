@@ -5,7 +5,10 @@ use std::convert::Infallible;
 use tokio::{io::AsyncWrite, select, time::sleep};
 
 use super::{end::End, outage::Outage, output::Output, wanted::Wanted};
-use crate::client::{ClientError, events::EventStream};
+use crate::client::{
+    ClientError,
+    events::{EventStream, Frame},
+};
 
 /// Prints events until there is a reason to end.
 pub(crate) async fn follow<W: AsyncWrite + Unpin>(wanted: Wanted, output: &mut Output<W>) -> Result<Infallible, End> {
@@ -63,7 +66,8 @@ async fn print<W: AsyncWrite + Unpin>(
             }
         };
         match event {
-            Ok(event) => {
+            Ok(Frame::Truncated) => outage.truncated(),
+            Ok(Frame::Event(event)) => {
                 outage.is_over();
                 if event.cursor.as_str() > last.as_deref().unwrap_or(after) {
                     output.print(&event).await?;

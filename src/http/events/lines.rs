@@ -2,15 +2,16 @@
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures_util::stream;
 
+use super::TRUNCATED;
 use super::request::{NDJSON, ReadRequest, SCAN_BYTES_MAX, saturating};
 use crate::api::events::{Form, StoredEvent};
 use crate::event::Cursor;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
-use crate::store::{List, Page, Scan, StoreError};
+use crate::store::{List, Page, Scan, ScanError};
 
 /// The events that are read at a time.
 const PAGE_EVENTS: u32 = 500;
@@ -26,6 +27,8 @@ struct Lines {
     /// The stream ends before this batch.
     below: i64,
     is_last: bool,
+    /// Whether events after the cursor are gone.
+    is_truncated: bool,
 }
 
 /// Streams all events, one per line. A list ends with what was committed when it began, a cursor read with what was stable then.
@@ -45,8 +48,10 @@ pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Resp
         at,
         below,
         is_last: false,
+        is_truncated: false,
     };
     let first = lines.next_chunk().await?;
+    let truncated = lines.is_truncated.then_some(TRUNCATED);
     let rest = stream::unfold(Some(lines), async |lines| {
         let mut lines = lines?;
         match lines.next_chunk().await {
@@ -58,12 +63,13 @@ pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Resp
     });
     let first = stream::iter(first.map(Ok));
     let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], body).into_response())
+    let content_type = (header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    Ok(([content_type], AppendHeaders(truncated), body).into_response())
 }
 
 impl Lines {
     /// The next lines, some hundred at a time; `None` at the end.
-    async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, ScanError> {
         loop {
             let limit = self
                 .left
@@ -89,7 +95,7 @@ impl Lines {
         }
     }
 
-    async fn read(&mut self, limit: u32) -> Result<Page, StoreError> {
+    async fn read(&mut self, limit: u32) -> Result<Page, ScanError> {
         let filter = self.request.filter.clone();
         if self.request.after.is_some() {
             let after = self.at.unwrap_or(Cursor::BEGINNING);
@@ -101,6 +107,7 @@ impl Lines {
             };
             let page = self.state.store.scan(&scan).await?;
             self.at = Some(page.next);
+            self.is_truncated |= page.is_truncated;
             let reached = page.next.batch() >= self.below;
             return Ok(Page {
                 is_last: page.is_last || reached,

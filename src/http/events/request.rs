@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, header};
 use crate::api::events::LIMIT_MAX;
 use crate::event::{Cursor, ValidationError, ValidationErrorKind};
 use crate::http::query::Query;
-use crate::store::{EventReader, Filter, List, Order, Page, Scan, StoreError};
+use crate::store::{EventReader, Filter, List, Order, Page, Scan, ScanError};
 
 /// The media type of a stream of lines.
 pub(super) const NDJSON: &str = "application/x-ndjson";
@@ -78,7 +78,7 @@ impl ReadRequest {
     }
 
     /// Reads the first page, of at most `limit` events.
-    pub(super) async fn first_page(&self, store: &dyn EventReader, limit: u32) -> Result<Page, StoreError> {
+    pub(super) async fn first_page(&self, store: &dyn EventReader, limit: u32) -> Result<Page, ScanError> {
         match self.after {
             Some(after) => {
                 let scan = Scan {
@@ -97,7 +97,7 @@ impl ReadRequest {
                     limit,
                     ..List::default()
                 };
-                store.list(&list).await
+                Ok(store.list(&list).await?)
             }
         }
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{TestDatabase, Writer, event, listed, migrated, topic, until_stable};
 use crate::event::{Cursor, Timestamp};
-use crate::store::{ErrorClass, Filter, Lease, List, Prune, Scan};
+use crate::store::{ErrorClass, Filter, Lease, List, Prune, Scan, ScanError};
 
 pub(super) async fn store_has_its_name(db: &dyn TestDatabase) {
     assert_eq!(db.store().name(), db.name());
@@ -125,7 +125,10 @@ pub(super) async fn closed_store_takes_no_calls(db: &dyn TestDatabase) {
             })
             .await
             .err(),
-        store.scan(&scan).await.err(),
+        store.scan(&scan).await.err().map(|error| match error {
+            ScanError::Store(error) => error,
+            ScanError::UnknownCursor => panic!("it is not looked for"),
+        }),
         store.stats().await.err(),
         store.topic_counts(&topic("t")).await.err(),
         store.stability().await.err(),

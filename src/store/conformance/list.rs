@@ -279,10 +279,8 @@ pub(super) async fn next_of_list_below_a_batch_skips_nothing(db: &dyn TestDataba
         let page = store.list(&list).await.unwrap();
         assert!(page.events.iter().all(|stored| stored.cursor.batch() < later.batch));
         assert!(page.next < Cursor::new(later.batch, 0), "{order:?} {offset}");
-        assert_eq!(
-            scanned_all(&store, page.next, 100).await.0,
-            listed(&store).await[3..],
-            "{order:?} {offset}"
-        );
+        let seen = scanned_all(&store, page.next, 100).await.0;
+        assert!(seen.ends_with(&listed(&store).await[3..]), "{order:?} {offset}");
+        assert!(offset > 0 || seen.len() == 2, "{order:?} {offset}");
     }
 }

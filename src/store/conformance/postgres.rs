@@ -27,7 +27,12 @@ pub(super) struct Server {
 impl Server {
     /// Another connection to the test's own database.
     pub(super) async fn connect(&self) -> PgConnection {
-        self.server.clone().database(&self.database).connect().await.unwrap()
+        let own = self.server.clone().database(&self.database);
+        // The statements of the service name the schema; those of the tests need not.
+        own.options([("search_path", "eventsieve,public")])
+            .connect()
+            .await
+            .unwrap()
     }
 
     pub(super) fn database(&self) -> &str {
@@ -322,8 +327,11 @@ fn batches_keep_rising_when_transaction_ids_start_low() {
         let store = migrated(db).await;
         Writer::of(&store).await.send(&events("t", "old ", 3)).await;
         Writer::of(&store).await.send(&events("u", "old ", 2)).await;
-        db.execute("update events set batch = batch + 1000000000; update batches set batch = batch + 1000000000")
-            .await;
+        db.execute(
+            "update events set batch = batch + 1000000000; update batches set batch = batch + 1000000000;
+             update log set log_oid = null",
+        )
+        .await;
         let old = listed(&store).await;
 
         let other = db.store();
@@ -351,8 +359,9 @@ fn batches_keep_rising_when_transaction_ids_start_low() {
 fn pruned_batch_number_is_not_reused() {
     on_postgres(async |db| {
         let store = migrated(db).await;
-        db.execute("update log set high_water = 5000000000").await;
-        assert!(Writer::of(&store).await.send(&[event("t", "1", "{}")]).await.batch > 5_000_000_000);
+        db.execute("update log set high_water = 1000000000000000000, log_oid = null")
+            .await;
+        assert!(Writer::of(&store).await.send(&[event("t", "1", "{}")]).await.batch > 1_000_000_000_000_000_000);
     });
 }
 
@@ -396,7 +405,7 @@ fn unsafe_defaults_are_overruled_for_writers() {
         db.execute(
             "create table seen (synchronous_commit text, isolation text);
              create function see() returns trigger language plpgsql as $$ begin
-                 insert into seen select current_setting('synchronous_commit'), current_setting('transaction_isolation');
+                 insert into eventsieve.seen select current_setting('synchronous_commit'), current_setting('transaction_isolation');
                  return null;
              end $$;
              create trigger see after insert on batches for each statement execute function see()",
@@ -419,7 +428,7 @@ fn newer_schema_is_accepted() {
     on_postgres(async |db| {
         let store = migrated(db).await;
         db.execute(
-            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+            "insert into eventsieve.migrations (version, description, success, checksum, execution_time)
              values (9999, 'of a later version', true, '', 0)",
         )
         .await;
@@ -428,12 +437,54 @@ fn newer_schema_is_accepted() {
     });
 }
 
+/// A database that is shared with another program, which keeps its own migrations in sqlx's table.
 #[test]
-fn foreign_database_is_rejected() {
+fn database_can_be_shared_with_another_program() {
     on_postgres(async |db| {
-        db.execute("create table events (id int)").await;
+        db.execute(
+            "create table events (id int); create table _sqlx_migrations (version bigint primary key, success boolean);
+             insert into _sqlx_migrations select number, true from generate_series(1, 9) as number",
+        )
+        .await;
+        let error = db.store().check_schema().await.unwrap_err();
+        assert_eq!(error.class, store::ErrorClass::Configuration, "{}", error.line());
+        let store = migrated(db).await;
+        Writer::of(&store).await.send(&[event("t", "1", "{}")]).await;
+        assert_eq!(listed(&store).await.len(), 1);
+        let theirs = "select (select count(*) from public.events) + (select count(*) from public._sqlx_migrations)";
+        let theirs: i64 = sqlx::query_scalar(theirs)
+            .fetch_one(&mut db.connect().await)
+            .await
+            .unwrap();
+        assert_eq!(theirs, 9);
+    });
+}
+
+#[test]
+fn log_from_before_the_first_release_is_refused() {
+    on_postgres(async |db| {
+        db.execute("create table log (only_row boolean, xid_offset bigint)")
+            .await;
         let error = db.store().migrate().await.unwrap_err();
         assert_eq!(error.class, store::ErrorClass::Configuration, "{}", error.line());
+        assert!(error.line().contains("before its first release"), "{}", error.line());
+    });
+}
+
+#[test]
+fn damaged_schema_is_found() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        db.execute("drop table parked").await;
+        for found in [store.migrate().await.err(), store.check_schema().await.err()] {
+            let error = found.unwrap();
+            assert_eq!(error.class, store::ErrorClass::Configuration);
+            assert!(
+                error.line().contains("eventsieve.parked is missing"),
+                "{}",
+                error.line()
+            );
+        }
     });
 }
 
@@ -512,7 +563,7 @@ fn every_key_is_sorted_by_bytes() {
         let sql = "select c.relname || '.' || a.attname from pg_index i join pg_class c on c.oid = i.indrelid
                        join pg_attribute a on a.attrelid = c.oid and a.attnum = any (i.indkey)
                        join pg_collation l on l.oid = a.attcollation
-                   where c.relnamespace = 'public'::regnamespace and l.collname <> 'C'";
+                   where c.relnamespace = 'eventsieve'::regnamespace and l.collname <> 'C'";
         let others: Vec<String> = sqlx::query_scalar(sql)
             .fetch_all(&mut db.connect().await)
             .await

@@ -212,6 +212,7 @@ pub(super) async fn concurrent_pruning_counts_every_event_once(db: &dyn TestData
     let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
     // On a busy disk all pruning may be over before anything else is stored.
     one.send(&events("t", "0 ", 4)).await;
+    until_stable(&store).await;
     let writing = async {
         let first = async {
             for round in 1..=40 {

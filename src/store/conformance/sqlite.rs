@@ -206,6 +206,19 @@ fn newer_schema_is_accepted() {
     });
 }
 
+#[test]
+fn log_from_before_the_first_release_is_refused() {
+    on_sqlite(async |db| {
+        let store = migrated(db).await;
+        db.execute("pragma user_version = 4").await;
+        for found in [store.migrate().await.err(), store.check_schema().await.err()] {
+            let error = found.unwrap();
+            assert_eq!(error.class, ErrorClass::Configuration);
+            assert!(error.line().contains("before its first release"), "{}", error.line());
+        }
+    });
+}
+
 /// Writes to it would be lost at the end of the process.
 #[test]
 fn removed_or_replaced_file_takes_no_commits() {

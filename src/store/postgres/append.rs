@@ -10,65 +10,63 @@ use sqlx::{Connection, Executor, Row as _};
 
 use super::connect::{Role, bounded, connect};
 use super::error;
+use super::schema::RAISE_NUMBERS;
 use crate::event::{Cursor, Timestamp};
 use crate::store::{Appended, Appender, Batch, GroupCommit, LogPosition, Outcome, Row, StoreError};
 
 /// The group commit; `migrations/postgres` says what the functions do.
-const APPEND: &str = "select * from append_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+const APPEND: &str = "select * from eventsieve.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
 /// The group commit of a single row.
-const APPEND_ROW: &str = "select * from append_v2_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const APPEND_ROW: &str = "select * from eventsieve.append_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
-/// Whether the server takes no writes. Also makes every commit of the session wait for the disk: a weaker default of the
-/// database or the role is overruled, a stronger setting (the answer of a standby) is kept.
-const PREPARE_SESSION: &str = "
-    select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only,
-           case when current_setting('synchronous_commit') = 'off' then set_config('synchronous_commit', 'on', false) end";
+/// Whether the server takes no writes.
+const IS_READ_ONLY: &str =
+    "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only";
 
-const RAISE_OFFSET: &str = include_str!("sql/raise_offset.sql");
-
-/// The number of shards of a topic's counters. The writers of a process take consecutive shards from a random start, so that
-/// two writers seldom share a shard; reads add the shards up.
-const SHARDS: u32 = 16;
+/// The number of lanes of a topic's counters. The writers of a process take consecutive lanes from a random start, so that two
+/// writers seldom share a lane; reads add the lanes up.
+const LANES: u32 = 16;
 
 /// The connection of one writer.
 pub(super) struct PgAppender {
     pg: PgConnection,
-    shard: i32,
+    lane: i32,
 }
 
 impl PgAppender {
-    /// Connects, fails on a server that takes no writes, and makes sure that batch numbers keep rising.
+    /// Connects, and fails on a server that takes no writes. Each group commit makes sure that batch numbers keep rising; here it
+    /// is done once at the start, so that it can be logged.
     pub(super) async fn open(options: &PgConnectOptions, writer_id: u32) -> Result<Self, StoreError> {
         let mut pg = connect(options, Role::Writer).await?;
         let limit = Duration::from_secs(3);
         let read_only: bool = bounded(
             limit,
             "prepare the session of a writer",
-            sqlx::query_scalar(PREPARE_SESSION).fetch_one(&mut pg),
+            sqlx::query_scalar(IS_READ_ONLY).fetch_one(&mut pg),
         )
         .await
         .map_err(StoreError::before_sending)?;
         if read_only {
             return Err(error::read_only());
         }
-        let raised = bounded(
+        let raised: bool = bounded(
             limit,
-            "check the batch numbers",
-            sqlx::query(RAISE_OFFSET).execute(&mut pg),
+            "begin the numbering of batches anew",
+            sqlx::query_scalar(RAISE_NUMBERS).fetch_one(&mut pg),
         )
         .await
         .map_err(StoreError::before_sending)?;
-        if raised.rows_affected() > 0 {
-            tracing::warn!(
-                "the transaction ids of the database are below the newest batch number (was it restored from a dump?): new batches are numbered above it"
+        if raised {
+            tracing::debug!(
+                "new batches are numbered above all earlier ones, because the database server was started since"
             );
         }
         static START: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-        let shard = (START.get_or_init(rand::random).wrapping_add(writer_id)) % SHARDS;
+        let lane = (START.get_or_init(rand::random).wrapping_add(writer_id)) % LANES;
         Ok(Self {
             pg,
-            shard: i32::try_from(shard).expect("a shard is below 16"),
+            lane: i32::try_from(lane).expect("a lane is below 16"),
         })
     }
 
@@ -83,7 +81,7 @@ impl PgAppender {
         let event = commit.batch.event(row);
         sqlx::query(APPEND_ROW)
             .bind(commit.id)
-            .bind(self.shard)
+            .bind(self.lane)
             .bind(commit.lease.map(|lease| lease.owner))
             .bind(commit.lease.map(|lease| interval(lease.length)))
             .bind(event.topic.as_str())
@@ -100,7 +98,7 @@ impl PgAppender {
         let rows = Rows::of(commit.batch);
         sqlx::query(APPEND)
             .bind(commit.id)
-            .bind(self.shard)
+            .bind(self.lane)
             .bind(commit.lease.map(|lease| lease.owner))
             .bind(commit.lease.map(|lease| interval(lease.length)))
             .bind(&rows.topics)

@@ -82,7 +82,7 @@ pub(super) fn classify(code: &str, message: &str) -> ErrorClass {
         "57P03" => ErrorClass::NotSent,
         "26000" | "42P05" => ErrorClass::StalePlan,
         "0A000" if message.contains("cached plan") => ErrorClass::StalePlan,
-        "28P01" | "28000" | "3D000" | "42501" | "42P01" | "42703" | "42883" => ErrorClass::Configuration,
+        "28P01" | "28000" | "3D000" | "3F000" | "42501" | "42P01" | "42703" | "42883" => ErrorClass::Configuration,
         _ if code.starts_with("22") => ErrorClass::Data,
         _ if code.starts_with("08") => ErrorClass::Ambiguous,
         _ => ErrorClass::Unexpected,
@@ -107,7 +107,10 @@ mod tests {
             (ErrorClass::Ambiguous, "57P01 57P02 57P05 08000 08003 08006 08007"),
             (ErrorClass::NotSent, "57P03"),
             (ErrorClass::StalePlan, "26000 42P05"),
-            (ErrorClass::Configuration, "28P01 28000 3D000 42501 42P01 42703 42883"),
+            (
+                ErrorClass::Configuration,
+                "28P01 28000 3D000 3F000 42501 42P01 42703 42883",
+            ),
             (ErrorClass::Unexpected, "58030 XX000 0A000 25P02 42601"),
         ];
         for (class, codes) in table {

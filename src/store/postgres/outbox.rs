@@ -15,6 +15,7 @@ use super::connect::{Role, bounded, connect};
 use super::error::{decoding, failed_to};
 use super::read::{LIST_TIMEOUT, stored_event, stored_events};
 use super::statistics::backlog;
+use crate::config::OUTBOX_LEASE_MAX;
 use crate::event::Cursor;
 use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, NewDeadLetter, Outbox, StoreError};
 
@@ -60,7 +61,8 @@ impl Outbox for Postgres {
         let query = sqlx::query(CLAIM)
             .bind(lease.owner)
             .bind(interval(lease.length))
-            .bind(i64::from(limit));
+            .bind(i64::from(limit))
+            .bind(interval(OUTBOX_LEASE_MAX));
         let rows = self.relay("claim batches", query).await?;
         rows.iter().map(|row| row.try_get("batch").map_err(decoding)).collect()
     }

@@ -33,7 +33,7 @@ pub(super) async fn prune(pg: &mut PgConnection, step: &Prune) -> Result<Pruned,
         };
         let last: Option<i64> = row.try_get("batch")?;
         let position: Option<i32> = row.try_get("position")?;
-        let has_more = number("old")? > 0 && number("examined")? == u64::from(step.limit);
+        let has_more = number("old")? + number("future")? > 0 && number("examined")? == u64::from(step.limit);
         Ok(Pruned {
             removed: number("removed")?,
             unpublished: number("unpublished")?,

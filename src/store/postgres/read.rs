@@ -12,7 +12,8 @@ use sqlx::query::Query;
 
 use super::append::timestamp;
 use super::error::{decoding, failed_to};
-use super::statistics::last_place_below;
+use super::schema::RAISE_NUMBERS;
+use super::statistics::end_of;
 use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
 use crate::store::{Filter, List, Order, Page, Scan, StoreError};
 
@@ -76,20 +77,25 @@ pub(super) async fn list(pg: &mut PgConnection, list: &List) -> Result<Page, Sto
         .fetch_all(pg)
         .await
         .map_err(failed_to("list events"))?;
-    let stable = rows.first().map(last_stable).transpose()?.unwrap_or(Cursor::BEGINNING);
-    // Events that were committed after a long list began are not in it, and a scan from its `next` must not skip them.
-    let stable = list.below.map_or(stable, |below| stable.min(last_place_below(below)));
-    let events = stored_events(&rows)?;
-    let is_last = events.len() < list.limit as usize;
-    let next = match (list.order, events.last()) {
-        (Order::Ascending, Some(last)) if !is_last => last.cursor.min(stable),
-        _ => stable,
-    };
-    Ok(Page { events, next, is_last })
+    let last_stable = rows.first().map(last_stable).transpose()?.unwrap_or(Cursor::BEGINNING);
+    Ok(list.page(stored_events(&rows)?, last_stable))
 }
 
-/// Reads on from a cursor, up to the last stable position.
-pub(super) async fn scan(pg: &mut PgConnection, scan: &Scan) -> Result<Page, StoreError> {
+/// Reads on from a cursor, up to the last stable position. `None`: the cursor lies above the end of the log.
+pub(super) async fn scan(pg: &mut PgConnection, scan: &Scan) -> Result<Option<Page>, StoreError> {
+    let page = scan_once(pg, scan).await?;
+    if page.is_some() {
+        return Ok(page);
+    }
+    // A server that was restored or promoted, and that nothing was stored on since: its numbering has not begun anew yet.
+    let raised: bool = sqlx::query_scalar(RAISE_NUMBERS)
+        .fetch_one(&mut *pg)
+        .await
+        .map_err(failed_to("begin the numbering of batches anew"))?;
+    if raised { scan_once(pg, scan).await } else { Ok(None) }
+}
+
+async fn scan_once(pg: &mut PgConnection, scan: &Scan) -> Result<Option<Page>, StoreError> {
     let Filter {
         topic,
         source,
@@ -110,12 +116,11 @@ pub(super) async fn scan(pg: &mut PgConnection, scan: &Scan) -> Result<Page, Sto
         .await
         .map_err(failed_to("read events from a cursor"))?;
     let Some(first) = rows.first() else {
-        return Ok(Page {
-            events: Vec::new(),
-            next: scan.after,
-            is_last: true,
-        });
+        return Err(decoding(sqlx::Error::RowNotFound));
     };
+    if first.try_get("is_unknown").map_err(decoding)? {
+        return Ok(None);
+    }
     let stable = last_stable(first)?;
     let scanned: i64 = first.try_get("scanned").map_err(decoding)?;
     let events = stored_events(&rows)?;
@@ -125,11 +130,12 @@ pub(super) async fn scan(pg: &mut PgConnection, scan: &Scan) -> Result<Page, Sto
         (_, Some(last)) if scanned == rows_max => last,
         _ => stable.max(scan.after),
     };
-    Ok(Page {
+    Ok(Some(Page {
         events,
         next,
         is_last: !is_full && scanned < rows_max,
-    })
+        is_truncated: first.try_get("is_truncated").map_err(decoding)?,
+    }))
 }
 
 fn bind<'q>(
@@ -146,7 +152,7 @@ fn bind<'q>(
 }
 
 fn last_stable(row: &PgRow) -> Result<Cursor, StoreError> {
-    row.try_get("first_unstable").map(last_place_below).map_err(decoding)
+    row.try_get("last_stable").map(end_of).map_err(decoding)
 }
 
 fn scanned_to(row: &PgRow) -> Result<Option<Cursor>, StoreError> {

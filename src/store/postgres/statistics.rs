@@ -20,8 +20,8 @@ const CLOCK: &str = "select clock_timestamp()";
 /// As `17.2`, without the additions of a packager.
 const VERSION: &str = "select split_part(current_setting('server_version'), ' ', 1)";
 
-/// The settings of the whole server without which a commit would not be durable. (`synchronous_commit` belongs to a session:
-/// writers set it.)
+/// The settings of the whole server without which a commit would not be durable. (`synchronous_commit` belongs to a transaction:
+/// a group commit sets it.)
 const UNSAFE_SETTINGS: &str = "select name from pg_settings
     where name in ('fsync', 'full_page_writes') and setting = 'off' order by name";
 
@@ -82,7 +82,7 @@ pub(super) fn stability_from(row: &PgRow) -> Result<Stability, StoreError> {
 
 fn stability_of(row: &PgRow) -> Result<Stability, sqlx::Error> {
     Ok(Stability {
-        last_stable: last_place_below(row.try_get("first_unstable")?),
+        last_stable: end_of(row.try_get("last_stable")?),
         committed_below: row.try_get("committed_below")?,
         visibility_lag_seconds: row.try_get("visibility_lag_seconds")?,
     })
@@ -116,7 +116,7 @@ fn counts(row: &PgRow) -> Result<Counts, sqlx::Error> {
     })
 }
 
-/// The last place below a batch.
-pub(super) fn last_place_below(batch: i64) -> Cursor {
-    Cursor::new(batch - 1, i32::MAX)
+/// The last place of a batch.
+pub(super) fn end_of(batch: i64) -> Cursor {
+    Cursor::new(batch, i32::MAX)
 }

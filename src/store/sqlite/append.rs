@@ -20,6 +20,10 @@ const STORED_BY: &str = "select position from events where batch = ?1";
 
 const NEXT_BATCH: &str = "update log set last_batch = last_batch + 1 returning last_batch";
 
+const RAISE_NUMBERS: &str = include_str!("sql/raise_numbers.sql");
+
+const INSERT_GAP: &str = "insert into gaps (after_batch, before_batch) values (?1, ?2)";
+
 const INSERT_BATCH: &str = "insert into batches (batch, flush_id, received_at, owner, lease_until, published_at)
     values (?1, ?2, ?3, ?4, ?5, ?6)";
 
@@ -140,6 +144,19 @@ impl Appender for SqliteAppender {
                 .map_err(StoreError::before_sending)
         })
     }
+}
+
+/// Begins the numbering of batches anew, above every number that may ever have been given out: the file may be an older copy of
+/// itself, whose newest batches are lost.
+pub(super) fn raise_numbers(connection: &mut Connection) -> Result<(), StoreError> {
+    let mut raise = || {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let newest: i64 = transaction.query_row("select last_batch from log", [], |row| row.get(0))?;
+        let base: i64 = transaction.query_row(RAISE_NUMBERS, [now().micros()], |row| row.get(0))?;
+        transaction.execute(INSERT_GAP, [newest, base])?;
+        transaction.commit()
+    };
+    raise().map_err(failed_to("begin the numbering of batches anew"))
 }
 
 /// Stores the batch, or finds the answer of an earlier attempt.

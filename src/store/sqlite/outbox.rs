@@ -11,6 +11,7 @@ use super::connect::{Link, Role, blocking, closed};
 use super::error::{committing, failed_to};
 use super::read::{LIST_TIMEOUT, Taken, backlog, stored_event};
 use super::{Sqlite, schema};
+use crate::config::OUTBOX_LEASE_MAX;
 use crate::event::Cursor;
 use crate::store::{
     Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter, Outbox, StoreError,
@@ -36,6 +37,9 @@ const RELEASE_ALL: &str = "
 const REMOVE_DEAD_LETTER: &str = "delete from parked where batch = ?1 and position = ?2";
 
 const REMOVE_LEDGER_ROW: &str = "delete from batches where batch = ?1";
+
+/// A row that was received later than this from now was received when the clock was wrong: it says nothing about those behind it.
+pub(super) const FUTURE_MICROS: i64 = 3_600_000_000;
 
 /// How long a call may take, the wait for the lock included.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -125,9 +129,12 @@ impl Outbox for Sqlite {
         self.relay("claim batches", Commit::Lazy, move |connection| {
             let now = now().micros();
             let until = now.saturating_add(in_micros(lease.length));
+            let latest = now.saturating_add(in_micros(OUTBOX_LEASE_MAX));
             let mut batches: Vec<i64> = connection
                 .prepare_cached(CLAIM)?
-                .query_map(params![lease.owner.as_bytes(), until, now, limit], |row| row.get(0))?
+                .query_map(params![lease.owner.as_bytes(), until, now, limit, latest], |row| {
+                    row.get(0)
+                })?
                 .collect::<Result<_, _>>()?;
             batches.sort_unstable();
             Ok(batches)
@@ -254,10 +261,12 @@ impl Outbox for Sqlite {
         limit: u32,
     ) -> Result<CommitLedgerPruned, StoreError> {
         self.relay("prune the commit ledger", Commit::Lazy, move |connection| {
-            let before = now().micros().saturating_sub(in_micros(age));
+            let now = now().micros();
+            let before = now.saturating_sub(in_micros(age));
+            let future = now.saturating_add(FUTURE_MICROS);
             let page: Vec<(i64, bool, bool)> = connection
                 .prepare_cached(LEDGER_PAGE)?
-                .query_map(params![after, before, limit], |row| {
+                .query_map(params![after, before, limit, future], |row| {
                     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
                 })?
                 .collect::<Result<_, _>>()?;

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 
+use super::append::now;
 use super::error::failed_to;
+use super::outbox::FUTURE_MICROS;
 use crate::event::Cursor;
 use crate::store::{Prune, Pruned, StoreError};
 
 const PAGE: &str = include_str!("sql/prune_page.sql");
 
 const REMOVE: &str = "delete from events where rowid = ?1";
+
+const PRUNED_TO: &str = "
+    update log set pruned_to_batch = ?1, pruned_to_position = ?2 where (pruned_to_batch, pruned_to_position) < (?1, ?2)";
 
 const COUNT_PRUNED: &str = "update topic_counts set pruned = pruned + ?2 where topic = ?1";
 
@@ -39,6 +44,10 @@ struct Page {
     to_remove: Vec<i64>,
     by_topic: BTreeMap<String, i64>,
     last: Option<Cursor>,
+    /// The last event that is removed.
+    removed_to: Option<Cursor>,
+    /// Whether an event was received in the future. It says nothing about the age of those behind it.
+    has_future: bool,
 }
 
 impl Page {
@@ -49,16 +58,19 @@ impl Page {
             after.batch(),
             after.position(),
             step.before.micros(),
-            step.limit
+            step.limit,
+            now().micros().saturating_add(FUTURE_MICROS)
         ])?;
         let mut page = Self::default();
         while let Some(row) = rows.next()? {
             page.examined += 1;
             page.last = Some(Cursor::new(row.get(2)?, row.get(3)?));
-            let (is_old, is_unpublished): (bool, bool) = (row.get(4)?, row.get(5)?);
+            let (is_old, is_future, is_unpublished): (bool, bool, bool) = (row.get(4)?, row.get(5)?, row.get(6)?);
             page.old += u64::from(is_old);
+            page.has_future |= is_future;
             if is_old && !is_unpublished {
                 page.to_remove.push(row.get(0)?);
+                page.removed_to = page.last;
                 *page.by_topic.entry(row.get(1)?).or_default() += 1;
             }
         }
@@ -74,6 +86,9 @@ impl Page {
         for (topic, events) in &self.by_topic {
             count.execute(params![topic, events])?;
         }
+        if let Some(last) = self.removed_to {
+            connection.execute(PRUNED_TO, params![last.batch(), last.position()])?;
+        }
         Ok(())
     }
 
@@ -82,7 +97,9 @@ impl Page {
         Pruned {
             removed,
             unpublished: self.old - removed,
-            next: self.last.filter(|_| self.old > 0 && self.examined == step.limit),
+            next: self
+                .last
+                .filter(|_| (self.old > 0 || self.has_future) && self.examined == step.limit),
         }
     }
 }

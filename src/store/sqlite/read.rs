@@ -20,6 +20,9 @@ const SCAN_ROWS_MAX: u32 = 5000;
 
 const LAST_BATCH: &str = "select last_batch from log";
 
+/// Whether events behind a cursor are gone: pruned, or lost with the copy of the file that gave it out.
+const IS_TRUNCATED: &str = include_str!("sql/is_truncated.sql");
+
 const TOTALS: &str = include_str!("sql/totals.sql");
 
 const TOPICS: &str = "select topic, unique_processed from topic_counts order by unique_processed desc, topic limit ?1";
@@ -105,21 +108,12 @@ pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreEr
         })?;
         Ok((events, stability(connection)?.last_stable))
     };
-    let (events, stable) = read().map_err(failed_to("list events"))?;
-    // Events that were committed after a long list began are not in it, and a scan from its `next` must not skip them.
-    let stable = list
-        .below
-        .map_or(stable, |below| stable.min(Cursor::new(below - 1, i32::MAX)));
-    let is_last = events.len() < list.limit as usize;
-    let next = match (list.order, events.last()) {
-        (Order::Ascending, Some(last)) if !is_last => last.cursor.min(stable),
-        _ => stable,
-    };
-    Ok(Page { events, next, is_last })
+    let (events, last_stable) = read().map_err(failed_to("list events"))?;
+    Ok(list.page(events, last_stable))
 }
 
-/// Reads on from a cursor, up to the last stable position, which is the end of the log.
-pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Page, StoreError> {
+/// Reads on from a cursor, up to the last stable position, which is the end of the log. `None`: the cursor lies above it.
+pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Option<Page>, StoreError> {
     let Filter {
         topic,
         event_id,
@@ -156,18 +150,33 @@ pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Page, StoreEr
             last = cursor(row)?;
             Ok(taken.events.len() < scan.limit as usize)
         })?;
-        Ok((taken, scanned, last, stability(connection)?.last_stable))
+        let stable = stability(connection)?.last_stable;
+        Ok((taken, scanned, last, stable, is_truncated(connection, scan.after)?))
     };
-    let (taken, scanned, last, stable) = read().map_err(failed_to("read events from a cursor"))?;
+    let (taken, scanned, last, stable, is_truncated) = read().map_err(failed_to("read events from a cursor"))?;
+    if scan.after > stable {
+        return Ok(None);
+    }
     let Taken { events, is_cut, .. } = taken;
     let is_full = events.len() == scan.limit as usize || is_cut;
     let is_last = !is_full && scanned < rows_max;
     let next = match events.last() {
         Some(event) if is_cut => event.cursor,
-        _ if is_last => stable.max(scan.after),
+        _ if is_last => stable,
         _ => last,
     };
-    Ok(Page { events, next, is_last })
+    Ok(Some(Page {
+        events,
+        next,
+        is_last,
+        is_truncated,
+    }))
+}
+
+fn is_truncated(connection: &Connection, after: Cursor) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(IS_TRUNCATED)?
+        .query_row([after.batch(), after.position().into()], |row| row.get(0))
 }
 
 /// Events whose payloads have a limited number of bytes together, or a single event.
@@ -238,7 +247,8 @@ pub(super) fn backlog(connection: &Connection) -> rusqlite::Result<Backlog> {
     let (batches, oldest, dead_letters): (i64, Option<i64>, i64) = connection
         .prepare_cached(BACKLOG)?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(0));
+    // Never 0 for what waits, whatever happened to the clock.
+    let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(1000));
     Ok(Backlog {
         batches,
         oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),

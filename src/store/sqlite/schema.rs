@@ -11,13 +11,11 @@ use super::connect::Link;
 use super::error::failed_to;
 use crate::store::{ErrorClass, StoreError};
 
-/// The migrations; the `user_version` of a file is the number of those applied.
-const MIGRATIONS: [&str; 4] = [
-    include_str!("../../../migrations/sqlite/0001_log.sql"),
-    include_str!("../../../migrations/sqlite/0002_append_v1.sql"),
-    include_str!("../../../migrations/sqlite/0003_parked.sql"),
-    include_str!("../../../migrations/sqlite/0004_append_v2.sql"),
-];
+/// The migrations; the `user_version` of a file is [`RELEASED`] and the number of those applied.
+const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_log.sql")];
+
+/// The versions up to this one were made before the first release, and cannot be read.
+const RELEASED: i64 = 4;
 
 /// The `application_id` of our files: "evsv".
 const APPLICATION_ID: i64 = 0x6576_7376;
@@ -60,7 +58,7 @@ pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
             "the schema was created by a newer version of eventsieve, continuing: newer versions only add to it"
         );
     }
-    let applied = usize::try_from(version).unwrap_or(0);
+    let applied = usize::try_from(version - RELEASED).unwrap_or(0);
     for migration in MIGRATIONS.iter().skip(applied) {
         transaction.execute_batch(migration).map_err(failed())?;
     }
@@ -96,6 +94,13 @@ fn set_wal(connection: &Connection) -> rusqlite::Result<String> {
 fn version(connection: &Connection) -> Result<i64, StoreError> {
     let read = connection.query_row(IDENTITY, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
     match read.map_err(failed_to("read the version of the schema"))? {
+        (APPLICATION_ID, 1..=RELEASED, _) => {
+            let message = format!(
+                "{} holds a log of an eventsieve from before its first release, which this version cannot read: set DATABASE_URL to another file",
+                connection.path().unwrap_or("the file")
+            );
+            Err(StoreError::new(ErrorClass::Configuration, message))
+        }
         (APPLICATION_ID, version, _) => Ok(version),
         (0, 0, 0_i64) => Ok(0),
         _ => {
@@ -138,7 +143,7 @@ pub(super) fn check_durable(link: &Link) -> Result<(), StoreError> {
 }
 
 fn newest_migration() -> i64 {
-    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+    RELEASED + i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The cost of a group commit: the statement of the service (`append_v2`, and `append_v2_row` for a single row) against one
+//! The cost of a group commit: the statement of the service (`append`, and `append_row` for a single row) against one
 //! common table expression that stores and counts the same rows in the same transaction, but does not read the first copies: it
 //! can neither report a conflict nor the cursor of a first copy.
 

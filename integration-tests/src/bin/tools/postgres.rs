@@ -32,7 +32,7 @@ impl Statement {
     pub fn sql(self) -> &'static str {
         match self {
             Statement::GroupCommit => {
-                "select * from append_v2($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+                "select * from eventsieve.append($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
             }
             Statement::GroupCommitRow => GROUP_COMMIT_ROW,
             Statement::Plain => PLAIN,
@@ -42,29 +42,29 @@ impl Statement {
 
 /// It is given arrays, and mentions those that it does not use, because PostgreSQL must know the type of each.
 const GROUP_COMMIT_ROW: &str = "
-    select * from append_v2_row($1, $2, null, null, ($3::text[])[1], ($4::text[])[1], ($5::timestamptz[])[1],
+    select * from eventsieve.append_row($1, $2, null, null, ($3::text[])[1], ($4::text[])[1], ($5::timestamptz[])[1],
         ($6::text[])[1], ($7::text[])[1], ($9::int[])[1])
     where $8::int[] is not null and $10::text[] is not null and $11::bigint[] is not null and $12::bigint[] is not null";
 
 const PLAIN: &str = "
 with flush as (
-    insert into batches (batch, flush_id, received_at)
-    select xid_offset + pg_current_xact_id()::text::bigint, $1, now() from log
+    insert into eventsieve.batches (batch, flush_id, received_at)
+    select xid_offset + pg_current_xact_id()::text::bigint, $1, now() from eventsieve.log
     returning batch, received_at
 ), stored as (
-    insert into events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
+    insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
     select r.topic, r.event_id, r.occurred_at, r.source, r.payload::json, flush.received_at, flush.batch, r.position
     from flush, unnest($3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::int[])
         as r(topic, event_id, occurred_at, source, payload, position)
     on conflict (topic, event_id) do nothing
     returning topic, position
 ), counted as (
-    insert into topic_counts as c (topic, shard, received, unique_processed, duplicate_dropped, conflicts)
+    insert into eventsieve.topic_counts as c (topic, lane, received, unique_processed, duplicate_dropped, conflicts)
     select t.topic, $2, t.received, coalesce(s.stored, 0), t.received - coalesce(s.stored, 0), 0
     from unnest($10::text[], $11::bigint[], $12::bigint[]) as t(topic, received, rows)
         left join (select topic, count(*) as stored from stored group by topic) s on s.topic = t.topic
     order by t.topic
-    on conflict (topic, shard) do update set
+    on conflict (topic, lane) do update set
         received = c.received + excluded.received,
         unique_processed = c.unique_processed + excluded.unique_processed,
         duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped
@@ -73,17 +73,17 @@ select flush.batch, flush.received_at, (select array_agg(position) from stored) 
 
 /// One row, and nothing else.
 pub const INSERT: &str =
-    "insert into events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
+    "insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
     values ($1, $2, $3, $4, $5, now(), $6, 0) on conflict (topic, event_id) do nothing";
 
 /// One row, and the exact counter of its topic, as one statement and one transaction.
 pub const INSERT_AND_COUNT: &str = "with stored as (
-        insert into events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
+        insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
         values ($1, $2, $3, $4, $5, now(), $6, 0) on conflict (topic, event_id) do nothing returning 1
     )
-    insert into topic_counts as c (topic, shard, received, unique_processed, duplicate_dropped, conflicts)
+    insert into eventsieve.topic_counts as c (topic, lane, received, unique_processed, duplicate_dropped, conflicts)
     select $1, 0, 1, count(*), 1 - count(*), 0 from stored
-    on conflict (topic, shard) do update set
+    on conflict (topic, lane) do update set
         received = c.received + 1,
         unique_processed = c.unique_processed + excluded.unique_processed,
         duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped";

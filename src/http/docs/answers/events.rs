@@ -24,6 +24,7 @@ impl IntoResponses for ListAnswers {
             topic: None,
             count: 1,
             next: event.cursor,
+            truncated: false,
             events: vec![event],
         });
         let bare = Array::builder()
@@ -33,12 +34,20 @@ impl IntoResponses for ListAnswers {
         let link = Header::builder()
             .description(Some("With `format=array`: where to continue, `<…>; rel=\"next\"`."))
             .schema(Some(text()));
+        let truncated = Header::builder()
+            .description(Some(
+                "`true` where events after the cursor are gone, with `format=array` and NDJSON.",
+            ))
+            .schema(Some(text()));
         let found = Response::builder()
             .description("The events, as an object, as an array, or one per line.")
             .content(JSON, content(body, [("object", page), ("array", array)]))
             .content("application/x-ndjson", content(reference::<Lines>(), [("lines", line)]))
-            .header("link", link.build());
-        with(errors(read_errors()), [("200", found)])
+            .header("link", link.build())
+            .header("eventsieve-truncated", truncated.build());
+        let mut reasons = read_errors();
+        reasons.push(("cursor_unknown", ApiError::CursorUnknown));
+        with(errors(reasons), [("200", found)])
     }
 }
 
@@ -52,7 +61,7 @@ impl IntoResponses for StreamAnswers {
         let event = stored_event();
         let frame = format!("id: {}\nevent: event\ndata: {}\n\n", event.cursor, json!(event));
         let stream = Response::builder()
-            .description("Server-Sent Events without an end: `id` is the cursor, `data` the event as in `/events`. A comment every 15 seconds.")
+            .description("Server-Sent Events without an end: `id` is the cursor, `data` the event as in `/events`. A comment every 15 seconds. A frame `event: truncated` says that events after the cursor are gone; `event: cursor_unknown` that the log has not given out the cursor, and it is the last.")
             .content("text/event-stream", content(reference::<StreamEvent>(), [("event", frame)]));
         with(errors(reasons), [("200", stream)])
     }

@@ -8,7 +8,7 @@ with examined as materialized (
         ) b
         cross join lateral (
             select e.*
-            from events e
+            from eventsieve.events e
             where e.batch = b.batch and (e.batch, e.position) > ($2::bigint, $3::int)
             order by e.batch, e.position
             limit $4::bigint + 1

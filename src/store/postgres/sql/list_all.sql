@@ -1,13 +1,11 @@
 -- Lists everything, in log order, by the index events_log_idx.
 -- $1 null, $2 event_id, $3 source, $4 since, $5 until; $6, $7 batch and position behind which the list begins;
 -- $8 only batches below this number; $9 limit; $10 offset. A page of no events is one row whose event is null.
-select s.first_unstable, p.*
-from (
-        select l.xid_offset + pg_snapshot_xmin(pg_current_snapshot())::text::bigint as first_unstable from log l
-    ) s
+select s.last_stable, p.*
+from (select e.last_stable from eventsieve.log_end e) s
     left join lateral (
         select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position
-        from events e
+        from eventsieve.events e
         where $1::text is null
           and ($2::text is null or e.event_id = $2)
           and ($3::text is null or e.source = $3)

@@ -1,13 +1,14 @@
 -- A page of a cursor read of one topic, by the index events_topic_log_idx.
 -- $1 topic, $2 event_id, $3 source, $4 since, $5 until; $6, $7 batch and position after which the page begins;
 -- $8 how many rows to examine; $9 how many events at most; $10 how many bytes of payload at most, but at least one event.
--- A page of no events is one row whose event is null.
-with s as (
-    -- The first batch that is not stable. Transactions below it have ended.
-    select l.xid_offset + pg_snapshot_xmin(pg_current_snapshot())::text::bigint as first_unstable from log l
+-- A page of no events is one row whose event is null. is_unknown: the log has not given out a cursor as high as that.
+with s as materialized (
+    select e.first_unstable, e.last_stable, $6::bigint > e.newest as is_unknown,
+           eventsieve.is_truncated($6::bigint, $7::int) as is_truncated
+    from eventsieve.log_end e
 ), examined as materialized (
     select e.*
-    from events e
+    from eventsieve.events e
     where e.topic = $1
       and (e.batch, e.position) > ($6::bigint, $7::int)
       and e.batch < (select first_unstable from s)
@@ -44,7 +45,7 @@ with s as (
             limit 1
         ) k on true
 )
-select s.first_unstable, x.scanned,
+select s.last_stable, s.is_unknown, s.is_truncated, x.scanned,
        case when x.fits then false else (select batch from cut) < 9223372036854775807 end as is_cut,
        l.batch as scanned_batch, l.position as scanned_position, p.*
 from s

@@ -2,9 +2,6 @@
 -- A server whose client was cut off without closing must not go on working for it: it checks the socket each second.
 set client_connection_check_interval = '1s';
 set idle_in_transaction_session_timeout = '10s';
--- A claim or a mark that is lost in a crash of the server only causes a batch to be published again, so no commit waits for the
--- disk. (Statements that must be durable overrule this.)
-set synchronous_commit = off;
 -- The relay needs no lock that another transaction holds for long: one that lasts is given up and requested again.
 set lock_timeout = '1s';
 set statement_timeout = '5s';

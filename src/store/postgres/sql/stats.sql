@@ -4,17 +4,15 @@ with t as materialized (
     select topic, sum(received)::bigint as received, sum(unique_processed)::bigint as unique_processed,
            sum(duplicate_dropped)::bigint as duplicate_dropped, sum(conflicts)::bigint as conflicts,
            sum(pruned)::bigint as pruned
-    from topic_counts
+    from eventsieve.topic_counts
     group by topic
 ), s as (
-    select l.xid_offset + pg_snapshot_xmin(pg_current_snapshot())::text::bigint as first_unstable,
-           l.xid_offset + pg_snapshot_xmax(pg_current_snapshot())::text::bigint as committed_below
-    from log l
+    select e.last_stable, e.committed_below, e.visibility_lag_seconds from eventsieve.log_end e
 ), o as (
     select count(*) as outbox_batches,
-           coalesce(greatest(extract(epoch from clock_timestamp() - min(received_at)), 0), 0)::float8
-               as outbox_oldest_seconds
-    from batches
+           case when count(*) > 0 then greatest(extract(epoch from clock_timestamp() - min(received_at)), 0.001)
+                else 0 end::float8 as outbox_oldest_seconds
+    from eventsieve.batches
     where published_at is null
 )
 (
@@ -25,16 +23,10 @@ with t as materialized (
            count(t.topic) as topics,
            (select outbox_batches from o) as outbox_batches,
            (select outbox_oldest_seconds from o) as outbox_oldest_seconds,
-           (select count(*) from parked) as dead_letters,
-           (select first_unstable from s) as first_unstable,
+           (select count(*) from eventsieve.parked) as dead_letters,
+           (select last_stable from s) as last_stable,
            (select committed_below from s) as committed_below,
-           coalesce((
-               select greatest(extract(epoch from clock_timestamp() - b.received_at), 0)::float8
-               from batches b
-               where b.batch >= (select first_unstable from s)
-               order by b.batch
-               limit 1
-           ), 0) as visibility_lag_seconds
+           (select visibility_lag_seconds from s) as visibility_lag_seconds
     from t
 )
 union all

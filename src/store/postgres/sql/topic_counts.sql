@@ -4,5 +4,5 @@ select coalesce(sum(received), 0)::bigint as received,
        coalesce(sum(duplicate_dropped), 0)::bigint as duplicate_dropped,
        coalesce(sum(conflicts), 0)::bigint as conflicts,
        coalesce(sum(pruned), 0)::bigint as pruned
-from topic_counts
+from eventsieve.topic_counts
 where topic = $1

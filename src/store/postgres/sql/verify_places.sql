@@ -1,6 +1,6 @@
 -- Places in the log with more than one event: one sentence each, at most 20.
 select format('batch %s has two events at position %s', batch, position)
-from events
+from eventsieve.events
 group by batch, position
 having count(*) > 1
 order by batch, position

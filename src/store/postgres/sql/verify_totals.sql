@@ -1,9 +1,9 @@
 -- The totals of a recount.
-select (select count(*) from events) as rows,
+select (select count(*) from eventsieve.events) as rows,
        coalesce(sum(received), 0)::bigint as received,
        coalesce(sum(unique_processed), 0)::bigint as unique_processed,
        coalesce(sum(duplicate_dropped), 0)::bigint as duplicate_dropped,
        coalesce(sum(conflicts), 0)::bigint as conflicts,
        coalesce(sum(pruned), 0)::bigint as pruned,
-       (select count(*) from batches where published_at is null) as outbox_batches
-from topic_counts
+       (select count(*) from eventsieve.batches where published_at is null) as outbox_batches
+from eventsieve.topic_counts

@@ -1,2 +1,0 @@
--- Nothing to do here: SQLite has no functions, the flush is a transaction of plain statements (src/store/sqlite/append.rs).
--- The file keeps the numbers of both dialects equal.
