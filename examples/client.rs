@@ -130,8 +130,13 @@ async fn follow(client: &Client, url: &str, cursor: &mut String, missing: &mut H
                 continue;
             };
             let event: Value = serde_json::from_slice(data)?;
+            // A notice has no cursor: it says that some events are gone, for example.
+            let Some(position) = event["cursor"].as_str() else {
+                eprintln!("{event}");
+                continue;
+            };
+            position.clone_into(cursor);
             missing.remove(event["event_id"].as_str().unwrap_or_default());
-            event["cursor"].as_str().unwrap_or_default().clone_into(cursor);
             if missing.is_empty() {
                 return Ok(());
             }

@@ -50,8 +50,10 @@ def events(url, topic, cursor):
         try:
             with urllib.request.urlopen(following, timeout=SILENCE_MAX_SECONDS) as stream:
                 for line in stream:
+                    if line.startswith(b"event: "):  # A notice: "truncated", for example, where events are gone.
+                        print(line.decode().strip(), next(stream).decode().strip(), flush=True)
                     # One line holds the whole event. A line without an end was cut off with the connection.
-                    if line.startswith(b"data: ") and line.endswith(b"\n"):
+                    elif line.startswith(b"data: ") and line.endswith(b"\n"):
                         event = json.loads(line[len(b"data: ") :])
                         yield event
                         cursor = event["cursor"]

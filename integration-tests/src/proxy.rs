@@ -2,7 +2,7 @@
 //! and let it lose the reply of a chosen commit.
 //!
 //! It understands just enough of PostgreSQL's protocol to recognise a *group commit*: the execution of a prepared statement whose
-//! SQL contains `append_v`. Redis traffic is only forwarded. It supports no TLS, and the URL of [`Proxy::through`] disables it.
+//! SQL contains `append`. Redis traffic is only forwarded. It supports no TLS, and the URL of [`Proxy::through`] disables it.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ use crate::eventually::SOON;
 use crate::postgres::free_port;
 
 /// The part of a statement's SQL that identifies it as a group commit.
-const COMMIT_SQL: &[u8] = b"append_v";
+const COMMIT_SQL: &[u8] = b"append";
 
 /// How much of a `Bind` is inspected: the names of the portal and of the statement come first.
 const BIND_PREFIX: usize = 256;

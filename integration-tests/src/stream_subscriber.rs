@@ -27,7 +27,7 @@ const SMALL_BUFFER: u32 = 4096;
 /// An event as a subscriber received it, or a notice of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// `event:`; of a notice, what it is.
+    /// `event:`, which says what a notice is; `message` for an event, as in a browser.
     pub kind: String,
     /// `id:`, the cursor; a notice has none.
     pub id: String,
@@ -156,9 +156,9 @@ impl StreamSubscriber {
 }
 
 fn frame(sse: sse_stream::Sse) -> anyhow::Result<Frame> {
-    let kind = sse.event.context("a frame without a type")?;
+    let kind = sse.event.unwrap_or_else(|| "message".to_owned());
     let id = match kind.as_str() {
-        "event" => sse.id.context("an event without an id")?,
+        "message" => sse.id.context("an event without an id")?,
         "truncated" | "cursor_unknown" => String::new(),
         _ => anyhow::bail!("another kind of frame: {kind}"),
     };

@@ -285,13 +285,8 @@ impl PartialSchema for StreamEvent {
             .schema_type(Type::Object)
             .description(Some("One event of the stream."))
             .property("id", Ref::from_schema_name(Cursor::name()))
-            .property(
-                "event",
-                Object::builder().schema_type(Type::String).enum_values(Some(["event"])),
-            )
             .property("data", data)
             .required("id")
-            .required("event")
             .required("data")
             .into()
     }

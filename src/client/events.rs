@@ -15,10 +15,7 @@ use crate::api::events::{self, StoredEvent, StreamNotice};
 /// How long a stream may be silent: the service sends something every 15 s, and two of three may be missed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 
-/// The type of the stream's frames with an event. Frames of unknown types may be added later; this client skips them.
-const EVENT: &str = "event";
-
-/// What a stream brings.
+/// What a stream brings. Frames of unknown types may be added later; this client skips them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// An event.
@@ -135,7 +132,7 @@ impl EventStream {
                 Some(Ok(block)) => block,
             };
             match block.event.as_deref() {
-                Some(EVENT) => {
+                None if block.data.is_some() => {
                     let event = block.data.as_deref().and_then(EventText::read).ok_or(FOREIGN)?;
                     let cursor = block.id.ok_or(FOREIGN)?;
                     return Ok(Frame::Event(EventText { cursor, ..event }));

@@ -169,7 +169,7 @@ pub(super) fn notice(kind: &str, notice: StreamNotice) -> Vec<u8> {
 
 /// Formats one event as a Server-Sent Event: WHATWG HTML, section 9.2.
 fn write_frame(out: &mut Vec<u8>, event: &StoredEvent) {
-    out.extend_from_slice(format!("id: {}\nevent: event\ndata: ", event.cursor).as_bytes());
+    out.extend_from_slice(format!("id: {}\ndata: ", event.cursor).as_bytes());
     events::StoredEvent::of(event, Form::OneLine).write_json(out);
     out.extend_from_slice(b"\n\n");
 }
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "id: {cursor}\nevent: event\ndata: {{\"topic\":\"t\",\"event_id\":\"7\",\"timestamp\":\"1970-01-01T00:00:00Z\",\
+                "id: {cursor}\ndata: {{\"topic\":\"t\",\"event_id\":\"7\",\"timestamp\":\"1970-01-01T00:00:00Z\",\
                  \"source\":\"s\",\"payload\":{{ }},\"received_at\":\"1970-01-01T00:00:00Z\",\"cursor\":\"{cursor}\"}}\n\n"
             )
         );

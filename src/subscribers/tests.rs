@@ -77,10 +77,10 @@ async fn catches_up_from_the_store_then_the_ring() {
         .await
         .unwrap();
     let mut text = String::new();
-    while text.matches("event: event\n").count() < 500 {
+    while text.matches("\ndata: ").count() < 500 {
         text.push_str(std::str::from_utf8(&subscriber.next().await.unwrap()).unwrap());
     }
-    assert_eq!(text.matches("event: event\n").count(), 500);
+    assert_eq!(text.matches("\ndata: ").count(), 500);
     subscribers.0.stop.cancel();
     assert_eq!(subscriber.next().await, None);
     watching.join_all().await;

@@ -401,8 +401,8 @@ fn body_of(pieces: &[&'static str]) -> StreamSubscriber {
 #[tokio::test]
 async fn stream_subscriber_tells_end_from_broken_connection() {
     let mut subscriber = body_of(&[
-        ": hello\n\nid: 1\nevent: event\nda",
-        "ta: {\"a\":1}\n\n:\n\nid: 2\nevent: event\ndata: {}\n\nid: 3\nevent: ev",
+        ": hello\n\nid: 1\nda",
+        "ta: {\"a\":1}\n\n:\n\nid: 2\ndata: {}\n\nid: 3\nda",
     ]);
     assert_eq!(subscriber.last(), None);
     let frames = subscriber.collect(1, WELL).await;
@@ -413,9 +413,9 @@ async fn stream_subscriber_tells_end_from_broken_connection() {
     assert_eq!(subscriber.last(), Some("2"));
 
     for bad in [
-        "event: event\ndata: {}\n\n",
+        "data: {}\n\n",
         "id: 1\nevent: other\ndata: {}\n\n",
-        "id: 1\nevent: event\ndata: {\ndata: }\n\n",
+        "id: 1\ndata: {\ndata: }\n\n",
     ] {
         body_of(&[bad]).next().await.expect_err("no frame of an event");
     }

@@ -60,7 +60,7 @@ fn event(number: u64) -> String {
 }
 
 fn block(number: u64) -> String {
-    format!("id: {}\nevent: event\ndata: {}\n\n", cursor(number), event(number))
+    format!("id: {}\ndata: {}\n\n", cursor(number), event(number))
 }
 
 fn page(events: impl IntoIterator<Item = u64>, next: u64) -> Answer {

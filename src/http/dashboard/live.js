@@ -66,7 +66,7 @@ export class Live {
 
   subscribe(after) {
     this.stream = new EventSource(`events/stream?after=${encodeURIComponent(after)}`);
-    this.stream.addEventListener('event', ({ data }) => {
+    this.stream.addEventListener('message', ({ data }) => {
       this.waiting.push(data);
       this.arrived += 1;
       if (this.arrived > STREAM_RATE_MAX) this.unsubscribe(-FLOODED_SAMPLES);
@@ -74,6 +74,8 @@ export class Live {
     });
     // Updates continue, and subscribe again once the service answers.
     this.stream.addEventListener('error', () => this.unsubscribe());
+    // The store was replaced: the position is worth nothing there. The next update brings another one.
+    this.stream.addEventListener('cursor_unknown', () => this.unsubscribe());
     show(byId('live-note'), 'Every event, as it is stored');
   }
 

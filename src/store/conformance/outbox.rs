@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{ATTEMPT, TestDatabase, Writer, event, events, eventually, listed, migrated};
+use super::{ATTEMPT, TestDatabase, Writer, event, events, eventually, listed, migrated, until_stable};
 use crate::event::{Cursor, Event, StoredEvent};
 use crate::store::{Backlog, EventsPage, Lease, NewDeadLetter, Store};
 
@@ -527,8 +527,9 @@ pub(super) async fn removed_dead_letter_is_gone(db: &dyn TestDatabase) {
     assert_eq!(store.stats().await.unwrap().backlog.dead_letters, 1);
 }
 
-/// The step from the beginning of the ledger, with rows of an hour.
+/// The step from the beginning of the ledger, with rows of an hour. Rows that are not stable stay.
 async fn ledger_pruned(store: &Arc<dyn Store>, after: i64, limit: u32) -> (u64, Option<i64>) {
+    until_stable(store).await;
     let pruned = store.prune_commit_ledger(after, HOUR, limit).await.unwrap();
     (pruned.removed, pruned.next)
 }

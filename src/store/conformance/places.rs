@@ -274,6 +274,7 @@ pub(super) async fn events_from_the_future_do_not_stop_pruning(db: &dyn TestData
     assert_eq!(removed, 3);
     // Nor of the ledger.
     super::outbox::age(db, &format!("batch <> {future}")).await;
+    until_stable(&store).await;
     let pruned = store
         .prune_commit_ledger(0, Duration::from_secs(3600), 10)
         .await

@@ -88,11 +88,12 @@ pub(super) async fn scan(pg: &mut PgConnection, scan: &Scan) -> Result<Option<Pa
         return Ok(page);
     }
     // A server that was restored or promoted, and that nothing was stored on since: its numbering has not begun anew yet.
-    let raised: bool = sqlx::query_scalar(RAISE_NUMBERS)
-        .fetch_one(&mut *pg)
+    // Whether this transaction or another one has done it by now does not matter.
+    sqlx::query(RAISE_NUMBERS)
+        .execute(&mut *pg)
         .await
         .map_err(failed_to("begin the numbering of batches anew"))?;
-    if raised { scan_once(pg, scan).await } else { Ok(None) }
+    scan_once(pg, scan).await
 }
 
 async fn scan_once(pg: &mut PgConnection, scan: &Scan) -> Result<Option<Page>, StoreError> {

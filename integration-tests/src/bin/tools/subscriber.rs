@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// A line that is once in the frame of each event of `/events/stream`, between the ends of two other lines.
-const FRAME: &[u8] = b"\nevent: event\n";
+/// The beginning of a line that is once in the frame of each event of `/events/stream`, with the end of the line before it.
+const FRAME: &[u8] = b"\ndata: ";
 
 const READ_BYTES: usize = 256 << 10;
 

@@ -59,7 +59,7 @@ impl IntoResponses for StreamAnswers {
         let mut reasons = read_errors();
         reasons.push(("too_many_subscribers", ApiError::TOO_MANY_SUBSCRIBERS));
         let event = stored_event();
-        let frame = format!("id: {}\nevent: event\ndata: {}\n\n", event.cursor, json!(event));
+        let frame = format!("id: {}\ndata: {}\n\n", event.cursor, json!(event));
         let stream = Response::builder()
             .description("Server-Sent Events without an end: `id` is the cursor, `data` the event as in `/events`. A comment every 15 seconds. A frame `event: truncated` says that events after the cursor are gone; `event: cursor_unknown` that the log has not given out the cursor, and it is the last.")
             .content("text/event-stream", content(reference::<StreamEvent>(), [("event", frame)]));
