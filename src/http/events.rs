@@ -4,10 +4,10 @@ mod lines;
 mod request;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 
-use self::request::{ReadRequest, Style};
+use self::request::{ReadRequest, Style, TRUNCATED};
 use super::docs::answers::events::ListAnswers;
 use super::docs::parameters::ListParameters;
 use super::error::ApiError;
@@ -44,12 +44,6 @@ pub(super) async fn list(
     let page = request.first_page(&*state.store, limit).await?;
     Ok(answer(&request, &page))
 }
-
-/// Says where the body has no place for it that events after the cursor are gone.
-const TRUNCATED: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("eventsieve-truncated"),
-    HeaderValue::from_static("true"),
-);
 
 fn answer(request: &ReadRequest, page: &store::Page) -> Response {
     const JSON: (header::HeaderName, HeaderValue) =

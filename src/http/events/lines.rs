@@ -5,8 +5,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures_util::stream;
 
-use super::TRUNCATED;
-use super::request::{NDJSON, ReadRequest, SCAN_BYTES_MAX, saturating};
+use super::request::{NDJSON, ReadRequest, SCAN_BYTES_MAX, TRUNCATED, saturating};
 use crate::api::events::{Form, StoredEvent};
 use crate::event::Cursor;
 use crate::http::error::ApiError;

@@ -1,6 +1,6 @@
 //! A request of `GET /events`: its parameters, and the query of the store that they stand for.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::api::events::LIMIT_MAX;
 use crate::event::{Cursor, ValidationError, ValidationErrorKind};
@@ -9,6 +9,12 @@ use crate::store::{EventReader, Filter, List, Order, Page, Scan, ScanError};
 
 /// The media type of a stream of lines.
 pub(super) const NDJSON: &str = "application/x-ndjson";
+
+/// Says where the body has no place for it that events after the cursor are gone.
+pub(super) const TRUNCATED: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("eventsieve-truncated"),
+    HeaderValue::from_static("true"),
+);
 
 /// A page of a cursor read ends before its limit when its payloads are larger than this, so that a slow reader holds a bounded
 /// amount of memory.

@@ -1,14 +1,13 @@
 -- One step of pruning. $1, $2 batch and position behind which it begins; $3 events received before this time are removed; $4 how
 -- many events it examines; $5 whether it only counts. A dead letter is not published, though its batch is. Rows are found again
 -- by their ctid, which is valid for the statement's own snapshot: no plan can make a scan of that. Counters change in the order
--- of topics, as in a group commit. Only stable events are removed: a cursor read has not come to the others.
--- An event of the future was received when the clock was wrong: it says nothing about those behind it.
+-- of topics, as in a group commit. An event of the future was received when the clock was wrong: it says nothing about those behind it.
 with page as materialized (
     select e.ctid as row, e.batch, e.position, e.received_at < $3 as is_old, e.received_at > now() + interval '1 hour' as is_future,
            exists (select from eventsieve.batches b where b.batch = e.batch and b.published_at is null)
                or exists (select from eventsieve.parked p where p.batch = e.batch and p.position = e.position) as is_unpublished
     from eventsieve.events e
-    where (e.batch, e.position) > ($1, $2) and e.batch < (select l.first_unstable from eventsieve.log_end l)
+    where (e.batch, e.position) > ($1, $2)
     order by e.batch, e.position
     limit $4
 ), gone as (
