@@ -22,7 +22,7 @@ pub(crate) use self::life::LifeConfig;
 #[cfg(feature = "redis")]
 pub(crate) use self::sink::RedisUrl;
 use self::sink::SinkSettings;
-pub(crate) use self::sink::{ChannelOptions, OUTBOX_LEASE_MAX, RedisConfig, RedisOptions, SinkConfig};
+pub(crate) use self::sink::{ChannelOptions, OUTBOX_LEASE_CREDIBLE, RedisConfig, RedisOptions, SinkConfig};
 pub(crate) use self::store::{DatabaseUrl, StoreOptions};
 pub(crate) use self::trace::TraceConfig;
 use self::trace::TraceOptions;

@@ -3,7 +3,7 @@
 //! This is the only place where an event is validated. [`parse_json`] and [`parse_lines`] turn a body into events, and an invalid
 //! [`Event`] cannot exist: each of its fields has a type of its own that only parsing makes. The rules are those of the contract,
 //! and every limit is a constant ([`NAME_BYTES_MAX`], [`PAYLOAD_BYTES_MAX`], [`PAYLOAD_DEPTH_MAX`], [`NUMBER_CHARS_MAX`],
-//! [`VALIDATION_ERRORS_MAX`]). Together they reject every event that a store would reject, so that one event cannot make the
+//! [`HEADERS_MAX`], [`HEADERS_BYTES_MAX`], [`VALIDATION_ERRORS_MAX`]). Together they reject every event that a store would reject, so that one event cannot make the
 //! commit of its batch fail.
 //!
 //! Text is not copied: the fields of an event are slices of the body, and keep the body in memory as long as one of them lives.
@@ -11,6 +11,7 @@
 
 mod body;
 mod cursor;
+mod headers;
 mod members;
 mod name;
 mod parsed;
@@ -21,6 +22,7 @@ mod validation_error;
 
 pub(crate) use body::{parse_json, parse_lines};
 pub(crate) use cursor::Cursor;
+pub(crate) use headers::{HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers};
 pub(crate) use name::{EventId, NAME_BYTES_MAX, Source, Topic};
 pub(crate) use parsed::{Parsed, Rejected, Shape};
 pub(crate) use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
@@ -41,6 +43,8 @@ pub struct Event {
     pub source: Source,
     /// The client's JSON object, as it was sent.
     pub payload: Payload,
+    /// Strings that are handed on with the event.
+    pub headers: Option<Headers>,
 }
 
 /// An event with the values that the store added.

@@ -32,13 +32,14 @@ create table eventsieve.gaps (
 );
 
 -- Identity is compared byte for byte, whatever the database's locale: collate "C". A change of glibc's or ICU's sort
--- order can then never corrupt the unique key. The payload is json, not jsonb: it comes back as it was sent.
+-- order can then never corrupt the unique key. The payload is json, not jsonb: it comes back as it was sent, and so do the headers.
 create table eventsieve.events (
     topic       text collate "C" not null,
     event_id    text collate "C" not null,
     occurred_at timestamptz      not null,
     source      text             not null,
     payload     json             not null,
+    headers     json,
     received_at timestamptz      not null,
     batch       bigint           not null,
     position    integer          not null,
@@ -234,7 +235,8 @@ $$;
 --
 -- In: one element for each row, sorted by (topic, event_id, position), which is also the order in which two flushes lock
 -- their keys: they can never deadlock. copies is how often the row was sent. The three count_* arrays have one element
--- for each topic, sorted: its events and its rows in this flush. owner null: nothing is owed to a sink.
+-- for each topic, sorted: its events and its rows in this flush. owner null: nothing is owed to a sink. headers null: no event
+-- has any.
 --
 -- Out: the batch, and for each row that was not stored (missed) its position, its first copy's place and time (null when
 -- that was pruned a moment ago), and whether its payload is another value.
@@ -246,7 +248,7 @@ create function eventsieve.append(
     p_flush_id uuid, p_lane integer, p_owner uuid, p_lease interval,
     p_topics text[], p_event_ids text[], p_occurred timestamptz[], p_sources text[], p_payloads text[],
     p_positions integer[], p_copies integer[],
-    p_count_topics text[], p_count_received bigint[], p_count_rows bigint[],
+    p_count_topics text[], p_count_received bigint[], p_count_rows bigint[], p_headers text[] default null,
     out batch bigint, out received_at timestamptz,
     out missed integer[], out first_batches bigint[], out first_positions integer[],
     out first_received timestamptz[], out conflicts boolean[]
@@ -288,10 +290,12 @@ begin
         select array_agg(e.position) into v_stored from eventsieve.events e where e.batch = append.batch;
     else
         with stored as (
-            insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
-            select r.topic, r.event_id, r.occurred_at, r.source, r.payload::json, append.received_at, append.batch, r.position
-            from unnest(p_topics, p_event_ids, p_occurred, p_sources, p_payloads, p_positions)
-                as r(topic, event_id, occurred_at, source, payload, position)
+            insert into eventsieve.events
+                (topic, event_id, occurred_at, source, payload, headers, received_at, batch, position)
+            select r.topic, r.event_id, r.occurred_at, r.source, r.payload::json, r.headers::json,
+                   append.received_at, append.batch, r.position
+            from unnest(p_topics, p_event_ids, p_occurred, p_sources, p_payloads, p_positions, p_headers)
+                as r(topic, event_id, occurred_at, source, payload, position, headers)
             on conflict (topic, event_id) do nothing
             returning position
         )
@@ -363,6 +367,7 @@ $$;
 create function eventsieve.append_row(
     p_flush_id uuid, p_lane integer, p_owner uuid, p_lease interval,
     p_topic text, p_event_id text, p_occurred timestamptz, p_source text, p_payload text, p_copies integer,
+    p_headers text default null,
     out batch bigint, out received_at timestamptz, out is_stored boolean,
     out first_batch bigint, out first_position integer, out first_received timestamptz, out is_conflict boolean
 ) language plpgsql volatile
@@ -392,8 +397,11 @@ begin
     end if;
 
     if not v_is_repeated then
-        insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
-        values (p_topic, p_event_id, p_occurred, p_source, p_payload::json, append_row.received_at, append_row.batch, 0)
+        insert into eventsieve.events
+            (topic, event_id, occurred_at, source, payload, headers, received_at, batch, position)
+        values
+            (p_topic, p_event_id, p_occurred, p_source, p_payload::json, p_headers::json,
+             append_row.received_at, append_row.batch, 0)
         on conflict (topic, event_id) do nothing;
         is_stored := found;
     end if;

@@ -21,13 +21,14 @@ create table gaps (
     check (after_batch < before_batch)
 ) strict;
 
--- Text is compared byte for byte (the default, BINARY). The payload is text: it comes back as it was sent.
+-- Text is compared byte for byte (the default, BINARY). The payload and the headers are text: they come back as they were sent.
 create table events (
     topic       text    not null,
     event_id    text    not null,
     occurred_at integer not null,
     source      text    not null,
     payload     text    not null,
+    headers     text,
     received_at integer not null,
     batch       integer not null,
     position    integer not null,

@@ -9,7 +9,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Schema};
 use utoipa::openapi::{Ref, RefOr, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::event::{self, Cursor, EventId, Payload, Source, Timestamp, Topic};
+use crate::event::{self, Cursor, EventId, Headers, Payload, Source, Timestamp, Topic};
 
 /// The most events of a page.
 pub const LIMIT_MAX: u32 = 1000;
@@ -53,6 +53,9 @@ pub struct Event<'a> {
     #[serde(borrow)]
     #[schema(value_type = Payload)]
     pub payload: JsonText<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Headers>)]
+    pub headers: Option<JsonText<'a>>,
 }
 
 /// The body of a request to publish: one event, an array of events, or an envelope. An object with a member `events` is an
@@ -90,6 +93,9 @@ pub struct StoredEvent<'a> {
     #[serde(borrow)]
     #[schema(value_type = Payload)]
     pub payload: JsonText<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Headers>)]
+    pub headers: Option<JsonText<'a>>,
     pub received_at: Timestamp,
     pub cursor: Cursor,
     // Only events that are handed to subscribers right after a traced request have it; no store keeps it.
@@ -120,6 +126,12 @@ impl<'a> StoredEvent<'a> {
                 Form::AsSent => event.payload.as_str().into(),
                 Form::OneLine => event.payload.one_line(),
             }),
+            headers: event.headers.as_ref().map(|headers| {
+                JsonText(match form {
+                    Form::AsSent => headers.as_str().into(),
+                    Form::OneLine => headers.one_line(),
+                })
+            }),
             received_at: stored.received_at,
             cursor: stored.cursor,
             traceparent: stored.trace.as_ref().map(|trace| trace.as_str().into()),
@@ -134,6 +146,7 @@ impl<'a> StoredEvent<'a> {
             timestamp,
             source,
             payload: JsonText(payload),
+            headers,
             received_at,
             cursor,
             traceparent,
@@ -144,6 +157,10 @@ impl<'a> StoredEvent<'a> {
         write_member(out, ",\"source\":", source);
         out.extend_from_slice(b",\"payload\":");
         out.extend_from_slice(payload.as_bytes());
+        if let Some(JsonText(headers)) = headers {
+            out.extend_from_slice(b",\"headers\":");
+            out.extend_from_slice(headers.as_bytes());
+        }
         write_member(out, ",\"received_at\":", received_at);
         write_member(out, ",\"cursor\":", cursor);
         if let Some(traceparent) = traceparent {

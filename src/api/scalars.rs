@@ -8,8 +8,8 @@ use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::event::{
-    Cursor, EventId, NAME_BYTES_MAX, NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source,
-    Timestamp, Topic, ValidationError,
+    Cursor, EventId, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers, NAME_BYTES_MAX, NUMBER_CHARS_MAX,
+    PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source, Timestamp, Topic, ValidationError,
 };
 
 /// Reads a string of JSON with `parse`.
@@ -125,6 +125,23 @@ impl PartialSchema for Cursor {
     }
 }
 impl ToSchema for Cursor {}
+
+impl PartialSchema for Headers {
+    fn schema() -> RefOr<Schema> {
+        let about = format!(
+            "Strings that are handed on with the event. They are no part of its identity, and are not compared. At most {HEADERS_MAX}, each name of 1 to {HEADER_NAME_BYTES_MAX} bytes, names and values together of at most {HEADERS_BYTES_MAX} bytes, without control characters. Absent when there are none."
+        );
+        let value: RefOr<Schema> = text("The value of a header.").into();
+        Object::builder()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::RefOr(value)))
+            .max_properties(Some(HEADERS_MAX))
+            .description(Some(about))
+            .examples([json!({ "content-type": "application/json" })])
+            .into()
+    }
+}
+impl ToSchema for Headers {}
 
 impl PartialSchema for Payload {
     fn schema() -> RefOr<Schema> {

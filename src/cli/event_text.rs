@@ -14,7 +14,8 @@ pub(crate) fn read(json: &str) -> Option<StoredEvent<'_>> {
 
 /// The members of an event, one per line.
 pub(crate) fn members(event: &StoredEvent<'_>) -> String {
-    fields([
+    let headers = event.headers.as_ref();
+    let mut rows = vec![
         ("topic", printable(&event.topic)),
         ("event_id", printable(&event.event_id)),
         ("timestamp", event.timestamp.to_string()),
@@ -22,7 +23,9 @@ pub(crate) fn members(event: &StoredEvent<'_>) -> String {
         ("received_at", event.received_at.to_string()),
         ("cursor", event.cursor.to_string()),
         ("payload", printable(&event.payload.0)),
-    ])
+    ];
+    rows.extend(headers.map(|headers| ("headers", printable(&headers.0))));
+    fields(rows)
 }
 
 /// One line per event, below a line of headings. Long payloads are cut.

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// Time at which the event happened (RFC 3339); without it, now
     #[arg(long, env = "EVENTSIEVE_PUBLISH_TIMESTAMP", value_name = "TIME")]
     timestamp: Option<String>,
+    /// Header of the event, handed on with it; may be given several times
+    #[arg(long = "header", env = "EVENTSIEVE_PUBLISH_HEADER", value_name = "NAME=VALUE", value_parser = event::header)]
+    headers: Vec<(String, String)>,
     /// File of NDJSON to publish, decompressed if its name ends with .gz or .zst; - is standard input
     #[arg(long, env = "EVENTSIEVE_PUBLISH_FILE", value_name = "NAME")]
     file: Option<String>,
@@ -131,7 +134,8 @@ impl Args {
 
     fn input(&self, is_terminal: bool) -> Result<Input, UsageError> {
         let (event, file) = (self.topic.clone().zip(self.payload.clone()), self.file.clone());
-        let event_flags = self.id.is_some() || self.source.is_some() || self.timestamp.is_some();
+        let event_flags =
+            self.id.is_some() || self.source.is_some() || self.timestamp.is_some() || !self.headers.is_empty();
         let error = match (event, file) {
             (Some(_), Some(_)) => "give either TOPIC and PAYLOAD or --file, not both",
             (Some(_), None) if self.lenient || self.rejects.is_some() => {
@@ -144,9 +148,12 @@ impl Args {
                     id: self.id.clone(),
                     source: self.source.clone(),
                     timestamp: self.timestamp.clone(),
+                    headers: self.headers.clone(),
                 }));
             }
-            (None, _) if event_flags => "--id, --source and --timestamp describe one event: give TOPIC and PAYLOAD",
+            (None, _) if event_flags => {
+                "--id, --source, --timestamp and --header describe one event: give TOPIC and PAYLOAD"
+            }
             (None, Some(name)) => return Ok(Input::Lines(name)),
             (None, None) if is_terminal => {
                 "there is nothing to publish: give TOPIC and PAYLOAD, or --file, or pipe NDJSON to standard input"

@@ -36,9 +36,9 @@ pub(crate) fn values<L: Into<String>>(rows: impl IntoIterator<Item = (L, String)
 }
 
 /// One line for each label and its text, both aligned to the left. Line breaks in a text are the caller's to escape.
-pub(crate) fn fields<const N: usize>(rows: [(&str, String); N]) -> String {
+pub(crate) fn fields<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = plain();
-    table.add_rows(rows.map(|(label, text)| [label.to_owned(), text]));
+    table.add_rows(rows.into_iter().map(|(label, text)| [label.to_owned(), text]));
     lines(&table)
 }
 

@@ -17,8 +17,11 @@ const SCHEMES: [&str; 3] = ["redis://", "rediss://", "unix://"];
 /// connection, and the mark, so that no other relay publishes a batch that is about to be marked.
 const LEASE_TIMEOUTS: u32 = 3;
 
-/// The longest lease on a batch. One that ends later was made when the clock of the database was wrong.
+/// The longest lease on a batch.
 pub const OUTBOX_LEASE_MAX: Duration = Duration::from_secs(3600);
+/// A lease that ends later than this from now was made when the clock of the database was wrong. Longer than the longest lease,
+/// because another transaction may have begun a moment later than the one that asks.
+pub const OUTBOX_LEASE_CREDIBLE: Duration = Duration::from_secs(2 * 3600);
 
 /// The URL of Redis. It may hold a password, so neither `Debug` nor `Display` shows more than its scheme.
 #[derive(Clone, PartialEq, Eq)]

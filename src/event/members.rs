@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::event::Event;
+use crate::event::headers::Headers;
 use crate::event::name::{EventId, Source, Topic};
 use crate::event::payload::Payload;
 use crate::event::timestamp::Timestamp;
@@ -20,6 +21,7 @@ pub(super) enum Member {
     Timestamp,
     Source,
     Payload,
+    Headers,
 }
 
 impl Member {
@@ -30,6 +32,7 @@ impl Member {
             Self::Timestamp => "timestamp",
             Self::Source => "source",
             Self::Payload => "payload",
+            Self::Headers => "headers",
         }
     }
 }
@@ -50,6 +53,7 @@ impl Key {
             "\"timestamp\"" => Self::Member(Member::Timestamp),
             "\"source\"" => Self::Member(Member::Source),
             "\"payload\"" => Self::Member(Member::Payload),
+            "\"headers\"" => Self::Member(Member::Headers),
             "\"events\"" => Self::Events,
             _ if json.contains('\\') => Self::of_escaped(json),
             _ => Self::Other,
@@ -76,7 +80,7 @@ enum Given<'a> {
 
 /// The members of an event, each as its JSON text.
 #[derive(Default)]
-pub(super) struct Members<'a>([Given<'a>; 5]);
+pub(super) struct Members<'a>([Given<'a>; 6]);
 
 impl<'a> Members<'a> {
     /// Reads a JSON text; `None` if it is not an object.
@@ -108,21 +112,27 @@ impl<'a> Members<'a> {
         let occurred_at = text(Member::Timestamp).and_then(|text| Timestamp::parse(&text));
         let source = text(Member::Source).and_then(Source::parse);
         let payload = self.json(Member::Payload).and_then(|json| Payload::of_json(body, json));
-        match (topic, event_id, occurred_at, source, payload) {
-            (Ok(topic), Ok(event_id), Ok(occurred_at), Ok(source), Ok(payload)) => Ok(Event {
+        let headers = match self.0[Member::Headers as usize] {
+            Given::Missing => Ok(None),
+            _ => self.json(Member::Headers).and_then(|json| Headers::of_json(body, json)),
+        };
+        match (topic, event_id, occurred_at, source, payload, headers) {
+            (Ok(topic), Ok(event_id), Ok(occurred_at), Ok(source), Ok(payload), Ok(headers)) => Ok(Event {
                 topic,
                 event_id,
                 occurred_at,
                 source,
                 payload,
+                headers,
             }),
-            (topic, event_id, occurred_at, source, payload) => {
+            (topic, event_id, occurred_at, source, payload, headers) => {
                 let errors = [
                     (Member::Topic, topic.err()),
                     (Member::EventId, event_id.err()),
                     (Member::Timestamp, occurred_at.err()),
                     (Member::Source, source.err()),
                     (Member::Payload, payload.err()),
+                    (Member::Headers, headers.err()),
                 ];
                 let located = |(member, error): (Member, Option<ValidationError>)| {
                     Some(error?.at(vec![Loc::name(member.name())]))

@@ -75,11 +75,16 @@ impl Payload {
     /// The text on one line: each line feed and carriage return becomes a blank. They occur between tokens only, for JSON strings
     /// cannot contain them.
     pub fn one_line(&self) -> Cow<'_, str> {
-        if self.0.contains(['\n', '\r']) {
-            Cow::Owned(self.0.replace(['\n', '\r'], " "))
-        } else {
-            Cow::Borrowed(&self.0)
-        }
+        one_line(&self.0)
+    }
+}
+
+/// A JSON text on one line.
+pub(super) fn one_line(json: &str) -> Cow<'_, str> {
+    if json.contains(['\n', '\r']) {
+        Cow::Owned(json.replace(['\n', '\r'], " "))
+    } else {
+        Cow::Borrowed(json)
     }
 }
 

@@ -70,6 +70,7 @@ fn events(batch: i64, topics: &[&str]) -> Vec<StoredEvent> {
             occurred_at: Timestamp::from_micros(0).unwrap(),
             source: Source::parse("s").unwrap(),
             payload: Payload::parse("{}").unwrap(),
+            headers: None,
         },
         received_at: Timestamp::from_micros(0).unwrap(),
         cursor: Cursor::new(batch, position),

@@ -98,6 +98,7 @@ mod tests {
             occurred_at: Timestamp::from_micros(0).unwrap(),
             source: Source::parse("s").unwrap(),
             payload: Payload::parse(format!(r#"{{"v":"{}"}}"#, &letters[2..3])).unwrap(),
+            headers: None,
         };
         Batch::new(letters.split_whitespace().map(event).collect())
     }

@@ -186,6 +186,7 @@ fn event(topic: &str, event_id: &str, payload: &str) -> Event {
         occurred_at: Timestamp::parse("2025-10-24T10:30:00.123456Z").unwrap(),
         source: Source::parse("conformance").unwrap(),
         payload: Payload::parse(payload.to_owned()).unwrap(),
+        headers: None,
     }
 }
 
@@ -315,6 +316,7 @@ conformance! {
         append {
             new_event_comes_back_byte_for_byte
             largest_names_and_payloads_are_kept
+            headers_come_back_byte_for_byte
             batch_keeps_order_of_arrival
             identities_are_compared_byte_for_byte
             first_copy_in_a_batch_is_stored
@@ -404,6 +406,7 @@ conformance! {
             restarts_lose_no_place
             cursor_before_pruned_events_is_truncated
             lease_from_a_wrong_clock_has_expired
+            longest_lease_is_kept
             events_from_the_future_do_not_stop_pruning
         }
         health {

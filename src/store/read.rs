@@ -58,7 +58,7 @@ pub struct Scan {
     pub after: Cursor,
     /// How many events at most; at least 1.
     pub limit: u32,
-    /// The page ends before its payloads exceed this many bytes, but has at least one event.
+    /// The page ends before its payloads and headers exceed this many bytes, but has at least one event.
     pub bytes_max: usize,
 }
 

@@ -187,6 +187,7 @@ mod tests {
                 occurred_at: Timestamp::from_micros(0).unwrap(),
                 source: Source::parse("s").unwrap(),
                 payload: Payload::parse("{\n}").unwrap(),
+                headers: None,
             },
             received_at: Timestamp::from_micros(0).unwrap(),
             cursor: Cursor::new(batch, 0),

@@ -23,6 +23,7 @@ async fn stream(folder: &std::path::Path, events: usize) -> (Subscribers, Arc<At
         occurred_at: Timestamp::from_micros(0).unwrap(),
         source: Source::parse("s").unwrap(),
         payload: Payload::parse(format!(r#"{{"text":"{}"}}"#, "x".repeat(1000))).unwrap(),
+        headers: None,
     };
     let (batch, _) = Batch::new((0..events).map(event).collect());
     let commit = GroupCommit {

@@ -9,8 +9,10 @@ use flate2::write::GzEncoder;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{Answer, ask};
 use integration_tests::on_both_stores;
-use integration_tests::publish::{Publish, event, events, outcomes, statuses};
+use integration_tests::publish::{Publish, Scan, event, events, outcomes, page, statuses};
+use integration_tests::redis::{Message, RedisTarget};
 use integration_tests::service::Service;
+use integration_tests::stream_subscriber::{Frame, StreamSubscriber};
 use integration_tests::world::World;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -288,7 +290,70 @@ async fn flush_waits_until_its_deadline(world: World) {
     world.check(1).await;
 }
 
+/// In lists, cursor reads, streams, on Redis, and by the commands.
+async fn headers_are_handed_on_with_the_event(world: World) {
+    let target = RedisTarget::shared();
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
+    let subscriber = target.subscribe().await;
+    let headers = json!({"content-type": "application/json", "ü": ""});
+    let mut with = event("orders", "with");
+    with["headers"] = headers.clone();
+    assert_eq!(
+        service.publish(&json!([with, event("orders", "without")])).await.status,
+        201
+    );
+    // They are no part of the identity, and not compared.
+    let mut other = event("orders", "with");
+    other["headers"] = json!({"other": "1"});
+    let answer = service.publish(&other).await.json();
+    assert_eq!(
+        (&answer["duplicate_dropped"], &answer["conflicts"]),
+        (&json!(1), &Value::Null)
+    );
+    let published = world
+        .run(&[
+            "publish",
+            "orders",
+            "{}",
+            "--id",
+            "command",
+            "--url",
+            service.url(),
+            "--header",
+            "a=b=c",
+        ])
+        .await;
+    published.ended_with(0);
+
+    let expected = json!([headers, null, {"a": "b=c"}]);
+    let mut scan = Scan::default();
+    scan.until(&service, "", 3, SOON).await;
+    let of = |events: &[Value]| Value::from_iter(events.iter().map(|event| event["headers"].clone()));
+    assert_eq!(of(&scan.events), expected);
+    assert_eq!(of(&page(&service, "topic=orders").await.events), expected);
+    let mut stream = StreamSubscriber::open(&service, "after=", None).await;
+    let frames: Vec<Value> = stream.collect(3, SOON).await.iter().map(Frame::json).collect();
+    assert_eq!(of(&frames), expected);
+    assert!(frames[1].get("headers").is_none(), "absent when there are none");
+    let messages: Vec<Value> = subscriber.wait_for(3, SOON).await.iter().map(Message::json).collect();
+    assert_eq!(of(&messages), expected);
+    let template = ["--format", "{event_id} {headers.a}", "--after", "", "--limit", "3"];
+    let tail = world
+        .run(&[&["tail", "--url", service.url()][..], &template].concat())
+        .await;
+    tail.ended_with(0);
+    assert_eq!(tail.stdout, "with \nwithout \ncommand b=c\n");
+
+    let mut bad = event("orders", "bad");
+    bad["headers"] = json!({"a": 1});
+    let answer = service.publish(&bad).await;
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.json()["detail"][0]["loc"], json!(["body", "headers"]));
+    world.check_published(3).await;
+}
+
 on_both_stores! {
+    headers_are_handed_on_with_the_event
     single_event_is_stored_and_its_copy_is_duplicate
     each_form_of_body_is_accepted
     first_copy_in_one_request_wins

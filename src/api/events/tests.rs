@@ -12,6 +12,7 @@ fn stored(payload: &str) -> event::StoredEvent {
             occurred_at: Timestamp::parse("2025-10-24T10:30:00.250Z").unwrap(),
             source: Source::parse("shop\\é").unwrap(),
             payload: Payload::parse(payload).unwrap(),
+            headers: None,
         },
         received_at: Timestamp::parse("2025-10-24 12:30:01+02:00").unwrap(),
         cursor: Cursor::new(255, 16),
@@ -96,6 +97,7 @@ fn parser_requires_exactly_the_members_of_an_event() {
         timestamp: "2025-10-24T10:30:00Z".into(),
         source: "shop".into(),
         payload: JsonText("{\"b\":1.0, \"a\":[]}".into()),
+        headers: None,
     };
     let parse = |value: &Value| parse_json(&Bytes::from(value.to_string()), 10).unwrap();
     for request in [

@@ -27,6 +27,13 @@ pub(crate) struct Given {
     pub(crate) id: Option<String>,
     pub(crate) source: Option<String>,
     pub(crate) timestamp: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+/// Reads `NAME=VALUE`.
+pub(crate) fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("give NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Publishes the event. Prints its id on standard output if it was made up here, and what became of it on standard error.
@@ -67,8 +74,22 @@ fn body(given: &Given, id: &str) -> Result<Vec<u8>, UsageError> {
         timestamp: timestamp.into(),
         source: given.source.as_deref().unwrap_or(SOURCE).into(),
         payload: JsonText(payload.into()),
+        headers: headers(&given.headers)?,
     };
     serde_json::to_vec(&event).map_err(|error| UsageError(format!("PAYLOAD is not JSON: {error}")))
+}
+
+/// The headers as JSON. A name that is given twice is sent twice, and the service explains that.
+fn headers(given: &[(String, String)]) -> Result<Option<JsonText<'static>>, UsageError> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let json = |text: &String| serde_json::to_string(text).map_err(|error| UsageError(error.to_string()));
+    let members: Result<Vec<String>, UsageError> = given
+        .iter()
+        .map(|(name, value)| Ok(format!("{}:{}", json(name)?, json(value)?)))
+        .collect();
+    Ok(Some(JsonText(format!("{{{}}}", members?.join(",")).into())))
 }
 
 #[expect(
@@ -108,6 +129,7 @@ mod tests {
         Given {
             topic: "t \"1\"".to_owned(),
             payload: payload.to_owned(),
+            headers: Vec::new(),
             id: None,
             source: None,
             timestamp: Some("2025-10-24T10:30:00Z".to_owned()),
@@ -119,6 +141,20 @@ mod tests {
         let body = body(&given(r#" {"b": 9007199254740993, "a":1.0} "#), "evt-1").unwrap();
         let expected = r#"{"topic":"t \"1\"","event_id":"evt-1","timestamp":"2025-10-24T10:30:00Z","source":"eventsieve","payload":{"b": 9007199254740993, "a":1.0}}"#;
         assert_eq!(String::from_utf8(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn headers_are_sent_in_their_order() {
+        let given = Given {
+            headers: vec![header("b=1=2").unwrap(), header("a=\"").unwrap()],
+            ..given("{}")
+        };
+        let body = String::from_utf8(body(&given, "evt-1").unwrap()).unwrap();
+        assert!(
+            body.ends_with(r#""payload":{},"headers":{"b":"1=2","a":"\""}}"#),
+            "{body}"
+        );
+        assert!(header("a").is_err());
     }
 
     #[test]

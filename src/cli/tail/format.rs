@@ -1,5 +1,6 @@
 //! How an event is printed.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub(crate) enum Part {
     Member(Member),
     /// The value at a JSON pointer in the payload.
     Pointer(String),
+    /// The value of a header.
+    Header(String),
 }
 
 /// A member of an event.
@@ -33,6 +36,7 @@ pub(crate) enum Member {
     Timestamp,
     Source,
     Payload,
+    Headers,
     ReceivedAt,
     Cursor,
 }
@@ -41,6 +45,8 @@ pub(crate) enum Member {
 const TEXT: &str = "{timestamp}  {topic}  {event_id}  {source}  {payload}";
 
 const POINTER: &str = "payload.";
+
+const HEADER: &str = "headers.";
 
 impl FromStr for Format {
     type Err = String;
@@ -84,16 +90,19 @@ fn member(name: &str) -> Result<Part, String> {
         "timestamp" => Member::Timestamp,
         "source" => Member::Source,
         "payload" => Member::Payload,
+        "headers" => Member::Headers,
         "received_at" => Member::ReceivedAt,
         "cursor" => Member::Cursor,
-        name => match name.strip_prefix(POINTER) {
-            Some(pointer) if pointer.starts_with('/') => return Ok(Part::Pointer(pointer.to_owned())),
-            _ => {
-                return Err(format!(
-                    "an event has no {name}: give topic, event_id, timestamp, source, payload, payload./JSON/POINTER, received_at or cursor"
-                ));
-            }
-        },
+        name => {
+            let pointer = name.strip_prefix(POINTER).filter(|pointer| pointer.starts_with('/'));
+            let header = name.strip_prefix(HEADER).filter(|header| !header.is_empty());
+            let part = pointer.map(|pointer| Part::Pointer(pointer.to_owned()));
+            return part.or(header.map(|header| Part::Header(header.to_owned()))).ok_or_else(|| {
+                format!(
+                    "an event has no {name}: give topic, event_id, timestamp, source, payload, payload./JSON/POINTER, headers, headers.NAME, received_at or cursor"
+                )
+            });
+        }
     };
     Ok(Part::Member(member))
 }
@@ -106,6 +115,7 @@ pub(super) fn line(parts: &[Part], event: &StoredEvent<'_>) -> String {
             Part::Literal(text) => line.push_str(text),
             Part::Member(member) => line.push_str(&printable(&value(*member, event))),
             Part::Pointer(pointer) => line.push_str(&printable(&pointed(pointer, event))),
+            Part::Header(name) => line.push_str(&printable(&header(name, event))),
         }
     }
     line
@@ -118,6 +128,10 @@ fn value(member: Member, event: &StoredEvent<'_>) -> String {
         Member::Timestamp => event.timestamp.to_string(),
         Member::Source => event.source.to_string(),
         Member::Payload => event.payload.0.to_string(),
+        Member::Headers => event
+            .headers
+            .as_ref()
+            .map_or(String::new(), |headers| headers.0.to_string()),
         Member::ReceivedAt => event.received_at.to_string(),
         Member::Cursor => event.cursor.to_string(),
     }
@@ -133,11 +147,18 @@ fn pointed(pointer: &str, event: &StoredEvent<'_>) -> String {
     }
 }
 
+/// The value of a header, and nothing where there is none.
+fn header(name: &str, event: &StoredEvent<'_>) -> String {
+    let headers = event.headers.as_ref().map(|headers| serde_json::from_str(&headers.0));
+    let headers: HashMap<String, String> = headers.and_then(Result::ok).unwrap_or_default();
+    headers.get(name).cloned().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const EVENT: &str = r#"{"topic":"t","event_id":"1\u001b[2J","timestamp":"2025-10-24T10:30:00Z","source":"shop","payload":{"a":{"b":["x\n",2]}},"received_at":"2025-10-24T10:30:01Z","cursor":"000000000000000100000001"}"#;
+    const EVENT: &str = r#"{"topic":"t","event_id":"1\u001b[2J","timestamp":"2025-10-24T10:30:00Z","source":"shop","payload":{"a":{"b":["x\n",2]}},"headers":{"h":"v.1"},"received_at":"2025-10-24T10:30:01Z","cursor":"000000000000000100000001"}"#;
 
     fn shown(format: &str) -> String {
         let Format::Text(parts) = format.parse().unwrap() else {
@@ -151,6 +172,7 @@ mod tests {
         for (format, expected) in [
             ("{topic}/{event_id}!", "t/1\\u001b[2J!"),
             ("{payload./a/b/1}{payload./a/b/0}{payload./c}", "2x\\u000a"),
+            ("{headers.h}{headers.x} {headers}", "v.1 {\"h\":\"v.1\"}"),
             ("{{{topic}}} {payload./a}", "{t} {\"b\":[\"x\\n\",2]}"),
             (
                 "{cursor} {received_at}",
@@ -167,7 +189,7 @@ mod tests {
 
     #[test]
     fn unknown_formats_and_members_are_errors() {
-        for format in ["", "xml", "{topic", "{id}", "{payload.a}", "{}"] {
+        for format in ["", "xml", "{topic", "{id}", "{payload.a}", "{headers.}", "{}"] {
             assert!(format.parse::<Format>().is_err(), "{format}");
         }
         assert_eq!("json".parse(), Ok(Format::Json));

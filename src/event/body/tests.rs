@@ -90,6 +90,36 @@ fn the_members_become_the_event() {
 }
 
 #[test]
+fn headers_are_optional() {
+    let with = |headers: &str| EVENT.replacen('{', &format!("{{\"headers\":{headers},"), 1);
+    for (text, expected) in [
+        (EVENT.to_owned(), None),
+        (with("{}"), None),
+        (with(r#"{ "a":"b" }"#), Some(r#"{ "a":"b" }"#)),
+        (
+            with(r#"{"a":"b"}"#).replace("headers", r"\u0068eaders"),
+            Some(r#"{"a":"b"}"#),
+        ),
+    ] {
+        for parsed in [parsed(&text), lines(&text)] {
+            let headers = parsed.events[0]
+                .headers
+                .as_ref()
+                .map(|headers| headers.as_str().to_owned());
+            assert_eq!(headers.as_deref(), expected, "{text}");
+        }
+    }
+    for (headers, kind) in [
+        ("null", "dict_type"),
+        (r#"{"a":1}"#, "string_type"),
+        (r#"{"a":"\u0000"}"#, "string_pattern_mismatch"),
+        (r#"{"a":"b"},"headers":{}"#, "repeated_member"),
+    ] {
+        assert_rejected(parsed(with(headers)), &[(kind, r#"["body","headers"]"#)]);
+    }
+}
+
+#[test]
 fn text_is_a_slice_of_the_body() {
     let body = body(EVENT);
     let within = |text: &str| body.as_ptr_range().contains(&text.as_ptr());

@@ -15,6 +15,7 @@ fn event() -> Event<'static> {
         timestamp: TIMESTAMP.into(),
         source: "shop".into(),
         payload: payload(),
+        headers: None,
     }
 }
 
@@ -46,6 +47,7 @@ pub(super) fn stored_event() -> StoredEvent<'static> {
         timestamp: timestamp(),
         source: "shop".into(),
         payload: payload(),
+        headers: None,
         received_at: received_at(),
         cursor: cursor(),
         traceparent: None,

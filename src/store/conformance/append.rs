@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{TestDatabase, Writer, counts, event, events, kinds, listed, migrated, places, topic};
-use crate::event::{Event, Payload, Source, Timestamp};
-use crate::store::{ErrorClass, Filter, List, Outcome};
+use super::{
+    TestDatabase, Writer, counts, event, events, kinds, listed, migrated, places, scanned_all, topic, until_stable,
+};
+use crate::event::{Cursor, Event, Headers, Payload, Source, Timestamp};
+use crate::store::{ErrorClass, Filter, List, Outcome, Scan};
 
 pub(super) async fn new_event_comes_back_byte_for_byte(db: &dyn TestDatabase) {
     let store = migrated(db).await;
@@ -105,6 +107,58 @@ pub(super) async fn largest_names_and_payloads_are_kept(db: &dyn TestDatabase) {
         ..event
     });
     assert!(!kinds(&writer.send(&spaced).await).contains(&"stored"));
+}
+
+/// Some events of a batch have headers, and a single event has a statement of its own.
+pub(super) async fn headers_come_back_byte_for_byte(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
+    let mut writer = Writer::of(&store).await;
+    let with = |id: &str, headers: Option<&str>| Event {
+        headers: headers.map(|text| Headers::from_stored(text.to_owned())),
+        ..event("t", id, "{}")
+    };
+    let sent = [
+        with("0", None),
+        with("1", Some("{\"b\": \"1\",\n\"a\":\"\\u00e9😀\"}")),
+        with("2", None),
+        with("3", Some(r#"{"a":""}"#)),
+    ];
+    writer.send(&sent).await;
+    writer.send(&sent[..1]).await;
+    writer.send(&[with("4", Some(r#"{"x":"y"}"#))]).await;
+    writer.send(&[with("5", None)]).await;
+    // Headers are not compared: the first copy's stay.
+    let again = writer
+        .send(&[with("1", Some("{\"other\":\"2\"}")), with("5", Some("{\"x\":\"y\"}"))])
+        .await;
+    assert_eq!(kinds(&again), ["duplicate"; 2]);
+    let all = listed(&store).await;
+    let headers: Vec<_> = all
+        .iter()
+        .map(|stored| stored.event.headers.as_ref().map(Headers::as_str))
+        .collect();
+    let expected = sent.iter().map(|event| event.headers.as_ref().map(Headers::as_str));
+    let expected: Vec<_> = expected.chain([Some(r#"{"x":"y"}"#), None]).collect();
+    assert_eq!(headers, expected);
+    until_stable(&store).await;
+    assert_eq!(scanned_all(&store, Cursor::BEGINNING, 2).await.0, all);
+    let batches: Vec<i64> = all.iter().map(|stored| stored.cursor.batch()).collect();
+    assert_eq!(
+        store.events_of(&batches[..1], None, usize::MAX).await.unwrap().events,
+        all[..4]
+    );
+    // They count in a page.
+    let pages = async |bytes_max| {
+        let scan = Scan {
+            filter: Filter::default(),
+            after: Cursor::BEGINNING,
+            limit: 10,
+            bytes_max,
+        };
+        store.scan(&scan).await.unwrap().events.len()
+    };
+    let bytes = sent[1].headers.as_ref().unwrap().as_str().len();
+    assert_eq!((pages(4 + bytes).await, pages(3 + bytes).await), (2, 1));
 }
 
 pub(super) async fn batch_keeps_order_of_arrival(db: &dyn TestDatabase) {

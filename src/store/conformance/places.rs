@@ -238,6 +238,23 @@ pub(super) async fn lease_from_a_wrong_clock_has_expired(db: &dyn TestDatabase) 
     assert_eq!(store.claim_unpublished(lease, 10).await.unwrap(), [batch]);
 }
 
+/// The transaction that made the longest lease may have begun a moment later than the one that claims.
+pub(super) async fn longest_lease_is_kept(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
+    Writer::of(&store).await.send_leased(&[event("t", "1", "{}")]).await;
+    let until = if db.name() == "postgres" {
+        "now() + interval '3605 seconds'"
+    } else {
+        "(unixepoch() + 3605) * 1000000"
+    };
+    db.execute(&format!("update batches set lease_until = {until}")).await;
+    let lease = Lease {
+        owner: Uuid::new_v4(),
+        length: Duration::from_secs(30),
+    };
+    assert_eq!(store.claim_unpublished(lease, 10).await.unwrap(), [0; 0]);
+}
+
 /// Events that were received by a clock that was ahead say nothing about those behind them.
 pub(super) async fn events_from_the_future_do_not_stop_pruning(db: &dyn TestDatabase) {
     let store = migrated(db).await;

@@ -11,14 +11,15 @@ use sqlx::{Connection, Executor, Row as _};
 use super::connect::{Role, bounded, connect};
 use super::error;
 use super::schema::RAISE_NUMBERS;
-use crate::event::{Cursor, Timestamp};
+use crate::event::{Cursor, Headers, Timestamp};
 use crate::store::{Appended, Appender, Batch, GroupCommit, LogPosition, Outcome, Row, StoreError};
 
 /// The group commit; `migrations/postgres` says what the functions do.
-const APPEND: &str = "select * from eventsieve.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+const APPEND: &str =
+    "select * from eventsieve.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
 /// The group commit of a single row.
-const APPEND_ROW: &str = "select * from eventsieve.append_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const APPEND_ROW: &str = "select * from eventsieve.append_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 /// Whether the server takes no writes.
 const IS_READ_ONLY: &str =
@@ -90,6 +91,7 @@ impl PgAppender {
             .bind(event.source.as_str())
             .bind(event.payload.as_str())
             .bind(signed(row.copies))
+            .bind(event.headers.as_ref().map(Headers::as_str))
             .fetch_one(&mut self.pg)
             .await
     }
@@ -111,6 +113,7 @@ impl PgAppender {
             .bind(&rows.count_topics)
             .bind(&rows.count_received)
             .bind(&rows.count_rows)
+            .bind(rows.has_headers.then_some(&rows.headers))
             .fetch_one(&mut self.pg)
             .await
     }
@@ -150,6 +153,8 @@ struct Rows<'a> {
     occurred: Vec<DateTime<Utc>>,
     sources: Vec<&'a str>,
     payloads: Vec<&'a str>,
+    headers: Vec<Option<&'a str>>,
+    has_headers: bool,
     positions: Vec<i32>,
     copies: Vec<i32>,
     count_topics: Vec<&'a str>,
@@ -167,6 +172,8 @@ impl<'a> Rows<'a> {
             rows.occurred.push(event.occurred_at.into());
             rows.sources.push(event.source.as_str());
             rows.payloads.push(event.payload.as_str());
+            rows.headers.push(event.headers.as_ref().map(Headers::as_str));
+            rows.has_headers |= event.headers.is_some();
             rows.positions.push(signed(row.position));
             rows.copies.push(signed(row.copies));
             if rows.count_topics.last() != Some(&event.topic.as_str()) {

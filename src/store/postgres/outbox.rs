@@ -15,7 +15,7 @@ use super::connect::{Role, bounded, connect};
 use super::error::{decoding, failed_to};
 use super::read::{LIST_TIMEOUT, stored_event, stored_events};
 use super::statistics::backlog;
-use crate::config::OUTBOX_LEASE_MAX;
+use crate::config::OUTBOX_LEASE_CREDIBLE;
 use crate::event::Cursor;
 use crate::store::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, NewDeadLetter, Outbox, StoreError};
 
@@ -62,7 +62,7 @@ impl Outbox for Postgres {
             .bind(lease.owner)
             .bind(interval(lease.length))
             .bind(i64::from(limit))
-            .bind(interval(OUTBOX_LEASE_MAX));
+            .bind(interval(OUTBOX_LEASE_CREDIBLE));
         let rows = self.relay("claim batches", query).await?;
         rows.iter().map(|row| row.try_get("batch").map_err(decoding)).collect()
     }

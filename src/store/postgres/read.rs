@@ -14,7 +14,7 @@ use super::append::timestamp;
 use super::error::{decoding, failed_to};
 use super::schema::RAISE_NUMBERS;
 use super::statistics::end_of;
-use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::event::{Cursor, Event, EventId, Headers, Payload, Source, StoredEvent, Timestamp, Topic};
 use crate::store::{Filter, List, Order, Page, Scan, StoreError};
 
 /// The query time limit of a list or of a page of a scan, the wait for a connection included.
@@ -182,6 +182,7 @@ pub(super) fn stored_event(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
         occurred_at: timestamp(row.try_get("occurred_at")?),
         source: Source::from_stored(text("source")?),
         payload: Payload::from_stored(text("payload")?),
+        headers: row.try_get::<Option<String>, _>("headers")?.map(Headers::from_stored),
     };
     let cursor = Cursor::new(row.try_get("batch")?, row.try_get("position")?);
     Ok(StoredEvent {

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::connect::Link;
 use super::error::{committing, failed_to};
 use super::readers::Readers;
-use crate::event::{Cursor, Event, Payload, Timestamp};
+use crate::event::{Cursor, Event, Headers, Payload, Timestamp};
 use crate::store::{Appended, Appender, Counts, ErrorClass, GroupCommit, LogPosition, Outcome, StoreError};
 
 /// The attempt of this group commit that was committed, if any.
@@ -28,8 +28,8 @@ const INSERT_BATCH: &str = "insert into batches (batch, flush_id, received_at, o
     values (?1, ?2, ?3, ?4, ?5, ?6)";
 
 const INSERT_EVENT: &str = "
-    insert into events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
-    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) on conflict (topic, event_id) do nothing";
+    insert into events (topic, event_id, occurred_at, source, payload, headers, received_at, batch, position)
+    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) on conflict (topic, event_id) do nothing";
 
 const FIRST_COPY: &str = "select batch, position, received_at, payload from events where topic = ?1 and event_id = ?2";
 
@@ -224,6 +224,7 @@ fn store(connection: &Connection, commit: &GroupCommit<'_>) -> rusqlite::Result<
             event.occurred_at.micros(),
             event.source.as_str(),
             event.payload.as_str(),
+            event.headers.as_ref().map(Headers::as_str),
             micros,
             batch,
             row.position
@@ -307,6 +308,9 @@ fn position_of(batch: i64, position: u32, received_at: Timestamp) -> LogPosition
         received_at,
     }
 }
+
+/// A row that was received later than this from now was received when the clock was wrong: it says nothing about those behind it.
+pub(super) const FUTURE_MICROS: i64 = 3_600_000_000;
 
 /// The store's clock.
 #[expect(

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Row, TransactionBehavior, named_params, params};
 use uuid::Uuid;
 
-use super::append::{in_micros, now, timestamp};
+use super::append::{FUTURE_MICROS, in_micros, now, timestamp};
 use super::connect::{Link, Role, blocking, closed};
 use super::error::{committing, failed_to};
 use super::read::{LIST_TIMEOUT, Taken, backlog, stored_event};
 use super::{Sqlite, schema};
-use crate::config::OUTBOX_LEASE_MAX;
+use crate::config::OUTBOX_LEASE_CREDIBLE;
 use crate::event::Cursor;
 use crate::store::{
     Backlog, CommitLedgerPruned, DeadLetter, ErrorClass, EventsPage, Lease, NewDeadLetter, Outbox, StoreError,
@@ -37,9 +37,6 @@ const RELEASE_ALL: &str = "
 const REMOVE_DEAD_LETTER: &str = "delete from parked where batch = ?1 and position = ?2";
 
 const REMOVE_LEDGER_ROW: &str = "delete from batches where batch = ?1";
-
-/// A row that was received later than this from now was received when the clock was wrong: it says nothing about those behind it.
-pub(super) const FUTURE_MICROS: i64 = 3_600_000_000;
 
 /// How long a call may take, the wait for the lock included.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,7 +126,7 @@ impl Outbox for Sqlite {
         self.relay("claim batches", Commit::Lazy, move |connection| {
             let now = now().micros();
             let until = now.saturating_add(in_micros(lease.length));
-            let latest = now.saturating_add(in_micros(OUTBOX_LEASE_MAX));
+            let latest = now.saturating_add(in_micros(OUTBOX_LEASE_CREDIBLE));
             let mut batches: Vec<i64> = connection
                 .prepare_cached(CLAIM)?
                 .query_map(params![lease.owner.as_bytes(), until, now, limit, latest], |row| {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 
-use super::append::now;
+use super::append::{FUTURE_MICROS, now};
 use super::error::failed_to;
-use super::outbox::FUTURE_MICROS;
 use crate::event::Cursor;
 use crate::store::{Prune, Pruned, StoreError};
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, named_params};
 
 use super::append::{now, timestamp};
 use super::error::failed_to;
-use crate::event::{Cursor, Event, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::event::{Cursor, Event, EventId, Headers, Payload, Source, StoredEvent, Timestamp, Topic};
 use crate::store::{Backlog, Counts, Filter, List, Order, Page, Scan, Stability, StoreError, StoreStats, TOPICS_MAX};
 
 /// The query time limit of a list or of a page of a scan, the wait for a connection included.
@@ -198,7 +198,8 @@ impl Taken {
 
     /// Takes the event of a row if it fits, and returns whether it did.
     pub(super) fn take(&mut self, row: &Row<'_>) -> rusqlite::Result<bool> {
-        let bytes = row.get_ref("payload")?.as_str()?.len();
+        let headers = row.get_ref("headers")?.as_str_or_null()?;
+        let bytes = row.get_ref("payload")?.as_str()?.len() + headers.map_or(0, str::len);
         self.is_cut = !self.events.is_empty() && bytes > self.bytes_left;
         if !self.is_cut {
             self.bytes_left = self.bytes_left.saturating_sub(bytes);
@@ -300,6 +301,7 @@ pub(super) fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
             occurred_at: timestamp(row.get("occurred_at")?)?,
             source: Source::from_stored(text("source")?),
             payload: Payload::from_stored(text("payload")?),
+            headers: row.get::<_, Option<String>>("headers")?.map(Headers::from_stored),
         },
         received_at: timestamp(row.get("received_at")?)?,
         cursor: cursor(row)?,

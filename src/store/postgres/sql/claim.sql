@@ -1,6 +1,6 @@
--- Claims unpublished batches. $1 owner, $2 length of the lease, $3 how many at most, $4 the longest lease that there can be: one
--- that ends later was made when the clock was wrong. Concurrent claims skip the rows that are locked here, and the lock ends with
--- the statement. Rows are found again by their ctid: no plan can make a scan of that.
+-- Claims unpublished batches. $1 owner, $2 length of the lease, $3 how many at most, $4 a lease that ends later than this from now
+-- was made when the clock was wrong. Concurrent claims skip the rows that are locked here, and the lock ends with the statement.
+-- Rows are found again by their ctid: no plan can make a scan of that.
 with lazy as materialized (
     -- The commit of this statement need not wait for the disk: a claim that is lost in a crash only causes a batch to be
     -- published again. A setting of the session would reach other sessions through a pooler.

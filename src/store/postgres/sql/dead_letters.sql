@@ -3,7 +3,8 @@
 select p.parked_at, p.reason, e.*
 from eventsieve.parked p
     cross join lateral (
-        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position
+        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.headers::text as headers,
+               e.received_at, e.batch, e.position
         from eventsieve.events e
         where e.topic = p.topic and e.event_id = p.event_id and e.batch = p.batch and e.position = p.position
         offset 0

@@ -18,7 +18,8 @@ with examined as materialized (
 ), x as materialized (
     -- Whether all payloads fit. A payload that is not compressed has its size beside it, so this reads none of them.
     select count(*) as scanned,
-           coalesce(sum(pg_column_size(payload)), 0) <= $5::bigint and count(pg_column_compression(payload)) = 0 as fits
+           coalesce(sum(pg_column_size(payload) + coalesce(pg_column_size(headers), 0)), 0) <= $5::bigint and count(pg_column_compression(payload)) = 0
+               and count(pg_column_compression(headers)) = 0 as fits
     from examined
 ), cut as materialized (
     -- The first place that does not fit, or a place beyond all. Computed only if asked for; reads payloads up to the cut.
@@ -28,7 +29,7 @@ with examined as materialized (
             select k.batch, k.position
             from (
                 select e.batch, e.position, row_number() over w as number,
-                       sum(octet_length(e.payload::text)) over w as bytes
+                       sum(octet_length(e.payload::text) + coalesce(octet_length(e.headers::text), 0)) over w as bytes
                 from (select e.* from examined e order by e.batch, e.position limit $4::bigint) e
                 window w as (order by e.batch, e.position rows unbounded preceding)
             ) k
@@ -42,7 +43,8 @@ select x.scanned,
        p.*
 from x
     left join (
-        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position
+        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.headers::text as headers,
+               e.received_at, e.batch, e.position
         from examined e
         where case when (select fits from x) then true
                    else (e.batch, e.position) < (select batch, position from cut) end

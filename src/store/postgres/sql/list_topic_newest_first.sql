@@ -4,7 +4,8 @@
 select s.last_stable, p.*
 from (select e.last_stable from eventsieve.log_end e) s
     left join lateral (
-        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position
+        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.headers::text as headers,
+               e.received_at, e.batch, e.position
         from eventsieve.events e
         where e.topic = $1
           and ($2::text is null or e.event_id = $2)

@@ -18,7 +18,8 @@ with s as materialized (
 ), x as materialized (
     -- Whether all payloads fit. A payload that is not compressed has its size beside it, so this reads none of them.
     select count(*) as scanned,
-           coalesce(sum(pg_column_size(payload)), 0) <= $10::bigint and count(pg_column_compression(payload)) = 0 as fits
+           coalesce(sum(pg_column_size(payload) + coalesce(pg_column_size(headers), 0)), 0) <= $10::bigint and count(pg_column_compression(payload)) = 0
+               and count(pg_column_compression(headers)) = 0 as fits
     from examined
 ), cut as materialized (
     -- The first place that does not fit, or a place beyond all. Computed only if asked for; reads payloads up to the cut.
@@ -28,7 +29,7 @@ with s as materialized (
             select k.batch, k.position
             from (
                 select e.batch, e.position, row_number() over w as number,
-                       sum(octet_length(e.payload::text)) over w as bytes
+                       sum(octet_length(e.payload::text) + coalesce(octet_length(e.headers::text), 0)) over w as bytes
                 from (
                     select e.*
                     from examined e
@@ -52,7 +53,8 @@ from s
     cross join x
     left join (select batch, position from examined order by batch desc, position desc limit 1) l on true
     left join (
-        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.received_at, e.batch, e.position
+        select e.topic, e.event_id, e.occurred_at, e.source, e.payload::text as payload, e.headers::text as headers,
+               e.received_at, e.batch, e.position
         from examined e
         where ($3::text is null or e.source = $3)
           and ($4::timestamptz is null or e.occurred_at >= $4)

@@ -1,6 +1,6 @@
--- Claims unpublished batches. ?1 owner, ?2 end of the lease, ?3 now, ?4 how many at most; ?5 the end of
--- the longest lease that there can be: one that ends later was made when the clock was wrong. There is one writer at a time, so
--- two concurrent claims take turns of some microseconds each.
+-- Claims unpublished batches. ?1 owner, ?2 end of the lease, ?3 now, ?4 how many at most; ?5 a lease that
+-- ends later than this was made when the clock was wrong. There is one writer at a time, so two concurrent claims take turns of
+-- some microseconds each.
 update batches set owner = ?1, lease_until = ?2
 where batch in (
     select batch

@@ -1,5 +1,5 @@
 -- Lists everything, in log order. :batch, :position the place behind which the list begins; :below only batches below this number.
-select topic, event_id, occurred_at, source, payload, received_at, batch, position
+select topic, event_id, occurred_at, source, payload, headers, received_at, batch, position
 from events indexed by events_log_idx
 where :topic is null
   and (:event_id is null or event_id = :event_id)

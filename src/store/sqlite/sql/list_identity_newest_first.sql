@@ -1,5 +1,5 @@
 -- Lists one identity, newest first. :batch, :position the place before which the list begins; :below only batches below this number.
-select topic, event_id, occurred_at, source, payload, received_at, batch, position
+select topic, event_id, occurred_at, source, payload, headers, received_at, batch, position
 from events indexed by sqlite_autoindex_events_1
 where topic = :topic
   and event_id = :event_id

@@ -1,5 +1,5 @@
 -- Lists one topic, newest first. :batch, :position the place before which the list begins; :below only batches below this number.
-select topic, event_id, occurred_at, source, payload, received_at, batch, position
+select topic, event_id, occurred_at, source, payload, headers, received_at, batch, position
 from events indexed by events_topic_log_idx
 where topic = :topic
   and (:event_id is null or event_id = :event_id)
