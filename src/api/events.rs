@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use serde_json::value::RawValue;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema};
-use utoipa::openapi::{Ref, RefOr, Type};
+use utoipa::openapi::{OneOf, Ref, RefOr, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::event::{self, Cursor, EventId, Headers, Payload, Source, Timestamp, Topic};
@@ -290,7 +290,7 @@ impl PartialSchema for Lines {
 }
 impl ToSchema for Lines {}
 
-/// One event of a stream of Server-Sent Events. Only a schema: its `data` is a [`StoredEvent`].
+/// A frame of a stream of Server-Sent Events: an event, whose `data` is a [`StoredEvent`], or a [`StreamNotice`]. Only a schema.
 pub struct StreamEvent;
 
 impl PartialSchema for StreamEvent {
@@ -298,13 +298,36 @@ impl PartialSchema for StreamEvent {
         let data = text("The event, on one line.")
             .content_media_type("application/json")
             .content_schema(Some(Ref::from_schema_name(StoredEvent::name())));
-        Object::builder()
+        let event = Object::builder()
             .schema_type(Type::Object)
-            .description(Some("One event of the stream."))
+            .title(Some("Event"))
+            .description(Some(
+                "An event. It has no `event`, so that `onmessage` of a browser receives it.",
+            ))
             .property("id", Ref::from_schema_name(Cursor::name()))
             .property("data", data)
             .required("id")
-            .required("data")
+            .required("data");
+        let kinds = [StreamNotice::TRUNCATED, StreamNotice::CURSOR_UNKNOWN];
+        let kind =
+            text("What the notice says: events after the cursor are gone, or the log has not given out the cursor.");
+        let notice = Object::builder()
+            .schema_type(Type::Object)
+            .title(Some("Notice"))
+            .description(Some(
+                "A notice. It has no `id`. After `cursor_unknown` the stream ends.",
+            ))
+            .property("event", kind.enum_values(Some(kinds)))
+            .property(
+                "data",
+                text("The cursor and an explanation, as JSON.").content_media_type("application/json"),
+            )
+            .required("event")
+            .required("data");
+        OneOf::builder()
+            .description(Some("One frame of the stream."))
+            .item(event)
+            .item(notice)
             .into()
     }
 }

@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::event::{
     Cursor, EventId, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers, NAME_BYTES_MAX, NUMBER_CHARS_MAX,
-    PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source, Timestamp, Topic, ValidationError,
+    PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source, Timestamp, Topic, ValidationError, ValidationErrorKind,
 };
 
 /// Reads a string of JSON with `parse`.
@@ -131,10 +131,23 @@ impl PartialSchema for Headers {
         let about = format!(
             "Strings that are handed on with the event. They are no part of its identity, and are not compared. At most {HEADERS_MAX}, each name of 1 to {HEADER_NAME_BYTES_MAX} bytes, names and values together of at most {HEADERS_BYTES_MAX} bytes, without control characters. Absent when there are none."
         );
-        let value: RefOr<Schema> = text("The value of a header.").into();
+        let no_control = |text: String| match text.contains(char::is_control) {
+            true => Err(ValidationError::new(ValidationErrorKind::StringPatternMismatch, "")),
+            false => Ok(()),
+        };
+        let pattern = pattern(no_control);
+        let name = text("The name of a header.")
+            .min_length(Some(1))
+            .max_length(Some(HEADER_NAME_BYTES_MAX))
+            .pattern(Some(pattern.clone()));
+        // A value may be empty.
+        let value: RefOr<Schema> = text("The value of a header.")
+            .pattern(Some(pattern.replace("+$", "*$")))
+            .into();
         Object::builder()
             .schema_type(Type::Object)
             .additional_properties(Some(AdditionalProperties::RefOr(value)))
+            .property_names(Some(name))
             .max_properties(Some(HEADERS_MAX))
             .description(Some(about))
             .examples([json!({ "content-type": "application/json" })])
