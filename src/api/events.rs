@@ -225,7 +225,7 @@ impl StreamNotice {
     /// The type of the frame that says that the log has not given out a cursor as high as this one. It is the last of the stream.
     pub const CURSOR_UNKNOWN: &str = "cursor_unknown";
     /// The explanation of such a cursor.
-    pub const CURSOR_UNKNOWN_DETAIL: &str = "The log has not given out a cursor as high as this one: it is that of another log. Begin with an empty after=, or with the next of a list.";
+    pub const CURSOR_UNKNOWN_DETAIL: &str = "The cursor lies beyond the end of this log: it is that of another log. Begin with an empty after=, or with the next of a list.";
 
     /// Events after this cursor are gone.
     pub fn truncated(after: Cursor) -> Self {

@@ -129,7 +129,7 @@ impl ToSchema for Cursor {}
 impl PartialSchema for Headers {
     fn schema() -> RefOr<Schema> {
         let about = format!(
-            "Strings that are handed on with the event. They are no part of its identity, and are not compared. At most {HEADERS_MAX}, each name of 1 to {HEADER_NAME_BYTES_MAX} bytes, names and values together of at most {HEADERS_BYTES_MAX} bytes, without control characters. Absent when there are none."
+            "Strings that are delivered with the event. They are no part of its identity, and are not compared. At most {HEADERS_MAX}, each name of 1 to {HEADER_NAME_BYTES_MAX} bytes, names and values together of at most {HEADERS_BYTES_MAX} bytes, without control characters. Absent when there are none."
         );
         let no_control = |text: String| match text.contains(char::is_control) {
             true => Err(ValidationError::new(ValidationErrorKind::StringPatternMismatch, "")),

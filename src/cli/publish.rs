@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Time at which the event happened (RFC 3339); without it, now
     #[arg(long, env = "EVENTSIEVE_PUBLISH_TIMESTAMP", value_name = "TIME")]
     timestamp: Option<String>,
-    /// Header of the event, handed on with it; may be given several times
+    /// Header of the event, delivered with it; may be given several times
     #[arg(long = "header", env = "EVENTSIEVE_PUBLISH_HEADER", value_name = "NAME=VALUE", value_parser = event::header)]
     headers: Vec<(String, String)>,
     /// File of NDJSON to publish, decompressed if its name ends with .gz or .zst; - is standard input

@@ -115,7 +115,7 @@ pub struct RedisPublishing {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Outbox and live stream")]
 pub struct SinkSettings {
-    /// How long a replica may hold a stored batch without publishing it; after that, another replica publishes it
+    /// How long a replica may hold a stored batch without publishing it, at most 1h; after that, another replica publishes it
     #[arg(long, env = "EVENTSIEVE_OUTBOX_LEASE", default_value = "30s", value_name = "TIME", value_parser = time())]
     outbox_lease: Duration,
     /// Maximum number of subscribers of /events/stream
