@@ -96,6 +96,15 @@ impl Sqlite {
     }
 }
 
+/// Begins the numbering of batches anew, unless this process has done it since it opened the file.
+fn begin_numbering(link: &mut Link, is_numbered: &AtomicBool) -> Result<(), StoreError> {
+    if !is_numbered.load(Ordering::Relaxed) {
+        append::raise_numbers(&mut link.connection)?;
+        is_numbered.store(true, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
 impl Named for Sqlite {
     fn name(&self) -> &'static str {
         "sqlite"
@@ -118,10 +127,7 @@ impl EventWriter for Sqlite {
             link.check_writable()?;
             schema::check(&link.connection)?;
             schema::check_durable(&link)?;
-            if !is_numbered.load(Ordering::Relaxed) {
-                append::raise_numbers(&mut link.connection)?;
-                is_numbered.store(true, Ordering::Relaxed);
-            }
+            begin_numbering(&mut link, &is_numbered)?;
             Ok(Box::new(append::SqliteAppender::new(link, readers)) as Box<dyn Appender>)
         })
         .await
@@ -140,7 +146,19 @@ impl EventReader for Sqlite {
 
     async fn scan(&self, scan: &Scan) -> Result<Page, ScanError> {
         let scan = scan.clone();
+        let again = scan.clone();
         let read = move |connection: &Connection| read::scan(connection, &scan);
+        if let Some(page) = self.readers.run(read::LIST_TIMEOUT, read).await? {
+            return Ok(page);
+        }
+        // An older copy of the file, before the first writer has opened it: its numbering has not begun anew yet.
+        let is_numbered = self.is_numbered.clone();
+        self.with_new_connection(Role::Writer, move |mut link| {
+            link.check_writable()?;
+            begin_numbering(&mut link, &is_numbered)
+        })
+        .await?;
+        let read = move |connection: &Connection| read::scan(connection, &again);
         let page = self.readers.run(read::LIST_TIMEOUT, read).await?;
         page.ok_or(ScanError::UnknownCursor)
     }
