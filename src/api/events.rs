@@ -213,6 +213,9 @@ pub struct Page<'a, E> {
 /// The data of a frame of the stream that is not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct StreamNotice {
+    /// The type of the frame: what the notice says.
+    #[serde(skip)]
+    pub kind: &'static str,
     /// The cursor from which the stream reads on.
     pub after: Cursor,
     /// What happened and what to do, for people.
@@ -230,6 +233,7 @@ impl StreamNotice {
     /// Events after this cursor are gone.
     pub fn truncated(after: Cursor) -> Self {
         Self {
+            kind: Self::TRUNCATED,
             after,
             detail: "Events after this cursor are gone: they were pruned, or lost with a copy of the log. The stream goes on with those that are there.",
         }
@@ -238,6 +242,7 @@ impl StreamNotice {
     /// The log has not given out this cursor.
     pub fn cursor_unknown(after: Cursor) -> Self {
         Self {
+            kind: Self::CURSOR_UNKNOWN,
             after,
             detail: Self::CURSOR_UNKNOWN_DETAIL,
         }

@@ -152,12 +152,15 @@ impl EventReader for Sqlite {
             return Ok(page);
         }
         // An older copy of the file, before the first writer has opened it: its numbering has not begun anew yet.
-        let is_numbered = self.is_numbered.clone();
-        self.with_new_connection(Role::Writer, move |mut link| {
-            link.check_writable()?;
-            begin_numbering(&mut link, &is_numbered)
-        })
-        .await?;
+        if !self.is_numbered.load(Ordering::Relaxed) {
+            let is_numbered = self.is_numbered.clone();
+            self.with_new_connection(Role::Writer, move |mut link| {
+                link.check_writable()?;
+                begin_numbering(&mut link, &is_numbered)
+            })
+            .await?;
+        }
+        // Also where the writer has done it by now: it may have been a moment after the first read.
         let read = move |connection: &Connection| read::scan(connection, &again);
         let page = self.readers.run(read::LIST_TIMEOUT, read).await?;
         page.ok_or(ScanError::UnknownCursor)

@@ -162,9 +162,9 @@ pub(super) fn frames(events: &[StoredEvent]) -> Frames {
 }
 
 /// A frame that is not an event.
-pub(super) fn notice(kind: &str, notice: StreamNotice) -> Vec<u8> {
+pub(super) fn notice(notice: StreamNotice) -> Vec<u8> {
     let data = serde_json::to_string(&notice).expect("a cursor and a text are always JSON");
-    format!("event: {kind}\ndata: {data}\n\n").into_bytes()
+    format!("event: {}\ndata: {data}\n\n", notice.kind).into_bytes()
 }
 
 /// Formats one event as a Server-Sent Event: WHATWG HTML, section 9.2.

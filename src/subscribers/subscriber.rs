@@ -97,7 +97,7 @@ impl Subscriber {
                         let after = std::mem::replace(&mut self.at, page.next);
                         let frames = frames(&page.events);
                         if page.is_truncated {
-                            let mut notice = notice(StreamNotice::TRUNCATED, StreamNotice::truncated(after));
+                            let mut notice = notice(StreamNotice::truncated(after));
                             notice.extend_from_slice(&frames.bytes);
                             shared.count(&frames);
                             return Some(notice.into());
@@ -106,8 +106,7 @@ impl Subscriber {
                     }
                     Err(ScanError::UnknownCursor) => {
                         self.has_ended = true;
-                        let reason = StreamNotice::cursor_unknown(self.at);
-                        return Some(notice(StreamNotice::CURSOR_UNKNOWN, reason).into());
+                        return Some(notice(StreamNotice::cursor_unknown(self.at)).into());
                     }
                     Err(ScanError::Store(error)) => {
                         let wait = self.backoff.next_wait();

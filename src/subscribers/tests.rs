@@ -11,7 +11,7 @@ use super::subscriber::SubscriberPermit;
 use super::watcher::READ_BYTES;
 use crate::event::{Cursor, Event, EventId, Payload, Source, Timestamp, Topic};
 use crate::sink::HandoffQueue;
-use crate::store::{Batch, GroupCommit, Store};
+use crate::store::{Batch, GroupCommit, Maintenance, Prune, Store};
 
 /// A live stream of an embedded store that has these events, and the switch that makes publishing look busy.
 async fn stream(folder: &std::path::Path, events: usize) -> (Subscribers, Arc<AtomicBool>) {
@@ -64,6 +64,46 @@ async fn reads_little_at_a_time_while_requests_wait() {
     assert!(subscribers.0.read(READ_BYTES).await.unwrap());
     drop((one, others));
     assert_eq!(subscribers.subscribers(), 0);
+}
+
+/// The first frame that a subscriber at this position gets once the watcher has read.
+async fn first_frame(subscribers: &Subscribers, at: Cursor) -> String {
+    let mut subscriber = subscribers.permit().unwrap().subscribe(Some(at), None).await.unwrap();
+    subscribers.0.read(READ_BYTES).await.unwrap();
+    let frame = tokio::time::timeout(Duration::from_secs(60), subscriber.next()).await;
+    String::from_utf8(frame.expect("a frame").unwrap().to_vec()).unwrap()
+}
+
+/// Events were pruned before the watcher had read them.
+#[tokio::test(flavor = "multi_thread")]
+async fn watcher_leaves_no_gap_unsaid() {
+    let folder = tempfile::tempdir().unwrap();
+    let (subscribers, _) = stream(folder.path(), 3).await;
+    let first = subscribers.0.store.stability().await.unwrap().last_stable;
+    let first = Cursor::new(first.batch(), 0);
+    subscribers.0.ring().begin(first);
+    let other = crate::store::sqlite::Sqlite::open(&folder.path().join("a.db")).unwrap();
+    let step = Prune {
+        before: Timestamp::from_micros(i64::MAX / 1000).unwrap(),
+        after: Cursor::BEGINNING,
+        limit: 10,
+        dry_run: false,
+    };
+    assert_eq!(other.prune(&step).await.unwrap().removed, 3);
+    let frame = first_frame(&subscribers, first).await;
+    assert!(frame.starts_with("event: truncated\n"), "{frame}");
+}
+
+/// The store was replaced under the watcher.
+#[tokio::test(flavor = "multi_thread")]
+async fn watcher_beyond_the_log_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (subscribers, _) = stream(folder.path(), 3).await;
+    let beyond = Cursor::new(i64::MAX, 0);
+    subscribers.0.ring().begin(beyond);
+    let frame = first_frame(&subscribers, beyond).await;
+    assert!(frame.starts_with("event: cursor_unknown\n"), "{frame}");
+    assert_eq!(subscribers.0.ring().end(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

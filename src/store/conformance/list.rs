@@ -210,13 +210,13 @@ pub(super) async fn next_of_short_list_is_last_stable_position(db: &dyn TestData
             limit: 100,
             ..List::default()
         };
-        is_the_edge(&store, &list).await;
+        ends_at_last_stable(&store, &list).await;
         writer
             .send(&[event("t", &list.filter.topic.is_some().to_string(), "{}")])
             .await;
-        is_the_edge(&store, &list).await;
+        ends_at_last_stable(&store, &list).await;
         let beyond = List { offset: 50, ..list };
-        is_the_edge(&store, &beyond).await;
+        ends_at_last_stable(&store, &beyond).await;
     }
 }
 
@@ -227,10 +227,10 @@ pub(super) async fn next_of_newest_first_list_is_last_stable_position(db: &dyn T
         limit: 2,
         ..List::default()
     };
-    is_the_edge(&store, &list).await;
+    ends_at_last_stable(&store, &list).await;
     Writer::of(&store).await.send(&events("t", "", 5)).await;
-    is_the_edge(&store, &list).await;
-    let page = is_the_edge(&store, &List { offset: 2, ..list }).await;
+    ends_at_last_stable(&store, &list).await;
+    let page = ends_at_last_stable(&store, &List { offset: 2, ..list }).await;
     assert_eq!(page.len(), 2);
     until_stable(&store).await;
     let next = store
@@ -249,7 +249,7 @@ pub(super) async fn next_of_newest_first_list_is_last_stable_position(db: &dyn T
 }
 
 /// The last stable position moves during this test: other tests write on the same server.
-async fn is_the_edge(store: &Arc<dyn Store>, list: &List) -> Vec<StoredEvent> {
+async fn ends_at_last_stable(store: &Arc<dyn Store>, list: &List) -> Vec<StoredEvent> {
     let before = store.stability().await.unwrap().last_stable;
     let page = store.list(list).await.unwrap();
     let after = store.stability().await.unwrap().last_stable;
