@@ -1,7 +1,7 @@
 # Each step of CI is one target, so that a green `make check` here is a green CI there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run up down nuke logs tester compose-test schemathesis test bare-test lint fmt doc reference deny advisories check bench bench-growth commit-cost sink-cost screenshot clean
+.PHONY: help demo run up down nuke logs tester compose-test schemathesis test bare-test lint fmt doc reference deny advisories check bench bench-growth commit-cost sink-cost neighbours endurance screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,7 +32,7 @@ compose-test: ## build the images, and test the deployment: faults between hosts
 	integration-tests/setup build containers
 	docker compose --profile test build
 	cargo build --workspace --bins --tests --examples --locked
-	target/debug/compose-test $(ARGS)
+	EVENTSIEVE_BIN=target/debug/eventsieve target/debug/compose-test $(ARGS)
 
 schemathesis: ## compare the service's answers with its OpenAPI document, by requests made from it
 	integration-tests/setup schemathesis
@@ -40,11 +40,13 @@ schemathesis: ## compare the service's answers with its OpenAPI document, by req
 	EVENTSIEVE_BIN=target/debug/eventsieve deploy/test-services.sh target/debug/schemathesis $(ARGS)
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
-# commands agree on the features of the libraries and nothing is compiled twice.
+# commands agree on the features of the libraries and nothing is compiled twice. Most tests wait for servers most of the time, so there
+# is one more at once than processors.
+TEST_THREADS := $(shell expr $$(nproc) + 1)
 test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
 	integration-tests/setup test
 	cargo build --workspace --bins --tests --examples --locked
-	deploy/test-services.sh cargo test --workspace --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) deploy/test-services.sh cargo test --workspace --locked
 
 # Nothing else is typed in the container: the targets install what they need. Docker's limits on namespaces are lifted, because
 # some tests mount a disk in a namespace of their own.
@@ -122,6 +124,16 @@ sink-cost: ## measure the cost of publishing to Redis and to stream subscribers
 	integration-tests/setup build services
 	cargo build --profile dist --locked --workspace
 	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools sink-cost
+
+neighbours: ## measure a client that behaves beside six attacks, as root, in a control group of 512 MB; two minutes
+	integration-tests/setup build services
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools neighbours
+
+endurance: ## mixed load at the edge of memory, as root, in a control group of 256 MB; MINUTES (60) on each store
+	integration-tests/setup build services
+	cargo build --profile dist --locked --workspace
+	EVENTSIEVE_BIN=target/dist/eventsieve deploy/test-services.sh target/dist/tools endurance
 
 screenshot: ## make .github/dashboard.png: the dashboard of a service under load, in Chromium
 	integration-tests/setup test

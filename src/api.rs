@@ -19,5 +19,6 @@ pub(crate) mod problem;
 pub(crate) mod publish;
 mod scalars;
 pub(crate) mod stats;
+pub(crate) mod topics;
 
-pub(crate) use self::scalars::cursor_schema;
+pub(crate) use self::scalars::{cursor_schema, topic_part_schema};

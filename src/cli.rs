@@ -4,6 +4,7 @@
 //! configuration is wrong, and 1 when it failed.
 
 pub(crate) mod completions;
+pub(crate) mod conflicts;
 pub(crate) mod demo;
 pub(crate) mod error;
 pub(crate) mod event_text;
@@ -17,7 +18,8 @@ pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod openapi;
 pub(crate) mod outbox;
-pub(crate) mod progress;
+pub(crate) mod print;
+mod progress;
 pub(crate) mod prune;
 pub(crate) mod publish;
 pub(crate) mod send;
@@ -28,6 +30,7 @@ pub(crate) mod table;
 pub(crate) mod tail;
 pub(crate) mod target;
 pub(crate) mod text;
+pub(crate) mod topics;
 pub(crate) mod verify;
 
 use std::ffi::OsString;
@@ -38,6 +41,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use self::error::EXIT_USAGE;
 
 pub use self::error::exit_code;
+pub use self::print::complain;
 
 /// An event log: publish as often as you like; each event is stored once, counted once, and delivered to every subscriber
 #[derive(Debug, Parser)]
@@ -54,6 +58,8 @@ enum Command {
     Publish(publish::Args),
     Get(get::Args),
     Ls(ls::Args),
+    Topics(topics::Args),
+    Conflicts(conflicts::Args),
     Tail(Box<tail::Args>),
     Stats(stats::Args),
     Load(load::Args),
@@ -95,6 +101,8 @@ impl Cli {
             Command::Publish(args) => args.run().await,
             Command::Get(args) => args.run().await,
             Command::Ls(args) => args.run().await,
+            Command::Topics(args) => args.run().await,
+            Command::Conflicts(args) => args.run().await,
             Command::Tail(args) => args.run().await,
             Command::Stats(args) => args.run().await,
             Command::Load(args) => args.run().await,

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 pub use self::error::{ClientError, Effect};
-use self::events::{EventStream, LogEnd, Page};
+use self::events::{EventLines, EventStream, EventText, LogEnd, Page};
 use self::explain::{one_line, root_cause};
 use self::target::Target;
 use crate::api::events::LIMIT_MAX;
@@ -148,6 +148,48 @@ impl Client {
         Page::read(&body).ok_or(ClientError::Foreign {
             status: status.as_u16(),
         })
+    }
+
+    /// Reads a list of `GET /events` with these parameters, of any length. Its lines come from one snapshot of the log.
+    pub async fn lines(&self, query: &[(&str, &str)]) -> Result<EventLines, ClientError> {
+        let request = self
+            .http
+            .get(self.url("events", query))
+            .header(ACCEPT, "application/x-ndjson");
+        let response = timeout(self.call_timeout, send(request))
+            .await
+            .map_err(|_| ClientError::no_answer())??;
+        match response.status() {
+            StatusCode::OK => Ok(EventLines::of(response)),
+            _ => Err(answer::error(response).await),
+        }
+    }
+
+    /// Reads one event. Fails as [`ClientError::Refused`] with status 404 when there is none, and 410 when it has expired.
+    pub async fn event(&self, topic: &str, event_id: &str) -> Result<EventText, ClientError> {
+        let mut url = self.target.route("topics");
+        url.path_segments_mut()
+            .expect("the URL of a service has a path")
+            .extend([topic, "events", event_id]);
+        let response = send(self.get(url)).await?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(answer::error(response).await);
+        }
+        let body = answer::body(response).await?;
+        let event = std::str::from_utf8(&body).ok().and_then(EventText::read);
+        event.ok_or(ClientError::Foreign {
+            status: status.as_u16(),
+        })
+    }
+
+    /// Reads a page of `GET /topics` or `GET /conflicts` with these parameters, as JSON.
+    pub async fn json_page(&self, route: &str, query: &[(&str, &str)]) -> Result<Bytes, ClientError> {
+        let response = send(self.get(self.url(route, query))).await?;
+        match response.status() {
+            StatusCode::OK => answer::body(response).await,
+            _ => Err(answer::error(response).await),
+        }
     }
 
     /// Opens the stream of events behind `after` (empty: from the beginning), of all events or only of `topic`. To resume a

@@ -5,12 +5,16 @@ mod error;
 mod http;
 mod ingest;
 mod life;
+mod memory;
+mod notify;
+mod proxy;
+mod redis;
+mod retention;
+mod secret;
 mod sink;
 mod store;
 mod trace;
 mod value;
-
-use std::path::PathBuf;
 
 use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches};
@@ -19,17 +23,24 @@ pub(crate) use self::error::ConfigError;
 pub(crate) use self::http::HttpConfig;
 pub(crate) use self::ingest::{EVENT_BYTES, IngestConfig};
 pub(crate) use self::life::LifeConfig;
+pub(crate) use self::notify::NotifyConfig;
+pub(crate) use self::proxy::{ForwardedHeader, PathPrefix, ProxyConfig};
+use self::redis::RedisFiles;
 #[cfg(feature = "redis")]
-pub(crate) use self::sink::RedisUrl;
+pub(crate) use self::redis::address::{Credentials, Host, Place};
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::{ChannelConfig, RedisAccess};
+pub(crate) use self::redis::{ChannelOptions, RedisConfig, RedisOptions};
+pub(crate) use self::retention::{ArchiveOptions, ArchiveUrl, Retain, RetentionConfig, TopicAges};
 use self::sink::SinkSettings;
-pub(crate) use self::sink::{ChannelOptions, OUTBOX_LEASE_CREDIBLE, RedisConfig, RedisOptions, SinkConfig};
-pub(crate) use self::store::{DatabaseUrl, StoreOptions};
+pub(crate) use self::sink::{OUTBOX_LEASE_CREDIBLE, SinkConfig};
+pub(crate) use self::store::{Database, Pooler, SCHEMA_DEFAULT, StoreOptions};
 pub(crate) use self::trace::TraceConfig;
 use self::trace::TraceOptions;
 use self::value::Checked;
 
 /// The variables that have no flag, and their meanings.
-pub const VARIABLES: [(&str, &str); 8] = [
+pub const VARIABLES: [(&str, &str); 11] = [
     (
         "DATABASE_URL_FILE",
         "The file that holds the URL of the store, if DATABASE_URL is not set",
@@ -41,6 +52,10 @@ pub const VARIABLES: [(&str, &str); 8] = [
     (
         "REDIS_URL_FILE",
         "The file that holds the URL of Redis, if REDIS_URL is not set",
+    ),
+    (
+        "REDIS_SENTINEL_PASSWORD_FILE",
+        "The file that holds the password of the Sentinels, if REDIS_SENTINEL_PASSWORD is not set",
     ),
     (
         "RUST_LOG",
@@ -62,6 +77,14 @@ pub const VARIABLES: [(&str, &str); 8] = [
         "OTEL_RESOURCE_ATTRIBUTES",
         "Attributes of this process in its spans: `KEY=VALUE,…`",
     ),
+    (
+        "NOTIFY_SOCKET",
+        "The socket of the service manager, set by systemd for `Type=notify`: it is told when the service serves, and when it stops",
+    ),
+    (
+        "WATCHDOG_USEC",
+        "How often the service manager must hear from the process, in microseconds, set by systemd for `WatchdogSec=`",
+    ),
 ];
 
 /// The settings of `serve`, as they were read.
@@ -79,6 +102,8 @@ pub struct ServeSettings {
     #[command(flatten)]
     sink: SinkSettings,
     #[command(flatten)]
+    retention: RetentionConfig,
+    #[command(flatten)]
     life: LifeConfig,
     #[command(flatten)]
     trace: TraceOptions,
@@ -88,44 +113,60 @@ pub struct ServeSettings {
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the store is.
-    pub database_url: DatabaseUrl,
+    pub database: Database,
     /// The HTTP server.
     pub http: HttpConfig,
     /// Group commits, and the memory that requests may occupy.
     pub ingest: IngestConfig,
     /// Where stored events are published.
     pub sink: SinkConfig,
+    /// How long events are kept.
+    pub retention: RetentionConfig,
     /// Start and shutdown.
     pub life: LifeConfig,
     /// Where spans are sent; `None`: nothing is traced.
     pub trace: Option<TraceConfig>,
+    /// How many bytes of memory the process may use; `None`: as many as the machine has.
+    pub memory_limit: Option<usize>,
+    /// What the service manager is told.
+    pub notify: NotifyConfig,
 }
 
 impl ServeOptions {
     /// The configuration, or all problems.
     pub fn check(&self) -> Result<Config, ConfigError> {
-        self.check_with(sink::url_file())
+        let config = self.check_with(&RedisFiles::from_environment())?;
+        Ok(Config {
+            notify: NotifyConfig::read(),
+            ..config
+        })
     }
 
-    fn check_with(&self, redis_url_file: Option<PathBuf>) -> Result<Config, ConfigError> {
+    fn check_with(&self, files: &RedisFiles) -> Result<Config, ConfigError> {
         let Self { settings, problems } = self;
         let mut problems = problems.clone();
-        let sink = settings.sink.check(&mut problems, redis_url_file);
-        let database_url = settings.store.check().map_err(|error| problems.extend(error.0));
+        let sink = settings.sink.check(&mut problems, files);
+        let database = settings.store.check().map_err(|error| problems.extend(error.0));
         let trace = settings.trace.check(&mut problems);
+        let (mut http, mut ingest) = (settings.http.clone(), settings.ingest.clone());
+        let memory_limit = memory::limit();
+        memory::derive_limits(&mut http, &mut ingest, memory_limit);
         if problems.is_empty() {
-            problems = settings.conflicts();
+            problems = settings.conflicts(&http, &ingest);
         }
-        let Ok(database_url) = database_url else {
+        let Ok(database) = database else {
             return Err(ConfigError(problems));
         };
         let config = Config {
-            database_url,
-            http: settings.http.clone(),
-            ingest: settings.ingest.clone(),
+            database,
+            http,
+            ingest,
             sink,
+            retention: settings.retention.clone(),
             life: settings.life.clone(),
             trace,
+            memory_limit,
+            notify: NotifyConfig::default(),
         };
         ConfigError::unless(problems, config)
     }
@@ -133,8 +174,8 @@ impl ServeOptions {
 
 impl ServeSettings {
     /// What is wrong between settings that are each valid.
-    fn conflicts(&self) -> Vec<String> {
-        let Self { http, ingest, life, .. } = self;
+    fn conflicts(&self, http: &HttpConfig, ingest: &IngestConfig) -> Vec<String> {
+        let life = &self.life;
         let conflicts = [
             (
                 ingest.queue_events_max < http.events_max,
@@ -145,12 +186,20 @@ impl ServeSettings {
                 "EVENTSIEVE_QUEUE_BYTES must hold one request, which is never split: EVENTSIEVE_MAX_BODY and 256 bytes for each of EVENTSIEVE_MAX_EVENTS",
             ),
             (
+                http.answer_bytes_max < memory::ANSWER_BYTES_MIN,
+                "EVENTSIEVE_ANSWER_BYTES must be at least 16MiB: five eighths of it hold a page, and an eighth the results of a batch",
+            ),
+            (
                 life.grace_period < life.drain_delay,
                 "EVENTSIEVE_GRACE_PERIOD must be at least EVENTSIEVE_DRAIN_DELAY: it includes that delay",
             ),
         ];
         let found = conflicts.iter().filter(|(is_wrong, _)| *is_wrong);
-        found.map(|(_, problem)| (*problem).to_owned()).collect()
+        let found = found.map(|(_, problem)| (*problem).to_owned());
+        found
+            .chain(self.retention.conflict())
+            .chain(self.http.proxy.conflict())
+            .collect()
     }
 }
 
@@ -168,7 +217,7 @@ impl Config {
             .try_get_matches_from(flags)
             .and_then(|matches| ServeOptions::from_arg_matches(&matches))
             .map_err(|error| ConfigError(vec![error.kind().to_string()]))?
-            .check_with(None)
+            .check_with(&RedisFiles::default())
     }
 }
 
@@ -194,12 +243,15 @@ mod tests {
 
     #[test]
     fn reads_flags_and_redacts_secrets() {
-        let config = check("--database-url postgres://u:secret@h/d --max-body 1MiB --request-deadline 2s").unwrap();
+        let config = check(
+            "--database-url postgres://u:hidden1@h/d --max-body 1MiB --request-deadline 2s --archive-secret hidden2",
+        )
+        .unwrap();
         assert_eq!(config.http.body_bytes_max, 1 << 20);
         assert_eq!(config.ingest.request_deadline, Duration::from_secs(2));
-        assert!(!format!("{config:?}").contains("secret"));
-        let options = Serve::parse_from(["serve", "--database-url", "postgres://u:secret@h/d"]).serve;
-        assert!(!format!("{options:?}").contains("secret"));
+        assert!(!format!("{config:?}").contains("hidden"));
+        let options = Serve::parse_from(["serve", "--database-url", "postgres://u:hidden1@h/d"]).serve;
+        assert!(!format!("{options:?}").contains("hidden"));
     }
 
     #[test]

@@ -11,7 +11,9 @@
 
 mod body;
 mod cursor;
+mod glob;
 mod headers;
+mod identity;
 mod members;
 mod name;
 mod parsed;
@@ -22,7 +24,9 @@ mod validation_error;
 
 pub(crate) use body::{parse_json, parse_lines};
 pub(crate) use cursor::Cursor;
+pub(crate) use glob::TopicGlob;
 pub(crate) use headers::{HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers};
+pub(crate) use identity::IdentityKey;
 pub(crate) use name::{EventId, NAME_BYTES_MAX, Source, Topic};
 pub(crate) use parsed::{Parsed, Rejected, Shape};
 pub(crate) use payload::{NUMBER_CHARS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};

@@ -9,17 +9,24 @@
 //! commits, the next batch gathers, and another writer takes that when it is large enough, or has waited long enough.
 
 mod budget;
+mod heavy;
+mod lane;
+mod limits;
 mod pending;
+mod pressure;
 mod queue;
 mod shared;
 mod submission;
 mod writer;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 pub(crate) use self::budget::{Budget, Reservation};
+pub(crate) use self::heavy::in_turn;
 use self::shared::Shared;
 use self::submission::Answer;
 pub(crate) use self::submission::{EventOutcome, Handling, Submission, SubmitError};
@@ -47,7 +54,7 @@ impl Ingest {
             metrics.store_errors.with_label_values(&[class.as_str()]);
         }
         let writers = settings.writers.min(store.writers_max());
-        let shared = Arc::new(Shared::new(settings, store.batch_events(), metrics, handoff));
+        let shared = Arc::new(Shared::new(settings, (writers, store.batch_events()), metrics, handoff));
         let writers = (0..writers)
             .map(|writer_id| Writer::new(writer_id, store.clone(), shared.clone()))
             .collect();
@@ -71,15 +78,25 @@ impl Ingest {
     async fn submit_and_wait(&self, submission: Submission) -> Answer {
         let deadline = Instant::now() + self.shared.settings.request_deadline;
         let (request, answer) = self.shared.queue.push(submission, Some(deadline))?;
-        match tokio::time::timeout_at(deadline, answer).await {
-            Ok(answer) => answer.unwrap_or(Err(SubmitError::Unknown)),
-            Err(_) if self.shared.queue.withdraw(&request) => Err(SubmitError::TooLate),
-            Err(_) => {
-                // A disk or a server that hangs makes no attempt fail: the deadline is the only sign of it.
-                self.shared.set_last_error(Some(ErrorClass::NotSent));
-                Err(SubmitError::Unknown)
+        let (mut answer, mut late) = (answer, pin!(tokio::time::sleep_until(deadline)));
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer.unwrap_or(Err(SubmitError::Unknown)),
+                () = &mut late => break,
+                // To wait for a store that takes no writes would be in vain.
+                () = self.shared.read_only.notified() => {
+                    if self.shared.queue.withdraw(&request) {
+                        return Err(SubmitError::ReadOnly);
+                    }
+                }
             }
         }
+        if self.shared.queue.withdraw(&request) {
+            return Err(SubmitError::TooLate);
+        }
+        // A disk or a server that hangs makes no attempt fail: the deadline is the only sign of it.
+        self.shared.set_last_error(Some(ErrorClass::NotSent));
+        Err(SubmitError::Unknown)
     }
 
     /// Queues events without waiting: they are valid and queued, not yet durable. They have no deadline.
@@ -128,6 +145,12 @@ impl Ingest {
     /// Whether requests wait because all writers are busy.
     pub fn is_busy(&self) -> bool {
         self.shared.queue.is_starved()
+    }
+
+    /// For how long every small request has been refused for want of room; `None`: there is room.
+    pub fn refuses_for(&self) -> Option<Duration> {
+        let pressures = [&self.shared.bytes.pressure, &self.shared.queue.pressure];
+        pressures.into_iter().filter_map(|pressure| pressure.lasts()).max()
     }
 
     /// The most events in memory.

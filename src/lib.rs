@@ -18,12 +18,13 @@
 //! | 3 | [`ingest`] | memory budget, queue, group commit |
 //! | 3 | [`relay`] | publishes committed batches to the sink |
 //! | 3 | [`subscribers`] | the live stream: one log reader, one ring buffer |
+//! | 3 | [`retention`] | expiry and archive |
 //! | 2 | [`store`] | the contract of a store; PostgreSQL, SQLite; one conformance suite |
 //! | 2 | [`sink`] | the contract of a sink; Redis; the handoff queue |
 //! | 2 | [`telemetry`] | logs and traces |
 //! | 1 | [`api`] | HTTP requests and answers |
+//! | 1 | [`config`] | flags and environment variables |
 //! | 0 | [`event`] | the event; an invalid one cannot be constructed |
-//! | 0 | [`config`] | flags and environment variables |
 //! | 0 | [`metrics`] | the counters of the process |
 //!
 //! # The path of one event
@@ -32,8 +33,8 @@
 //! 2. The handler reads the body within its limits and the memory budget ([`ingest::Budget`]), and parses it
 //!    ([`event::parse_json`], [`event::parse_lines`]). Payloads are slices of the body.
 //! 3. [`ingest::Ingest::submit`] queues the events as one pending request, or rejects them if the budget is spent.
-//! 4. A free [`ingest::Writer`] claims what is queued. While it commits, the next group gathers; a lone request never waits
-//!    for a timer.
+//! 4. A free [`ingest::Writer`] claims what is queued, small requests apart from large. While it commits, more
+//!    gather; a lone request never waits for a timer.
 //! 5. [`store::Batch::new`] merges copies and sorts rows by identity, so that concurrent commits lock keys in one order.
 //! 6. [`store::Appender::append`] commits the events, the counters and a row of the commit ledger in one transaction, and
 //!    returns an [`store::Outcome`] for each row.
@@ -59,8 +60,10 @@
 //! - **The sink never slows publishing.** Writers never wait for the handoff queue.
 //! - **A scan skips nothing.** It stops at the last stable position ([`store::Stability`]), before the oldest transaction that
 //!   still runs. Lists show every committed event.
-//! - **Memory is bounded** by the budget, the handoff queue, the ring buffer and each connection's buffer.
+//! - **Memory is bounded** by budgets of requests and answers, queues and buffers.
 //! - **Input cannot forge a log line**, and no log line contains a payload or a secret.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub(crate) mod api;
 pub mod cli;
@@ -72,6 +75,7 @@ pub mod ingest;
 pub mod lifecycle;
 pub mod metrics;
 pub mod relay;
+mod retention;
 pub mod serve;
 pub mod sink;
 pub mod store;

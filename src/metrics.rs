@@ -83,12 +83,24 @@ series! {
     http_connections: IntGauge = number("eventsieve_http_connections_open");
     /// Maximum number of open client connections; further clients wait in the backlog of the operating system.
     http_connections_max: IntGauge = number("eventsieve_http_connections_max");
+    /// Connections refused because their client had too many.
+    http_connections_refused: IntCounter = counter("eventsieve_http_connections_refused_total");
+    /// Connections of trusted proxies that were closed because they did not begin with a valid header of the PROXY protocol.
+    http_proxy_headers_invalid: IntCounter = counter("eventsieve_http_proxy_headers_invalid_total");
     /// Connections closed because their client did not read its response in time; most are subscribers of the event stream.
     http_slow_readers: IntCounter = counter("eventsieve_http_slow_readers_disconnected_total");
     /// Request bodies with events that were received completely.
     http_bodies: IntCounter = counter("eventsieve_http_bodies_total");
     /// Bytes of completely received request bodies with events, after decompression.
     http_body_bytes: IntCounter = counter("eventsieve_http_body_bytes_total");
+
+    /// New topics that were refused, because there had been too many in a minute.
+    topics_refused: IntCounter = counter("eventsieve_topics_refused_total");
+
+    /// Bytes of memory taken for responses until their clients have read them.
+    answer_bytes: IntGauge = number("eventsieve_answer_bytes");
+    /// Maximum number of bytes taken for responses; beyond it requests to read are answered with 503.
+    answer_bytes_max: IntGauge = number("eventsieve_answer_bytes_max");
 
     /// Published events by outcome: "stored"; "duplicate"; "conflict" (a duplicate with another payload); "rejected" (invalid, or
     /// rejected by the store); "unavailable" (answered with 503, not stored); "unknown" (the outcome of the commit is unknown: the
@@ -126,6 +138,18 @@ series! {
     outbox_batches: IntGauge = number("eventsieve_outbox_batches");
     /// Age in seconds of the oldest batch in the outbox that is not published to the sink, read every five seconds.
     outbox_age: Gauge = seconds("eventsieve_outbox_age_seconds");
+    /// Events that this process has removed because they had expired.
+    expired_events: IntCounter = counter("eventsieve_retention_expired_events_total");
+    /// Identities that this process has forgotten because they had expired.
+    forgotten_identities: IntCounter = counter("eventsieve_retention_forgotten_identities_total");
+    /// Events that should have expired and are kept because they are not published, at the last pass of this process.
+    held_back_events: IntGauge = number("eventsieve_retention_held_back_events");
+    /// Partitions of the log, at the last pass of this process.
+    partitions: IntGauge = number("eventsieve_retention_partitions");
+    /// Bytes that the events take on disk, indexes included, at the last pass of this process.
+    partition_bytes: IntGauge = number("eventsieve_retention_events_bytes");
+    /// Partitions that had expired and could not be archived, so that they were kept; each attempt counts.
+    archive_errors: IntCounter = counter("eventsieve_archive_errors_total");
     /// Dead letters in the outbox: events that the sink rejected and that wait for `eventsieve outbox --retry`.
     outbox_dead_letters: IntGauge = number("eventsieve_outbox_dead_letters");
 
@@ -149,6 +173,9 @@ series! {
     subscriber_events: IntCounter = counter("eventsieve_subscriber_events_total");
     /// Bytes of events sent to subscribers of the event stream.
     subscriber_bytes: IntCounter = counter("eventsieve_subscriber_bytes_total");
+
+    /// Lines of the log that were lost, because standard error did not take them.
+    log_lines_lost: IntCounter = counter("eventsieve_log_lines_lost_total");
 
     /// Resident memory of the process in bytes.
     process_memory: IntGauge = number("process_resident_memory_bytes");
@@ -179,7 +206,7 @@ impl Metrics {
         for path in PublishPath::ALL {
             self.published_by(path);
         }
-        for status in ["200", "201", "202", "422", "503", "504"] {
+        for status in ["200", "201", "202", "422", "429", "503", "504"] {
             self.http_requests.with_label_values(&["/publish", "POST", status]);
         }
         self.sink_up.set(1);

@@ -11,6 +11,7 @@
 //! A batch is marked only after the sink has acknowledged it: after a crash it is published again, with the same cursors, and
 //! never lost. No transaction of the store is open while the relay waits for the sink.
 
+mod amount;
 mod backlog;
 mod catch_up;
 mod commit_ledger;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::amount::Amount;
 pub(crate) use self::backlog::watch_backlog;
 pub(crate) use self::commit_ledger::prune_commit_ledger;
 use self::error::RelayError;
@@ -83,6 +85,7 @@ pub struct Relay {
     claim_limit: u32,
     /// When the sink last answered.
     sink_answered_at: Instant,
+    amount: Amount,
     stop: CancellationToken,
 }
 
@@ -123,6 +126,7 @@ impl Relay {
             has_backlog: false,
             claim_limit: CLAIMS_MAX,
             sink_answered_at: Instant::now(),
+            amount: Amount::default(),
             stop: CancellationToken::new(),
         }
     }

@@ -1,5 +1,10 @@
 //! Composition: builds the service from its modules, starts it, and stops it in the reverse order.
 
+mod delivery;
+mod handles;
+mod largest;
+mod limits;
+mod notify;
 mod probe;
 
 use std::net::SocketAddr;
@@ -10,17 +15,19 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
+use self::delivery::Delivery;
+use self::largest::find_largest_topics;
+use self::notify::Reports;
 use self::probe::Probe;
-use crate::config::{Config, LifeConfig, SinkConfig};
+use crate::config::{Config, LifeConfig};
 use crate::http::listener::Listener;
-use crate::http::{self, AppState, Health, Parts, Phase, SinkState};
+use crate::http::{self, AppState, Health, Parts, Phase};
 use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
-use crate::relay::{self, Relay, prune_commit_ledger, watch_backlog};
-use crate::sink::{self, HandoffQueue, OutboxLease, SinkErrorKind};
+use crate::relay::{Relay, prune_commit_ledger, watch_backlog};
+use crate::retention::{Archive, Keeper};
 use crate::store::backoff::Backoff;
 use crate::store::{self, ErrorClass, Store};
 use crate::subscribers::{self, Subscribers};
@@ -30,7 +37,9 @@ use crate::telemetry;
 pub async fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::listen().context("failed to install the signal handlers")?;
     let stop = CancellationToken::new();
+    let manager = config.notify.clone();
     let service = Service::bind(config).await?;
+    let reports = Reports::begin(&manager, service.phase());
     let mut running = pin!(async {
         let ended = service.run(stop.clone()).await;
         telemetry::end_traces().await;
@@ -40,6 +49,7 @@ pub async fn serve(config: Config) -> Result<()> {
         ended = &mut running => return ended,
         signal = signals.next() => tracing::info!(signal, "stopping"),
     }
+    reports.stopping().await;
     stop.cancel();
     tokio::select! {
         ended = running => ended,
@@ -53,10 +63,12 @@ pub struct Service {
     parts: Parts,
     writers: Vec<Writer>,
     relay: Option<Relay>,
+    keeper: Keeper,
     phase: watch::Sender<Phase>,
     health: watch::Sender<Health>,
     tasks: Tasks,
     listener: Listener,
+    metrics_listener: Option<Listener>,
     address: SocketAddr,
     life: LifeConfig,
 }
@@ -67,10 +79,14 @@ impl Service {
     /// # Errors
     /// Another service has claimed the store, the port is taken, the address does not belong to this machine, or the ready-file
     /// cannot be written.
-    pub async fn bind(config: Config) -> Result<Self> {
-        let store = store::open(&config.database_url)?;
+    pub async fn bind(mut config: Config) -> Result<Self> {
+        config.http.connections_max = handles::make_room(config.http.connections_max);
+        limits::log(&config);
+        let store = store::open(&config.database)?;
         store.claim().await?;
         let metrics = Arc::new(Metrics::default());
+        let archive = Archive::open(&config.retention.archive).map_err(anyhow::Error::msg)?;
+        let keeper = Keeper::new(store.clone(), metrics.clone(), config.retention, archive);
         let tasks = Tasks::default();
         let Delivery {
             handoff,
@@ -90,6 +106,14 @@ impl Service {
         let (phase, seen_phase) = watch::channel(Phase::Starting);
         let (health, seen_health) = watch::channel(None);
         let address = format!("{}:{}", config.http.host, config.http.port);
+        // First: once the other port is open the ready-file is written.
+        let metrics_listener = match &config.http.metrics_address {
+            None => None,
+            Some(address) => {
+                let bound = Listener::bind_metrics(&config.http, address, metrics.clone()).await;
+                Some(bound.with_context(|| format!("cannot listen on {address} (EVENTSIEVE_METRICS_ADDRESS)"))?)
+            }
+        };
         let listener = Listener::bind(config.http.clone(), metrics.clone())
             .await
             .with_context(|| format!("cannot listen on {address}"))?;
@@ -110,10 +134,12 @@ impl Service {
             parts,
             writers,
             relay,
+            keeper,
             phase,
             health,
             tasks,
             listener,
+            metrics_listener,
             address,
             life: config.life,
         })
@@ -145,7 +171,15 @@ impl Service {
             relay: Tasks::default(),
             connections: TaskTracker::new(),
         };
-        let app = http::routes(AppState::new(self.parts));
+        let state = AppState::new(self.parts);
+        if let Some(listener) = self.metrics_listener {
+            let app = http::metrics_routes(state.clone());
+            let (stop, connections) = (running.tasks.stop().clone(), running.connections.clone());
+            running
+                .tasks
+                .spawn("metrics listener", listener.run(app, stop, connections));
+        }
+        let app = http::routes(state);
         let listening = self
             .listener
             .run(app, running.tasks.stop().clone(), running.connections.clone());
@@ -158,57 +192,13 @@ impl Service {
             }
             name = running.tasks.death() => bail!("the task {name:?} has ended unexpectedly"),
         }
-        running.start(self.writers, self.relay, self.health);
+        running.start(self.writers, self.relay, self.keeper, self.health);
         tokio::select! {
             () = stop.cancelled() => {}
             name = running.tasks.death() => bail!("the task {name:?} has ended unexpectedly"),
             name = running.relay.death() => bail!("the task {name:?} has ended unexpectedly"),
         }
         running.stop(&self.life).await
-    }
-}
-
-/// How stored events leave the process.
-struct Delivery {
-    handoff: Arc<HandoffQueue>,
-    relay: Option<Relay>,
-    state: SinkState,
-}
-
-impl Delivery {
-    fn new(config: &SinkConfig, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Result<Self> {
-        for kind in SinkErrorKind::ALL {
-            metrics.sink_errors.with_label_values(&[kind.as_str()]);
-        }
-        let (sink_error, seen_error) = watch::channel(None);
-        let lease = OutboxLease {
-            owner: Uuid::new_v4(),
-            length: config.lease,
-        };
-        let handoff = Arc::new(HandoffQueue::new(config.redis.is_some().then_some(lease)));
-        let relay = match config.redis.clone() {
-            Some(redis) => {
-                let settings = relay::Settings {
-                    store: store.clone(),
-                    sink: sink::open(redis)?,
-                    handoff: handoff.clone(),
-                    lease,
-                    sink_error,
-                    metrics: metrics.clone(),
-                };
-                Some(Relay::new(settings))
-            }
-            None => None,
-        };
-        let kind = if relay.is_some() { "redis" } else { "process" };
-        Ok(Self {
-            handoff,
-            relay,
-            state: SinkState {
-                kind,
-                error: seen_error,
-            },
-        })
     }
 }
 
@@ -227,16 +217,19 @@ struct Running {
 
 impl Running {
     /// Starts serving requests: the store is available.
-    fn start(&self, writers: Vec<Writer>, relay: Option<Relay>, health: watch::Sender<Health>) {
+    fn start(&self, writers: Vec<Writer>, relay: Option<Relay>, keeper: Keeper, health: watch::Sender<Health>) {
         let probe = Probe {
             store: self.store.clone(),
             ingest: self.ingest.clone(),
             metrics: self.metrics.clone(),
             health,
         };
-        self.tasks.spawn("probe", probe.run(self.tasks.stop().clone()));
-        let backlog = watch_backlog(self.store.clone(), self.metrics.clone(), self.tasks.stop().clone());
-        self.tasks.spawn("backlog", backlog);
+        let (store, metrics) = (|| self.store.clone(), || self.metrics.clone());
+        let stop = || self.tasks.stop().clone();
+        self.tasks.spawn("probe", probe.run(stop()));
+        self.tasks.spawn("backlog", watch_backlog(store(), metrics(), stop()));
+        let largest = find_largest_topics(store(), stop());
+        self.tasks.spawn("largest topics", largest);
         if let Some(relay) = relay {
             self.relay.spawn("relay", relay.run(self.relay.stop().clone()));
         }
@@ -244,8 +237,9 @@ impl Running {
             self.tasks.spawn("writer", writer.run());
         }
         self.tasks.spawn("subscribers", self.subscribers.clone().watch());
-        let ledger = prune_commit_ledger(self.store.clone(), self.tasks.stop().clone());
+        let ledger = prune_commit_ledger(store(), stop());
         self.tasks.spawn("commit ledger", ledger);
+        self.tasks.spawn("retention", keeper.run(stop()));
         self.phase.send_replace(Phase::Serving);
         tracing::info!(store = self.store.name(), "serving");
     }

@@ -23,12 +23,16 @@ use std::sync::Arc;
 pub(crate) use self::contract::Undeliverable;
 pub(crate) use self::contract::{Sink, SinkError, SinkErrorKind};
 pub(crate) use self::handoff::{Committed, HandoffQueue, OutboxLease};
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::error::sink_error;
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::servers::{Servers, with_pushes};
 use crate::config::{ConfigError, RedisConfig};
 
-/// Opens the sink that publishes to Redis. It connects when it is used. An error is an invalid URL.
+/// Opens the sink that publishes to Redis. It connects when it is used.
 #[cfg(feature = "redis")]
 pub(crate) fn open(config: RedisConfig) -> Result<Arc<dyn Sink>, ConfigError> {
-    Ok(Arc::new(redis::RedisSink::open(config)?))
+    Ok(Arc::new(redis::RedisSink::new(config)))
 }
 
 /// Fails: this build has no Redis.

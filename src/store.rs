@@ -10,7 +10,8 @@
 //! - [`EventReader::list`] shows all that is committed. [`EventReader::scan`] shows every event exactly once in log order, up to
 //!   the last stable position.
 //! - [`EventReader::stats`] is one snapshot and exact.
-//! - [`Maintenance::prune`] changes no counter but that of pruned events, and never removes an unpublished event.
+//! - [`Retention::expire`] changes no counter but that of pruned events, never removes an unpublished event, and leaves identities:
+//!   an event that comes again is a duplicate, however old its first copy is.
 //!
 //! It does **not** retry, wait or know about requests: that is the job of `ingest`. It does not validate either; it only
 //! rejects what it cannot store ([`ErrorClass::Data`]). Only `ingest` appends; `http` and the commands read.
@@ -31,6 +32,7 @@ mod outbox;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod read;
+mod retention;
 pub(crate) mod sqlite;
 
 use std::sync::Arc;
@@ -38,25 +40,28 @@ use std::sync::Arc;
 pub use self::append::{Appended, Appender, EventWriter, GroupCommit, LogPosition, Outcome};
 pub use self::batch::{Batch, Row};
 pub use self::error::{ErrorClass, StoreError};
-pub use self::maintenance::{Maintenance, Prune, Pruned, Verification};
+pub use self::maintenance::{Maintenance, Verification};
 pub use self::name::Named;
 pub use self::outbox::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, NewDeadLetter, Outbox};
 pub use self::read::{
-    Counts, EventReader, Filter, List, Order, Page, Scan, ScanError, Stability, StoreStats, TOPICS_MAX,
+    CONFLICT_PAYLOAD_BYTES_MAX, CONFLICTS_PER_MINUTE, Conflict, ConflictList, ConflictPage, Counts, EventReader,
+    Filter, Found, List, Order, Page, Scan, ScanError, Stability, StoreStats, TOPICS_MAX, TopicList, TopicSummary,
+    Turn,
 };
-use crate::config::DatabaseUrl;
+pub use self::retention::{Archived, Expired, Expiry, Partition, Retention};
+use crate::config::Database;
 
 /// A whole store. A caller that needs only a part of it takes the trait of that part.
-pub trait Store: EventReader + EventWriter + Outbox + Maintenance {}
+pub trait Store: EventReader + EventWriter + Outbox + Retention + Maintenance {}
 
-impl<T: EventReader + EventWriter + Outbox + Maintenance> Store for T {}
+impl<T: EventReader + EventWriter + Outbox + Retention + Maintenance> Store for T {}
 
-/// Opens the store at `url`. Nothing is connected yet: each call makes the connections that it needs.
-pub fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match url.sqlite_path() {
+/// Opens the store in `database`. Nothing is connected yet: each call makes the connections that it needs.
+pub fn open(database: &Database) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match database.sqlite_path() {
         Some(path) => Arc::new(sqlite::Sqlite::open(path)?),
         #[cfg(feature = "postgres")]
-        None => Arc::new(postgres::Postgres::open(url)?),
+        None => Arc::new(postgres::Postgres::open(database)?),
         #[cfg(not(feature = "postgres"))]
         None => {
             return Err(StoreError::new(

@@ -1,6 +1,8 @@
 //! Logs, one line each on standard error, as text or JSON; and traces, sent to a collector.
 
 mod line;
+mod queue;
+mod sample;
 #[cfg_attr(not(feature = "otel"), path = "telemetry/no_traces.rs")]
 mod traces;
 
@@ -11,6 +13,10 @@ use std::panic;
 use tracing_subscriber::EnvFilter;
 
 use self::line::Lines;
+pub(crate) use self::line::is_unsafe;
+pub use self::queue::end_log;
+pub(crate) use self::queue::lost as lost_lines;
+pub(crate) use self::sample::Sample;
 pub(crate) use self::traces::{RequestSpan, Step, end_traces, send_traces};
 
 /// Starts logging. `RUST_LOG` (else `filter`) says what is logged, `LOG_FORMAT` (`text` or `json`; default `text` on a terminal,
@@ -35,6 +41,7 @@ pub fn start(filter: &str) -> Result<(), String> {
         Ok("") | Err(_) => !is_coloured,
         Ok(other) => return Err(format!("LOG_FORMAT must be text or json, not {other:?}")),
     };
+    queue::start().map_err(|error| format!("failed to start logging: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || Lines { is_coloured })

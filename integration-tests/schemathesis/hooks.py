@@ -13,7 +13,7 @@ LINES = "application/x-ndjson"
 NAME_BYTES_MAX = 255
 HEADER_NAME_BYTES_MAX = 128
 HEADERS_BYTES_MAX = 8 * 1024
-NAMES = ("topic", "event_id", "source")
+NAMES = ("topic", "event_id", "source", "prefix", "after")
 TIMES = ("timestamp", "since", "until")
 
 
@@ -91,7 +91,7 @@ def keeps_the_rules(case):
     body = case.body
     events = body.get("events", [body]) if isinstance(body, dict) else body
     events = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
-    return all(are_in_range(members) for members in [query, *events])
+    return all(are_in_range(members) for members in [query, case.path_parameters or {}, *events])
 
 
 def are_in_range(members):

@@ -47,6 +47,17 @@ impl Api {
         ask(self.get(path)).await
     }
 
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let metrics = self.fetch("/metrics").await;
+        let mut values = metrics
+            .text()
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = values.next().unwrap_or_else(|| panic!("no metric {name}"));
+        value.parse().expect("the value of a metric is a number")
+    }
+
     /// The JSON of a GET that must succeed.
     pub async fn json(&self, path: &str) -> Value {
         let answer = self.fetch(path).await;

@@ -8,8 +8,10 @@
 mod confinement;
 pub mod engine;
 mod faults;
+pub mod group;
 mod image;
 pub mod manual;
+pub mod neighbours;
 mod observability;
 mod plain;
 mod publisher;
@@ -72,10 +74,15 @@ pub fn scenarios() -> Vec<Scenario> {
         manual {
             examples_of_containers_print_what_they_show
         }
+        neighbours {
+            well_behaved_client_is_served_on_the_embedded_store
+            well_behaved_client_is_served_on_postgres
+        }
         replicas {
             scaling_during_publishing_loses_nothing
             tester_passes_through_balancer
             rolling_restart_fails_no_request
+            read_whose_replica_dies_is_not_sent_again
             no_replica_is_503_with_retry_after
         }
         faults {

@@ -59,7 +59,9 @@
 //! `EVENTSIEVE_BIN`. If one is missing, the test fails with a message that names it; no test is ever skipped.
 
 pub mod api;
+pub mod balancer;
 pub mod browser;
+pub mod certificates;
 pub mod checks;
 pub mod collector;
 pub mod containers;
@@ -69,12 +71,15 @@ pub mod disk;
 pub mod eventually;
 pub mod http;
 pub mod markdown;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod processes;
 pub mod program;
 pub mod proxy;
 pub mod publish;
 pub mod redis;
+pub mod redis_cluster;
+pub mod sentinels;
 pub mod service;
 pub mod stream_subscriber;
 pub mod trial;

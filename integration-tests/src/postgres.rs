@@ -187,16 +187,21 @@ impl PostgresServer {
 
     /// Kills one of the server's processes as `kill -9` does: the server ends all others, and recovers.
     pub async fn crash_backend(&self) {
-        let mut connection = PgConnection::connect(&self.url())
-            .await
-            .expect("the server of the test");
+        let connect = async || {
+            PgConnection::connect(&self.url())
+                .await
+                .expect("the server of the test")
+        };
+        let mut connection = connect().await;
+        // Until the server has noticed, its other processes go on.
+        let mut other = connect().await;
         let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
             .fetch_one(&mut connection)
             .await
             .expect("any connection has a process");
         send(Signal::Kill, u32::try_from(pid).expect("a process id"));
         eventually(SOON, async || {
-            ensure!(connection.ping().await.is_err(), "the process still runs");
+            ensure!(other.ping().await.is_err(), "its processes still run");
             Ok(())
         })
         .await;
@@ -284,6 +289,11 @@ impl PostgresServer {
         )
     }
 
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -341,7 +351,7 @@ fn postgres_program(name: &str) -> Command {
 }
 
 /// Changes the owner of a file or a folder to the user that PostgreSQL runs as.
-fn give_away(path: &Path) {
+pub(crate) fn give_away(path: &Path) {
     if let Some(user) = environment("EVENTSIEVE_TEST_PG_USER") {
         chown(path, Some(id_of(&user, "-u")), Some(id_of(&user, "-g"))).expect("root can change the owner of files");
     }

@@ -175,6 +175,14 @@ impl World {
         self.row(sql).await[0]
     }
 
+    /// The texts that a query gives, one in each row.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        match &self.store {
+            Store::Postgres(database) => database.texts(sql).await,
+            Store::Sqlite(file) => file.texts(sql),
+        }
+    }
+
     /// The one row of whole numbers that a query gives.
     async fn row(&self, sql: &str) -> Vec<i64> {
         match &self.store {
@@ -314,6 +322,11 @@ impl Replicas {
     /// The other one; on the embedded store the same.
     pub fn other(&self) -> &Service {
         self.other.as_ref().unwrap_or(&self.one)
+    }
+
+    /// Kills one of them as `kill -9` does, and starts it again.
+    pub async fn restart_one(&mut self) {
+        self.one.restart().await;
     }
 
     /// Asks them to stop, and waits until they have ended well.

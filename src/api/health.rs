@@ -39,12 +39,14 @@ pub enum ProbeStatus {
 /// The health of the service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `healthy`, `degraded` (the sink is down, or events have not been stable for more than 10 s) or, with 503, `unhealthy`
+    /// `healthy`, `degraded` (the sink is down, events have not been stable for more than 10 s, or publishing is refused for want of room) or, with 503, `unhealthy`
     pub status: HealthStatus,
     /// The health of the store.
     pub store: StoreHealth,
     /// The health of the sink (Redis).
     pub fanout: SinkHealth,
+    /// Whether there is room for events that wait for their commit.
+    pub queue: QueueHealth,
 }
 
 /// The status of the service.
@@ -53,7 +55,7 @@ pub struct Health {
 pub enum HealthStatus {
     /// Everything works.
     Healthy,
-    /// Publishing works, but subscribers get events late.
+    /// Publishing works, but subscribers get events late, or there is no room for a moment.
     Degraded,
     /// Publishing cannot succeed.
     Unhealthy,
@@ -90,7 +92,18 @@ pub struct SinkHealth {
     pub reason: Option<Cow<'static, str>>,
 }
 
-/// The status of the store or the sink.
+/// The room for events that wait for their commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueHealth {
+    /// `up`, or `down` while also small requests are refused
+    pub status: ComponentStatus,
+    /// Why it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<Cow<'static, str>>,
+}
+
+/// The status of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ComponentStatus {

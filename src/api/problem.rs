@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::event::ValidationError;
+use crate::event::{Cursor, Timestamp, ValidationError};
 
 /// An error (RFC 9457).
 // This service sends every member. Proxies in front of it may send problems with fewer: RFC 9457 requires none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem<'a> {
-    /// `about:blank` where the status code identifies the kind of problem, else its name: `cursor_unknown`.
+    /// `about:blank` where the status code identifies the kind of problem, else its name: `cursor_unknown`, `event_expired`.
     #[serde(default)]
     #[schema(required = true, format = "uri-reference", example = "about:blank")]
     pub r#type: Cow<'a, str>,
@@ -29,6 +29,14 @@ pub struct Problem<'a> {
     #[serde(default)]
     #[schema(required = true, min_length = 1, max_length = 128)]
     pub request_id: Cow<'a, str>,
+    /// With `event_expired`: the cursor that the event had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cursor: Option<Cursor>,
+    /// With `event_expired`: when the event was received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub received_at: Option<Timestamp>,
     /// With 504: `unknown`. Send the request again; nothing is stored twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

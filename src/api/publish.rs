@@ -70,12 +70,10 @@ pub struct ReceivedEvent<'a> {
     pub event_id: Cow<'a, str>,
     /// `stored`, `duplicate`, or `conflict`: a duplicate with another payload.
     pub status: EventStatus,
-    /// The cursor of the first copy. Null if that copy was pruned at the same moment.
-    #[schema(required = true)]
-    pub cursor: Option<Cursor>,
-    /// When the first copy was received. Null if that copy was pruned at the same moment.
-    #[schema(required = true)]
-    pub received_at: Option<Timestamp>,
+    /// The cursor of the first copy, also if that has expired.
+    pub cursor: Cursor,
+    /// When the first copy was received.
+    pub received_at: Timestamp,
 }
 
 /// The outcome of a valid event.

@@ -33,13 +33,25 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// A regular expression (ECMA-262) for the texts that `parse` accepts, found by calling it with each character. Characters beyond
-/// the basic plane are all accepted; a test checks that.
+/// A regular expression (ECMA-262) for the texts that `parse` accepts, found by calling it with each character. Where some
+/// characters are accepted only beside others, one of the others must be there.
 fn pattern<T>(parse: impl Fn(String) -> Result<T, ValidationError>) -> String {
+    let alone = excluded(|character| parse(character.to_string()).is_ok());
+    let beside = excluded(|character| parse(format!("a{character}")).is_ok());
+    if alone == beside {
+        format!("^[^{alone}]+$")
+    } else {
+        format!("^[^{beside}]*[^{alone}][^{beside}]*$")
+    }
+}
+
+/// The characters that are not accepted, as a part of a regular expression. Those beyond the basic plane are all accepted; a test
+/// checks that.
+fn excluded(is_accepted: impl Fn(char) -> bool) -> String {
     let mut excluded = String::new();
     let mut from = None;
     for code in 0..=0xffff_u32 {
-        let is_excluded = char::from_u32(code).is_some_and(|character| parse(character.to_string()).is_err());
+        let is_excluded = char::from_u32(code).is_some_and(|character| !is_accepted(character));
         match (from, is_excluded) {
             (None, true) => from = Some(code),
             (Some(first), false) => {
@@ -52,7 +64,7 @@ fn pattern<T>(parse: impl Fn(String) -> Result<T, ValidationError>) -> String {
             _ => {}
         }
     }
-    format!("^[^{excluded}]+$")
+    excluded
 }
 
 /// The schema of a name that `parse` accepts.
@@ -82,6 +94,15 @@ pub fn cursor_schema(about: &str, may_be_empty: bool) -> RefOr<Schema> {
         .into()
 }
 
+/// The schema of a topic, of the beginning of one, or of nothing.
+pub fn topic_part_schema(about: &str) -> RefOr<Schema> {
+    text(about)
+        .max_length(Some(NAME_BYTES_MAX))
+        .pattern(Some(pattern(Topic::parse).replace("+$", "*$")))
+        .examples(["order."])
+        .into()
+}
+
 impl PartialSchema for Topic {
     fn schema() -> RefOr<Schema> {
         let about = "The kind of event. Case-sensitive, without white space and control characters.";
@@ -92,7 +113,7 @@ impl ToSchema for Topic {}
 
 impl PartialSchema for EventId {
     fn schema() -> RefOr<Schema> {
-        let about = "The publisher's id of the event, unique within the topic. Without control characters.";
+        let about = "The publisher's id of the event, unique within the topic. Not blank, without control characters.";
         name(about, "evt-1", EventId::parse)
     }
 }
@@ -100,7 +121,7 @@ impl ToSchema for EventId {}
 
 impl PartialSchema for Source {
     fn schema() -> RefOr<Schema> {
-        let about = "The system that published the event. Without control characters.";
+        let about = "The system that published the event. Not blank, without control characters.";
         name(about, "shop", Source::parse)
     }
 }
@@ -178,12 +199,13 @@ mod tests {
     #[test]
     fn name_pattern_excludes_exactly_what_parsing_rejects() {
         let control = r"\u0000-\u001f\u007f-\u009f";
-        assert_eq!(pattern(EventId::parse), format!("^[^{control}]+$"));
-        assert_eq!(pattern(Source::parse), pattern(EventId::parse));
+        let space = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028-\u2029\u202f\u205f\u3000";
         assert_eq!(
-            pattern(Topic::parse),
-            r"^[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028-\u2029\u202f\u205f\u3000]+$"
+            pattern(EventId::parse),
+            format!("^[^{control}]*[^{space}][^{control}]*$")
         );
+        assert_eq!(pattern(Source::parse), pattern(EventId::parse));
+        assert_eq!(pattern(Topic::parse), format!("^[^{space}]+$"));
     }
 
     #[test]

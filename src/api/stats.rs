@@ -42,6 +42,8 @@ pub struct Stats {
     pub outbox: Outbox,
     /// How far cursor reads are behind.
     pub log: Log,
+    /// What expires.
+    pub retention: Retention,
     /// `postgres` or `sqlite`
     #[schema(pattern = "^(postgres|sqlite)$")]
     pub store: Cow<'static, str>,
@@ -112,6 +114,13 @@ pub struct Log {
     pub unsettled_seconds: f64,
 }
 
+/// What expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Retention {
+    /// Events that should have expired and are kept, because they are not published yet.
+    pub held_back: u64,
+}
+
 /// The counters of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TopicStats {
@@ -178,7 +187,7 @@ pub mod example {
         "database_total_rows": 14000,
         "performance": {"events_per_second": 0.0, "commit_latency_ms": {"p50": 0.0, "p99": 0.0}, "duplicate_rate": 0.3},
         "queue": {"events": 0, "capacity": 100000}, "outbox": {"batches": 0, "oldest_seconds": 0, "parked": 0},
-        "log": {"unsettled_seconds": 0.0}, "store": "postgres", "fanout": "redis", "a member of a later version": null }"#;
+        "log": {"unsettled_seconds": 0.0}, "retention": {"held_back": 0}, "store": "postgres", "fanout": "redis", "a member of a later version": null }"#;
 
     /// The same with some members set to other values.
     pub fn stats_with(changes: Value) -> Stats {
@@ -213,7 +222,7 @@ mod tests {
 
     #[test]
     fn stats_are_written_as_in_the_contract() {
-        let expected = r#"{"received":20000,"unique_processed":14000,"duplicate_dropped":6000,"conflicts":0,"topics":{"large":6999,"a":3500,"b":3500,"small":1},"topic_count":4,"uptime":123.45,"uptime_seconds":123.45,"uptime_stats":{"received":20000,"unique_processed":14000,"duplicate_dropped":6000,"rejected":0},"database_total_rows":14000,"performance":{"events_per_second":0.0,"commit_latency_ms":{"p50":0.0,"p99":0.0},"duplicate_rate":0.3},"queue":{"events":0,"capacity":100000},"outbox":{"batches":0,"oldest_seconds":0.0,"parked":0},"log":{"unsettled_seconds":0.0},"store":"postgres","fanout":"redis"}"#;
+        let expected = r#"{"received":20000,"unique_processed":14000,"duplicate_dropped":6000,"conflicts":0,"topics":{"large":6999,"a":3500,"b":3500,"small":1},"topic_count":4,"uptime":123.45,"uptime_seconds":123.45,"uptime_stats":{"received":20000,"unique_processed":14000,"duplicate_dropped":6000,"rejected":0},"database_total_rows":14000,"performance":{"events_per_second":0.0,"commit_latency_ms":{"p50":0.0,"p99":0.0},"duplicate_rate":0.3},"queue":{"events":0,"capacity":100000},"outbox":{"batches":0,"oldest_seconds":0.0,"parked":0},"log":{"unsettled_seconds":0.0},"retention":{"held_back":0},"store":"postgres","fanout":"redis"}"#;
         assert_eq!(serde_json::to_string(&stats_with(json!({}))).unwrap(), expected);
     }
 }

@@ -1,8 +1,7 @@
 //! `eventsieve completions`: the script that makes a shell complete commands and flags.
 
-use std::io::{Write, stdout};
-
-use anyhow::{Context, Result};
+use crate::cli::print::print;
+use anyhow::Result;
 use clap::Command;
 use clap_complete::{Shell, generate};
 
@@ -22,6 +21,6 @@ impl Args {
         // Into memory first, because the generator panics when it cannot write.
         let mut script = Vec::new();
         generate(self.shell, &mut program, env!("CARGO_PKG_NAME"), &mut script);
-        stdout().write_all(&script).context("cannot print the script")
+        print(&String::from_utf8_lossy(&script), "the script").map(drop)
     }
 }

@@ -4,7 +4,7 @@ mod folder;
 mod statistics;
 mod trickle;
 
-use std::io::{self, ErrorKind, Write, stdout};
+use std::io::{self, ErrorKind};
 use std::num::NonZeroU64;
 use std::pin::pin;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use crate::cli::error::UsageError;
 use crate::cli::load::generator::Generator;
 use crate::cli::load::plan::{Plan, Times};
 use crate::cli::load::run::{Run, paced};
+use crate::cli::print::print;
 use crate::cli::stats::table::table;
 use crate::cli::table::count;
 use crate::cli::target;
@@ -206,7 +207,5 @@ fn is_taken(error: &anyhow::Error) -> bool {
 }
 
 fn say(text: &str) -> Result<()> {
-    stdout()
-        .write_all(text.as_bytes())
-        .context("cannot write to standard output")
+    print(text, "what happens").map(drop)
 }

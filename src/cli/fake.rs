@@ -53,7 +53,7 @@ impl World {
             new += u64::from(is_new);
             json!({
                 "index": index, "topic": event["topic"], "event_id": event["event_id"],
-                "status": if is_new { "stored" } else { "duplicate" }, "cursor": null, "received_at": null,
+                "status": if is_new { "stored" } else { "duplicate" }, "cursor": "000000000000000100000001", "received_at": "2025-10-24T10:30:00Z",
             })
         });
         let results = results.collect();

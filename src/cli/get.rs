@@ -1,18 +1,17 @@
 //! `eventsieve get`: prints one event.
 
-use std::io::{Write, stdout};
-
 use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::FalseyValueParser;
 
 use super::event_text;
+use crate::cli::print::print;
 use crate::cli::target::TargetArgs;
 use crate::cli::text::printable;
-use crate::client::{self, Client};
+use crate::client::{self, Client, ClientError};
 
 /// Print one event
 ///
-/// Ends with exit code 1 if there is no such event.
+/// Ends with exit code 1 if there is no such event, or if it has expired.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  eventsieve get order.created order-4711\n  eventsieve get order.created order-4711 --json"
@@ -33,19 +32,19 @@ impl Args {
     /// Prints the event on standard output. It is an error if there is none.
     pub(crate) async fn run(self) -> Result<()> {
         let client = Client::new(self.target.target()?, client::CALL_TIMEOUT)?;
-        let query = [
-            ("topic", self.topic.as_str()),
-            ("event_id", self.event_id.as_str()),
-            ("limit", "1"),
-        ];
-        let page = client.page(&query).await;
-        let page = page.with_context(|| format!("cannot read from {}", client.target()))?;
-        let Some(event) = page.events.first() else {
-            bail!(
+        let event = match client.event(&self.topic, &self.event_id).await {
+            Ok(event) => event,
+            Err(ClientError::Refused { status: 404, .. }) => bail!(
                 "there is no event {} in topic {}",
                 printable(&self.event_id),
                 printable(&self.topic)
-            );
+            ),
+            Err(ClientError::Refused { status: 410, .. }) => bail!(
+                "the event {} in topic {} has expired; its identity is kept, so publishing it again is a duplicate",
+                printable(&self.event_id),
+                printable(&self.topic)
+            ),
+            Err(error) => return Err(error).with_context(|| format!("cannot read from {}", client.target())),
         };
         let text = if self.json {
             format!("{}\n", event.line)
@@ -53,6 +52,6 @@ impl Args {
             let event = event_text::read(&event.line).ok_or_else(|| anyhow!("the answer is not an event"))?;
             event_text::members(&event)
         };
-        stdout().write_all(text.as_bytes()).context("cannot print the event")
+        print(&text, "the event").map(drop)
     }
 }

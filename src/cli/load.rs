@@ -10,7 +10,7 @@ pub(crate) mod run;
 pub(crate) mod sample;
 pub(crate) mod tally;
 
-use std::{io::Write, num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU64, time::Duration};
 
 use anyhow::Context;
 use clap::value_parser;
@@ -21,6 +21,7 @@ use self::{
     plan::{Plan, Times},
     run::{Run, paced},
 };
+use crate::cli::print::{note, print};
 use crate::{
     cli::{error::UsageError, table::count},
     client::{self, Client, target::Target},
@@ -81,7 +82,7 @@ impl Args {
         let plan = self.plan()?;
         let client = Client::new(self.url.clone(), client::CALL_TIMEOUT)?;
         let mut signals = Signals::listen().context("cannot install signal handlers")?;
-        eprintln!("{}", self.headline(&plan));
+        note(&self.headline(&plan));
         let run = Run::new(client, plan.events, self.wait);
         let requests = paced(Generator::new(plan, self.batch_size), self.rate);
         let outcome = select! {
@@ -90,7 +91,7 @@ impl Args {
             outcome = run.drive(requests, usize::from(self.concurrency)) => outcome,
         };
         let tally = run.end();
-        write!(std::io::stdout(), "{}", tally.table(&plan)).context("cannot print the table")?;
+        print(&tally.table(&plan).to_string(), "the table")?;
         outcome?;
         tally.verify(&plan).map_err(Into::into)
     }

@@ -1,6 +1,5 @@
 //! `eventsieve ls`: lists events.
 
-use std::io::{ErrorKind, Write, stdout};
 use std::num::NonZeroU64;
 
 use anyhow::{Context, Result};
@@ -8,12 +7,17 @@ use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
 
 use super::event_text;
-use crate::api::events::LIMIT_MAX;
+use crate::cli::print::{note, print};
 use crate::cli::since::Since;
 use crate::cli::table::count;
 use crate::cli::target::TargetArgs;
-use crate::client::events::EventText;
-use crate::client::{self, Client};
+use crate::client::events::EventLines;
+use crate::client::{self, Client, ClientError};
+
+const EVENTS: &str = "the events";
+
+/// How much is printed at a time.
+const PRINTED_BYTES: usize = 64 << 10;
 
 /// List stored events, the oldest first
 ///
@@ -66,37 +70,37 @@ impl Args {
     /// Prints the events on standard output.
     pub(crate) async fn run(self) -> Result<()> {
         let client = Client::new(self.target.target()?, client::CALL_TIMEOUT)?;
-        let mut listed: Vec<EventText> = Vec::new();
-        let mut offset = 0;
-        let mut left = self.limit.get();
-        // A page may end early, so only an empty one is the last.
-        while left > 0 {
-            let page = self.page(&client, offset, left.min(u64::from(LIMIT_MAX))).await?;
-            if page.is_empty() {
-                break;
-            }
-            offset += page.len() as u64;
-            left = left.saturating_sub(page.len() as u64);
+        let reading = || format!("cannot read from {}", client.target());
+        let mut lines = self.lines(&client).await.with_context(reading)?;
+        let (mut found, mut text) = (Vec::new(), String::new());
+        let mut listed = 0;
+        while let Some(event) = lines.next().await.with_context(reading)? {
+            listed += 1;
             if !self.json {
-                listed.extend(page);
-            } else if !print_lines(&page)? {
+                found.push(event);
+                continue;
+            }
+            text.push_str(&event.line);
+            text.push('\n');
+            if text.len() > PRINTED_BYTES && !print(&std::mem::take(&mut text), EVENTS)? {
                 return Ok(());
             }
         }
         if !self.json {
-            let events: Vec<_> = listed
-                .iter()
-                .filter_map(|event| event_text::read(&event.line))
-                .collect();
-            print(&event_text::table(&events))?;
+            let events: Vec<_> = found.iter().filter_map(|event| event_text::read(&event.line)).collect();
+            text = event_text::table(&events);
         }
-        if left == 0 {
-            eprintln!("the list ends at --limit {}; there may be more events", count(offset));
+        print(&text, EVENTS)?;
+        if listed == self.limit.get() {
+            note(&format!(
+                "the list ends at --limit {}; there may be more events",
+                count(listed)
+            ));
         }
         Ok(())
     }
 
-    async fn page(&self, client: &Client, offset: u64, limit: u64) -> Result<Vec<EventText>> {
+    async fn lines(&self, client: &Client) -> Result<EventLines, ClientError> {
         let is_reverse = self.reverse || self.order == Order::Desc;
         let parameters = [
             ("topic", self.topic.clone()),
@@ -105,29 +109,12 @@ impl Args {
             ("since", self.since.map(|time| time.to_string())),
             ("until", self.until.map(|time| time.to_string())),
             ("order", is_reverse.then(|| "desc".to_owned())),
-            ("offset", Some(offset.to_string())),
-            ("limit", Some(limit.to_string())),
+            ("limit", Some(self.limit.to_string())),
         ];
         let query: Vec<(&str, &str)> = parameters
             .iter()
             .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
             .collect();
-        let page = client.page(&query).await;
-        let page = page.with_context(|| format!("cannot read from {}", client.target()))?;
-        Ok(page.events)
-    }
-}
-
-/// Prints whole events. False when the reader of the output has gone.
-fn print_lines(events: &[EventText]) -> Result<bool> {
-    let lines: String = events.iter().map(|event| format!("{}\n", event.line)).collect();
-    print(&lines)
-}
-
-fn print(text: &str) -> Result<bool> {
-    match stdout().write_all(text.as_bytes()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("cannot print the events"),
+        client.lines(&query).await
     }
 }

@@ -1,9 +1,10 @@
 //! `eventsieve man`: the manual pages, made from the same texts as `--help`.
 
 use std::fs;
-use std::io::{self, Write, stdout};
+use std::io::{self};
 use std::path::PathBuf;
 
+use crate::cli::print::print;
 use anyhow::{Context, Result};
 use clap::Command;
 use clap_mangen::Man;
@@ -23,9 +24,7 @@ impl Args {
         program.build();
         let Some(folder) = self.folder else {
             let page = Page::new(&program)?;
-            return stdout()
-                .write_all(page.text.as_bytes())
-                .context("cannot print the page");
+            return print(&page.text, "the page").map(drop);
         };
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         for command in std::iter::once(&program).chain(program.get_subcommands()) {

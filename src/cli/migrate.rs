@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::cli::error::UsageError;
+use crate::cli::print::print;
 use crate::config::StoreOptions;
 use crate::store;
 
@@ -16,14 +17,22 @@ use crate::store;
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreOptions,
+    /// Also grant this role of the database what it needs to run `serve --no-migrate`, `verify` and `prune`; it cannot change an event
+    #[arg(long, env = "EVENTSIEVE_GRANT_TO", value_name = "ROLE")]
+    grant_to: Option<String>,
 }
 
 impl Args {
     /// Applies what is missing, once. It does not wait for a store that is away.
     pub(crate) async fn run(self) -> Result<()> {
         let url = self.store.check().map_err(UsageError::from)?;
-        let version = store::open(&url)?.migrate().await?;
-        println!("the schema is at version {version}");
-        Ok(())
+        let store = store::open(&url)?;
+        let version = store.migrate().await?;
+        let mut line = format!("the schema is at version {version}\n");
+        if let Some(role) = &self.grant_to {
+            store.grant(role).await?;
+            line.push_str(&format!("{role} may serve, verify and prune\n"));
+        }
+        print(&line, "the version of the schema").map(drop)
     }
 }

@@ -1,9 +1,8 @@
 //! `eventsieve openapi`: the description of the HTTP API, for client generators and similar tools.
 
-use std::io::{Write, stdout};
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
+use crate::cli::print::print;
 use crate::http;
 
 /// Print the OpenAPI 3.1 document of the service, as `/openapi.json` serves it
@@ -14,8 +13,6 @@ pub(crate) struct Args {}
 impl Args {
     /// Prints the document on standard output.
     pub(crate) fn run(self) -> Result<()> {
-        stdout()
-            .write_all(http::document().as_bytes())
-            .context("cannot print the document")
+        print(http::document(), "the document").map(drop)
     }
 }

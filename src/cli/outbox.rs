@@ -1,17 +1,19 @@
 //! `eventsieve outbox`: batches that are not yet published, and dead letters.
 
-use std::io::{Write, stdout};
-
 use anyhow::{Context, Result, bail};
 use clap::builder::FalseyValueParser;
+use serde_json::json;
 
 use crate::cli::error::UsageError;
+use crate::cli::print::print;
 use crate::cli::table::{count, signed, values};
 use crate::cli::text::printable;
 use crate::config::{RedisOptions, StoreOptions};
 use crate::event::Cursor;
 use crate::sink::{self, Sink, SinkErrorKind};
 use crate::store::{self, DeadLetter, NewDeadLetter, Outbox, Store};
+
+const OUTBOX: &str = "the outbox";
 
 /// How many dead letters are read at a time.
 const PAGE: u32 = 100;
@@ -34,6 +36,9 @@ pub(crate) struct Args {
     /// Publish dead letters again
     #[arg(long, env = "EVENTSIEVE_OUTBOX_RETRY", value_parser = FalseyValueParser::new())]
     retry: bool,
+    /// Print the backlog as JSON in one line, and then each dead letter in one
+    #[arg(long, env = "EVENTSIEVE_OUTBOX_JSON", value_parser = FalseyValueParser::new())]
+    json: bool,
 }
 
 impl Args {
@@ -49,10 +54,10 @@ impl Args {
         let store = store::open(&url)?;
         store.check_schema().await?;
         let rejected = match &sink {
-            Some(sink) => retry(&*store, &**sink).await?,
+            Some(sink) => self.retry(&*store, &**sink).await?,
             None => 0,
         };
-        show(&*store).await?;
+        self.show(&*store).await?;
         store.close().await;
         match rejected {
             0 => Ok(()),
@@ -63,60 +68,94 @@ impl Args {
             ),
         }
     }
-}
 
-/// Publishes every dead letter again, and gives back how many are rejected again.
-async fn retry(store: &dyn Outbox, sink: &dyn Sink) -> Result<u64> {
-    let (mut published, mut rejected) = (0, 0);
-    let mut after = Cursor::BEGINNING;
-    loop {
-        let page = store.dead_letters(after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.event.cursor;
-        for DeadLetter { event, .. } in page {
-            let cursor = event.cursor;
-            let reason = match sink.publish(&[event]).await {
-                Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
-                Err(error) if error.kind == SinkErrorKind::Unexpected => Some(error.to_string()),
-                Err(error) => return Err(error).context("cannot publish to Redis; the remaining dead letters stay"),
-            };
-            match reason {
-                None => {
-                    store.remove_dead_letters(&[cursor]).await?;
-                    published += 1;
-                }
-                Some(reason) => {
-                    store.dead_letter(&[NewDeadLetter { cursor, reason }]).await?;
-                    rejected += 1;
+    /// Publishes every dead letter again, and gives back how many are rejected again.
+    async fn retry(&self, store: &dyn Outbox, sink: &dyn Sink) -> Result<u64> {
+        let (mut published, mut rejected) = (0, 0);
+        let mut after = Cursor::BEGINNING;
+        loop {
+            let page = store.dead_letters(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.event.cursor;
+            for DeadLetter { event, .. } in page {
+                let cursor = event.cursor;
+                let reason = match sink.publish(&[event]).await {
+                    Ok(refusals) => refusals.into_iter().next().map(|refusal| refusal.reason),
+                    // One that ends the connection must not stand in the way of the others either.
+                    Err(error) if error.kind == SinkErrorKind::Unexpected || error.is_cut => Some(error.to_string()),
+                    Err(error) => {
+                        return Err(error).context("cannot publish to Redis; the remaining dead letters stay");
+                    }
+                };
+                match reason {
+                    None => {
+                        store.remove_dead_letters(&[cursor]).await?;
+                        published += 1;
+                    }
+                    Some(reason) => {
+                        store.dead_letter(&[NewDeadLetter { cursor, reason }]).await?;
+                        rejected += 1;
+                    }
                 }
             }
         }
+        let shown = if self.json {
+            format!(
+                "{}\n",
+                json!({"published_again": published, "rejected_again": rejected})
+            )
+        } else {
+            values([
+                ("published again", count(published)),
+                ("rejected again", count(rejected)),
+            ])
+        };
+        print(&shown, OUTBOX)?;
+        Ok(rejected)
     }
-    print(&values([
-        ("published again", count(published)),
-        ("rejected again", count(rejected)),
-    ]))?;
-    Ok(rejected)
-}
 
-/// Prints the backlog, and one line for each dead letter.
-async fn show(store: &dyn Store) -> Result<()> {
-    let stats = store.stats().await?;
-    let backlog = &stats.backlog;
-    print(&values([
-        ("unpublished batches", signed(backlog.batches)),
-        ("age of the oldest", format!("{:.1} s", backlog.oldest_seconds)),
-        ("dead letters", signed(backlog.dead_letters)),
-    ]))?;
-    let mut after = Cursor::BEGINNING;
-    loop {
-        let page = store.dead_letters(after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.event.cursor;
-        for letter in &page {
-            print(&line(letter))?;
+    /// Prints the backlog, and one line for each dead letter.
+    async fn show(&self, store: &dyn Store) -> Result<()> {
+        let stats = store.stats().await?;
+        let backlog = &stats.backlog;
+        let shown = if self.json {
+            let object = json!({
+                "unpublished_batches": backlog.batches,
+                "oldest_seconds": backlog.oldest_seconds,
+                "dead_letters": backlog.dead_letters,
+            });
+            format!("{object}\n")
+        } else {
+            values([
+                ("unpublished batches", signed(backlog.batches)),
+                ("age of the oldest", format!("{:.1} s", backlog.oldest_seconds)),
+                ("dead letters", signed(backlog.dead_letters)),
+            ])
+        };
+        print(&shown, OUTBOX)?;
+        let mut after = Cursor::BEGINNING;
+        loop {
+            let page = store.dead_letters(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.event.cursor;
+            for letter in &page {
+                let line = if self.json { json_line(letter) } else { line(letter) };
+                print(&line, OUTBOX)?;
+            }
         }
     }
+}
+
+fn json_line(letter: &DeadLetter) -> String {
+    let event = &letter.event;
+    let object = json!({
+        "cursor": event.cursor.to_string(),
+        "topic": event.event.topic.as_str(),
+        "event_id": event.event.event_id.as_str(),
+        "parked_at": letter.dead_lettered_at,
+        "reason": letter.reason,
+    });
+    format!("{object}\n")
 }
 
 fn line(letter: &DeadLetter) -> String {
@@ -129,8 +168,4 @@ fn line(letter: &DeadLetter) -> String {
         letter.dead_lettered_at,
         printable(&letter.reason)
     )
-}
-
-fn print(text: &str) -> Result<()> {
-    stdout().write_all(text.as_bytes()).context("cannot print the outbox")
 }

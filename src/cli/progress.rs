@@ -10,6 +10,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::table::count;
+use crate::cli::print::note;
 use crate::client::{ClientError, target::Target};
 
 /// The time between two lines in a log.
@@ -54,7 +55,7 @@ impl Progress {
         let text = format!("waiting for {}: {error}; retrying", self.target);
         match &self.bar {
             Some(bar) => bar.set_message(text.clone()),
-            None if !self.is_printed.replace(true) => eprintln!("{text}"),
+            None if !self.is_printed.replace(true) => note(&text),
             None => {}
         }
         *self.retrying.borrow_mut() = Some(text);
@@ -82,15 +83,16 @@ impl Progress {
             .unwrap_or_default();
         let retrying = self.retrying.borrow();
         let retrying = retrying.as_ref().map(|text| format!("; {text}")).unwrap_or_default();
-        eprintln!("published {}{total} events, {details}{retrying}", count(events));
+        let published = count(events);
+        note(&format!("published {published}{total} events, {details}{retrying}"));
         self.is_printed.set(!retrying.is_empty());
     }
 
     /// Prints a line above the bar.
     pub(crate) fn println(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| note(line)),
+            None => note(line),
         }
     }
 

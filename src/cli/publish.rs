@@ -10,7 +10,7 @@ pub(crate) mod run;
 pub(crate) mod tally;
 
 use std::fs;
-use std::io::{IsTerminal, Write, stdin, stdout};
+use std::io::{IsTerminal, stdin};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +22,7 @@ use self::lines::Lines;
 use self::rejects::Rejects;
 use self::run::{Run, Settings};
 use crate::cli::error::UsageError;
+use crate::cli::print::print;
 use crate::cli::progress::Progress;
 use crate::cli::send::RetryLimits;
 use crate::client::{self, Client, target::Target};
@@ -128,7 +129,7 @@ impl Args {
         let outcome = run.drive(&mut lines, &mut signals).await;
         progress.end();
         let events = lines.count_events().await;
-        write!(stdout(), "{}", run.tally().table(events)).context("cannot print the table")?;
+        print(&run.tally().table(events).to_string(), "the table")?;
         outcome
     }
 

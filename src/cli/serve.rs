@@ -23,6 +23,11 @@ impl Args {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let config = self.options.check().map_err(UsageError::from)?;
         telemetry::start(LOG_FILTER).map_err(UsageError)?;
+        if config.database.is_secret_shown() {
+            tracing::warn!(
+                "the password in --database-url is visible to every user of this machine: set DATABASE_URL, or DATABASE_URL_FILE, instead"
+            );
+        }
         if let Some(trace) = config.trace.clone() {
             telemetry::send_traces(trace).await.map_err(UsageError)?;
         }

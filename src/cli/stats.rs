@@ -10,8 +10,13 @@ use clap::builder::FalseyValueParser;
 use tokio::select;
 use tokio::time::{MissedTickBehavior, interval};
 
+use rustix::termios::tcgetwinsize;
+
 use self::table::table;
+use crate::api::stats::Stats;
+use crate::cli::print::{note, print};
 use crate::cli::target::TargetArgs;
+use crate::cli::text::cut;
 use crate::client::{self, Client, ClientError};
 use crate::lifecycle::Signals;
 
@@ -26,13 +31,18 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 /// `received`, `unique`, `duplicates`, `conflicts`, `rows` and the topics describe the store: they are the same on every replica and
 /// survive restarts. The other values describe the process that answers.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  eventsieve stats --url http://127.0.0.1:8080\n  eventsieve stats --watch")]
+#[command(
+    after_help = "Examples:\n  eventsieve stats --url http://127.0.0.1:8080\n  eventsieve stats --watch\n  eventsieve stats --json | jq .unique_processed"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     target: TargetArgs,
     /// Print the table every second until Ctrl-C: in place on a terminal, else one after another
     #[arg(long, env = "EVENTSIEVE_STATS_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
+    /// Print what the service answers, as JSON in one line
+    #[arg(long, env = "EVENTSIEVE_STATS_JSON", value_parser = FalseyValueParser::new())]
+    json: bool,
 }
 
 impl Args {
@@ -40,7 +50,7 @@ impl Args {
     pub(crate) async fn run(self) -> Result<()> {
         let client = Client::new(self.target.target()?, client::CALL_TIMEOUT)?;
         if self.watch {
-            return watch(&client).await;
+            return self.watch(&client).await;
         }
         let stats = client.stats().await.map_err(|error| match error {
             ClientError::Retryable { reason, .. } => anyhow!(
@@ -49,42 +59,83 @@ impl Args {
             ),
             error => error.into(),
         })?;
-        print(&table(&stats))
+        print(&self.shown(&stats)?, "the table").map(drop)
+    }
+
+    fn shown(&self, stats: &Stats) -> Result<String> {
+        if self.json {
+            return Ok(serde_json::to_string(stats).context("cannot write JSON")? + "\n");
+        }
+        Ok(table(stats))
+    }
+
+    /// Prints the statistics, or why there are none, every second until a signal.
+    async fn watch(&self, client: &Client) -> Result<()> {
+        let mut signals = Signals::listen().context("cannot install signal handlers")?;
+        // Lines of JSON are for a program, also where a person looks on.
+        let is_in_place = stdout().is_terminal() && !self.json;
+        let mut turns = interval(WATCH_INTERVAL);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stats = async {
+                turns.tick().await;
+                client.stats().await
+            };
+            let shown = select! {
+                _ = signals.next() => return Ok(()),
+                stats = stats => match stats {
+                    Ok(stats) => self.shown(&stats)?,
+                    Err(ClientError::Retryable { reason, .. }) => {
+                        let line = format!("cannot reach {}: {reason}; retrying\n", client.target());
+                        if self.json {
+                            note(line.trim_end());
+                            continue;
+                        }
+                        line
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            let shown = if is_in_place {
+                write!(stdout(), "{CLEAR}").context("cannot clear the terminal")?;
+                fitting(&shown)
+            } else if self.json {
+                shown
+            } else {
+                shown + "\n"
+            };
+            if !print(&shown, "the table")? {
+                return Ok(());
+            }
+        }
     }
 }
 
-/// Prints a table, or why there is none, every second until a signal.
-async fn watch(client: &Client) -> Result<()> {
-    let mut signals = Signals::listen().context("cannot install signal handlers")?;
-    let is_terminal = stdout().is_terminal();
-    let mut turns = interval(WATCH_INTERVAL);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let stats = async {
-            turns.tick().await;
-            client.stats().await
-        };
-        let shown = select! {
-            _ = signals.next() => return Ok(()),
-            stats = stats => match stats {
-                Ok(stats) => table(&stats),
-                Err(ClientError::Retryable { reason, .. }) => {
-                    format!("cannot reach {}: {reason}; retrying\n", client.target())
-                }
-                Err(error) => return Err(error.into()),
-            },
-        };
-        print(&if is_terminal {
-            format!("{CLEAR}{shown}")
-        } else {
-            format!("{shown}\n")
-        })?;
-    }
+/// As much of a text as the terminal shows at once, with the cursor in the line below it: a line that is too long, or one too many, would
+/// move the rest up.
+fn fitting(text: &str) -> String {
+    let Ok(size) = tcgetwinsize(stdout()) else {
+        return text.to_owned();
+    };
+    fitting_into(text, usize::from(size.ws_row), usize::from(size.ws_col))
 }
 
-fn print(text: &str) -> Result<()> {
-    let mut out = stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot print the table")
+/// A terminal that does not know its size says 0.
+fn fitting_into(text: &str, rows: usize, columns: usize) -> String {
+    let unknown = |size: usize| if size == 0 { usize::MAX } else { size };
+    let lines = text.lines().take(unknown(rows).saturating_sub(1).max(1));
+    lines.map(|line| cut(line, unknown(columns)) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_cut_to_the_terminal() {
+        let text = "received  1\nunique  2\n  a-very-long-topic  3\n";
+        assert_eq!(fitting_into(text, 3, 10), "received …\nunique  2\n");
+        assert_eq!(fitting_into(text, 0, 0), text);
+        assert_eq!(fitting_into(text, 1, 80), "received  1\n");
+    }
 }

@@ -18,7 +18,12 @@ pub(crate) mod start;
 pub(crate) mod stream;
 pub(crate) mod wanted;
 
-use std::{convert::Infallible, io::stdout, num::NonZeroU64, os::fd::AsFd};
+use std::{
+    convert::Infallible,
+    io::{IsTerminal, stdout},
+    num::NonZeroU64,
+    os::fd::AsFd,
+};
 
 use anyhow::Context;
 use clap::builder::FalseyValueParser;
@@ -33,6 +38,7 @@ use self::{
     start::{Filter, Start},
     wanted::Wanted,
 };
+use crate::cli::print::note;
 use crate::{
     cli::{error::UsageError, since::Since, target::TargetArgs},
     client::{self, Client},
@@ -105,14 +111,16 @@ impl Args {
             client: Client::new(self.target.target()?, client::CALL_TIMEOUT)?,
             topic: self.topic,
             after: None,
-            report: |line| eprintln!("eventsieve: {line}"),
+            report: |line| note(&format!("eventsieve: {line}")),
         };
         // Another thread writes, so that a signal is noticed while a slow reader keeps a write waiting.
         let out = stdout()
             .as_fd()
             .try_clone_to_owned()
             .context("there is no standard output")?;
-        let mut output = Output::new(File::from_std(out.into()), self.limit).with(self.format, self.source);
+        let is_terminal = out.is_terminal();
+        let output = Output::new(File::from_std(out.into()), self.limit).with(self.format, self.source);
+        let mut output = output.on_terminal(is_terminal);
         let end = async {
             wanted.after = start::begin(start, &filter, &wanted, &mut output).await?;
             #[cfg(feature = "redis")]
@@ -139,9 +147,8 @@ impl Args {
     #[cfg(feature = "redis")]
     fn channel(&self) -> Result<Channel, UsageError> {
         let found = self.channel.check().map_err(|error| UsageError(error.to_string()))?;
-        let (url, name) = found.ok_or_else(|| UsageError("--redis needs --redis-url (or REDIS_URL)".to_owned()))?;
-        Channel::new(&url, &name)
-            .ok_or_else(|| UsageError("REDIS_URL must be like redis://:PASSWORD@HOST:PORT".to_owned()))
+        let config = found.ok_or_else(|| UsageError("--redis needs --redis-url (or REDIS_URL)".to_owned()))?;
+        Ok(Channel::new(config))
     }
 }
 

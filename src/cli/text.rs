@@ -2,30 +2,29 @@
 
 use std::fmt::Write;
 
-/// The text with every character escaped that could drive a terminal or reorder its line: control characters, line and paragraph
-/// separators, and the controls of bidirectional text. Escapes are those of JSON, such as `\u001b`.
+use crate::telemetry::is_unsafe;
+
+/// The text with every character escaped that could drive a terminal or reorder its line ([`is_unsafe`]). Escapes are those of JSON,
+/// such as `\u001b`.
 pub(crate) fn printable(text: &str) -> String {
+    escaped(text, is_unsafe)
+}
+
+/// The same for several lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    escaped(text, |character| character != '\n' && is_unsafe(character))
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        match character {
-            '\u{2028}'
-            | '\u{2029}'
-            | '\u{061c}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' => {
-                escape(character, &mut shown);
-            }
-            character if character.is_control() => escape(character, &mut shown),
-            character => shown.push(character),
+        if is_escaped(character) {
+            write!(shown, "\\u{:04x}", u32::from(character)).expect("writing to a string cannot fail");
+        } else {
+            shown.push(character);
         }
     }
     shown
-}
-
-fn escape(character: char, shown: &mut String) {
-    write!(shown, "\\u{:04x}", u32::from(character)).expect("writing to a string cannot fail");
 }
 
 /// At most `chars_max` characters of `text`. A text that is cut ends with `…`.

@@ -1,17 +1,20 @@
 //! `eventsieve verify`: recounts the store.
 
-use std::io::{Write, stdout};
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use clap::builder::FalseyValueParser;
+use serde_json::json;
 
 use crate::cli::error::UsageError;
+use crate::cli::print::print;
 use crate::cli::table::{signed, values};
-use crate::config::StoreOptions;
+use crate::config::{ArchiveOptions, StoreOptions};
+use crate::retention::Archive;
 use crate::store::{self, Verification};
 
-/// Recount the events in the store and compare the result with the counters and the outbox
+/// Recount the events and identities in the store and compare the result with the counters and the outbox
 ///
-/// Reads one snapshot; the service may keep running. Exits with code 1 if anything differs.
+/// Reads one snapshot; the service may keep running. If an archive is given, everything that was archived is read and compared with
+/// its manifest. Exits with code 1 if anything differs; nothing is repaired.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  eventsieve verify --database-url postgres://eventsieve:secret@localhost/eventsieve"
@@ -19,6 +22,11 @@ use crate::store::{self, Verification};
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreOptions,
+    #[command(flatten)]
+    archive: ArchiveOptions,
+    /// Print what was counted as JSON in one line
+    #[arg(long, env = "EVENTSIEVE_VERIFY_JSON", value_parser = FalseyValueParser::new())]
+    json: bool,
 }
 
 impl Args {
@@ -27,16 +35,42 @@ impl Args {
         let url = self.store.check().map_err(UsageError::from)?;
         let store = store::open(&url)?;
         store.check_schema().await?;
-        let verification = store.verify().await?;
-        stdout()
-            .write_all(table(&verification).as_bytes())
-            .context("cannot print the counts")?;
+        let archive = Archive::open(&self.archive).map_err(UsageError)?;
+        let mut verification = store.verify().await?;
+        if let Some(archive) = archive {
+            let drifts = archive.verify(&store.archived().await?).await;
+            verification.drifts.extend(drifts);
+        }
+        let shown = if self.json {
+            json(&verification)
+        } else {
+            table(&verification)
+        };
+        print(&shown, "the counts")?;
         match verification.drifts.len() {
             0 => Ok(()),
             1 => bail!("the store and its counters differ in 1 place, listed above"),
             drifts => bail!("the store and its counters differ in {drifts} places, listed above"),
         }
     }
+}
+
+fn json(verification: &Verification) -> String {
+    let counts = &verification.counts;
+    let object = json!({
+        "rows": verification.rows,
+        "received": counts.received,
+        "unique_processed": counts.unique_processed,
+        "duplicate_dropped": counts.duplicate_dropped,
+        "conflicts": counts.conflicts,
+        "pruned": counts.pruned,
+        "identities": verification.identities,
+        "identities_forgotten": verification.identities_forgotten,
+        "partitions": verification.partitions,
+        "unpublished_batches": verification.outbox_batches,
+        "drifts": verification.drifts,
+    });
+    format!("{object}\n")
 }
 
 fn table(verification: &Verification) -> String {
@@ -48,6 +82,9 @@ fn table(verification: &Verification) -> String {
         ("duplicates", signed(counts.duplicate_dropped)),
         ("conflicts", signed(counts.conflicts)),
         ("pruned", signed(counts.pruned)),
+        ("identities", signed(verification.identities)),
+        ("identities forgotten", signed(verification.identities_forgotten)),
+        ("partitions", signed(verification.partitions)),
         ("not yet published", signed(verification.outbox_batches)),
     ]);
     for drift in &verification.drifts {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt, try_unfold};
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt, try_unfold};
 use reqwest::{Response, header::CONTENT_TYPE};
 use serde_json::value::RawValue;
 use sse_stream::{Error, SseByteStream};
 use tokio::time::timeout;
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::io::StreamReader;
 
 use super::error::{ClientError, Effect};
 use crate::api::events::{self, StoredEvent, StreamNotice};
@@ -87,6 +89,33 @@ impl LogEnd {
         Self {
             newest: newest.unwrap_or_default().max(next.clone()),
             last_stable: next,
+        }
+    }
+}
+
+/// The longest line of a list: an event whose texts all have escapes.
+const LINE_BYTES_MAX: usize = 2 << 20;
+
+/// A list that arrives line by line.
+pub struct EventLines(FramedRead<StreamReader<BoxStream<'static, std::io::Result<Bytes>>, Bytes>, LinesCodec>);
+
+impl EventLines {
+    /// Reads the lines of a response with success.
+    pub(super) fn of(response: Response) -> Self {
+        let chunks = response.bytes_stream().map_err(std::io::Error::other).boxed();
+        let lines = LinesCodec::new_with_max_length(LINE_BYTES_MAX);
+        Self(FramedRead::new(StreamReader::new(chunks), lines))
+    }
+
+    /// The next event; `None` at the end of the list. Fails as [`ClientError::Retryable`] when the list breaks off or nothing comes
+    /// for a while, and as [`ClientError::Foreign`] when it is no list of events.
+    pub async fn next(&mut self) -> Result<Option<EventText>, ClientError> {
+        let line = timeout(SILENCE_MAX, self.0.next()).await;
+        let line = line.map_err(|_| lost(format!("nothing received for {} s", SILENCE_MAX.as_secs())))?;
+        match line.transpose() {
+            Ok(line) => line.map(|line| EventText::read(&line).ok_or(FOREIGN)).transpose(),
+            Err(LinesCodecError::MaxLineLengthExceeded) => Err(FOREIGN),
+            Err(LinesCodecError::Io(_)) => Err(lost("the list broke off".to_owned())),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::value::{number, size, time};
+use super::proxy::ProxyConfig;
+use super::value::{number, number_or_auto, size, size_or_auto, time};
 
 /// The address, and the limits of a connection and of a request.
 #[derive(Debug, Clone, Args)]
@@ -32,22 +33,57 @@ pub struct HttpConfig {
         value_parser = number::<usize>(1..=1_000_000)
     )]
     pub events_max: usize,
-    /// Maximum number of open connections; further clients wait until one is closed.
+    /// Maximum size of all responses in memory together: pages that are being read, or that clients have not read yet. Beyond it requests to read are answered with 503. auto: 64MiB, or an eighth of the memory that the process may use if that is less, but at least 16MiB.
+    #[arg(long = "answer-bytes", env = "EVENTSIEVE_ANSWER_BYTES", default_value = "auto", value_name = "SIZE", value_parser = size_or_auto())]
+    pub answer_bytes_max: usize,
+    /// Maximum number of open connections; further clients wait until one is closed. auto: 8192, or one for each 64KiB of the memory that the process may use if these are fewer, but at least 256.
     #[arg(
         long = "max-connections",
         env = "EVENTSIEVE_MAX_CONNECTIONS",
-        default_value = "8192",
+        default_value = "auto",
+        value_name = "CONNECTIONS",
+        value_parser = number_or_auto(1..=1_000_000)
+    )]
+    pub connections_max: usize,
+    /// Maximum number of open connections of one client address; further ones are refused. Those of EVENTSIEVE_TRUSTED_PROXIES, which carry many clients, are not counted.
+    #[arg(
+        long = "max-connections-per-client",
+        env = "EVENTSIEVE_MAX_CONNECTIONS_PER_CLIENT",
+        default_value = "4096",
         value_name = "CONNECTIONS",
         value_parser = number::<usize>(1..=1_000_000)
     )]
-    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    /// A second address, HOST:PORT, for the probes and /metrics, which clients cannot keep busy. /metrics is then served there alone, and at most 64 connections are accepted.
+    #[arg(long, env = "EVENTSIEVE_METRICS_ADDRESS", value_name = "ADDRESS")]
+    pub metrics_address: Option<String>,
+    /// Maximum number of new topics that this process admits in a minute; beyond it requests with new topics are answered with 429.
+    #[arg(
+        long = "new-topics",
+        env = "EVENTSIEVE_NEW_TOPICS",
+        default_value = "10000",
+        value_name = "TOPICS",
+        value_parser = number::<u32>(0..=1_000_000_000)
+    )]
+    pub new_topics_per_minute: u32,
     /// The time limit for the head of a request.
     #[arg(long, env = "EVENTSIEVE_HEADER_TIMEOUT", default_value = "10s", value_name = "TIME", value_parser = time())]
     pub header_timeout: Duration,
     /// The time limit for the body of a request.
     #[arg(long, env = "EVENTSIEVE_BODY_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = time())]
     pub body_timeout: Duration,
+    /// The bytes that must arrive in each second while a body is being received, over five seconds; 0: any number.
+    #[arg(
+        long = "body-rate",
+        env = "EVENTSIEVE_BODY_RATE",
+        default_value = "1024",
+        value_name = "BYTES",
+        value_parser = number::<usize>(0..=1 << 30)
+    )]
+    pub body_rate_min: usize,
     /// How long a connection may be idle, or a client may leave a response unread, before the connection is closed.
     #[arg(long, env = "EVENTSIEVE_IDLE_TIMEOUT", default_value = "75s", value_name = "TIME", value_parser = time())]
     pub idle_timeout: Duration,
+    #[command(flatten)]
+    pub proxy: ProxyConfig,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::value::{number, size, time_above_zero};
+use super::value::{number, size_or_auto, time_above_zero};
 
 /// The most memory of an event beside its text: the least budget of bytes is computed with it.
 pub const EVENT_BYTES: usize = 256;
@@ -40,13 +40,13 @@ pub struct IngestConfig {
         value_parser = number::<usize>(1..=100_000_000)
     )]
     pub queue_events_max: usize,
-    /// Maximum memory for request bodies and their events, from the first byte received to the commit.
+    /// Maximum memory for request bodies and their events, from the first byte received to the commit. auto: 32MiB, or a sixteenth of the memory that the process may use if that is less, but room for one request.
     #[arg(
         long = "queue-bytes",
         env = "EVENTSIEVE_QUEUE_BYTES",
-        default_value = "32MiB",
+        default_value = "auto",
         value_name = "SIZE",
-        value_parser = size()
+        value_parser = size_or_auto()
     )]
     pub queue_bytes_max: usize,
 }

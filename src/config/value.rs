@@ -61,6 +61,21 @@ pub(super) struct Parser<T> {
     expected: String,
 }
 
+impl<T> Parser<T> {
+    /// A parser of values that `parse` reads; `expected` says what a valid value is.
+    pub(super) fn new(expected: &str, parse: impl Fn(&str) -> Option<T> + Send + Sync + 'static) -> Self {
+        Self {
+            parse: Arc::new(parse),
+            expected: expected.to_owned(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn read(&self, text: &str) -> Option<T> {
+        (self.parse)(text)
+    }
+}
+
 impl<T: Default + Clone + Send + Sync + 'static> TypedValueParser for Parser<T> {
     type Value = T;
 
@@ -102,6 +117,27 @@ pub(super) fn size() -> Parser<usize> {
             let size: bytesize::ByteSize = text.parse().ok()?;
             usize::try_from(size.as_u64()).ok().filter(|size| *size >= 1024)
         }),
+    }
+}
+
+/// The word for a limit that follows from the memory.
+const AUTO: &str = "auto";
+
+/// A number of bytes, or `auto`, which is 0.
+pub(super) fn size_or_auto() -> Parser<usize> {
+    let Parser { parse, expected } = size();
+    Parser {
+        expected: format!("{AUTO} or {expected}"),
+        parse: Arc::new(move |text| if text == AUTO { Some(0) } else { parse(text) }),
+    }
+}
+
+/// A whole number in `range`, or `auto`, which is 0.
+pub(super) fn number_or_auto(range: RangeInclusive<u64>) -> Parser<usize> {
+    let Parser { parse, expected } = number(range);
+    Parser {
+        expected: format!("{AUTO} or {expected}"),
+        parse: Arc::new(move |text| if text == AUTO { Some(0) } else { parse(text) }),
     }
 }
 

@@ -17,7 +17,8 @@ use crate::event::validation_error::{Loc, VALIDATION_ERRORS_MAX, ValidationError
 /// Reads a body of JSON: an event, an array of events, or an object with a member `events`.
 ///
 /// The whole body fails with `json_invalid` if it is not JSON in UTF-8 (nor with a byte order mark), `list_too_long` if it has
-/// more than `max_events`, `list_type` if `events` is not an array, and `repeated_member` if it occurs twice.
+/// more than `max_events`, `list_type` if `events` is not an array, `repeated_member` if it occurs twice, and `ambiguous_body` if a
+/// required member of an event stands beside it.
 pub fn parse_json(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<ValidationError>> {
     let Ok(text) = ByteString::try_from(body.clone()) else {
         return Err(whole(Shape::One, not_utf8()));
@@ -54,11 +55,15 @@ pub fn parse_lines(body: &Bytes, max_events: usize) -> Result<Parsed, Vec<Valida
     Ok(reader.parsed)
 }
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+const LEAVE_OUT_THE_MARK: &str = "it begins with a byte order mark; leave that out";
+
 /// Why a body was not read to its end.
 #[derive(Clone, Copy)]
 enum Stop {
     NoList,
     RepeatedEvents,
+    Ambiguous,
     TooLong,
 }
 
@@ -104,6 +109,7 @@ impl BodyReader {
     fn read_line(&mut self, line: &ByteString) {
         match Members::read(line) {
             Ok(members) => self.add(line, members.as_ref()),
+            Err(_) if line.starts_with(BYTE_ORDER_MARK) => self.reject(vec![no_json(LEAVE_OUT_THE_MARK)]),
             Err(error) => {
                 let reason = error.to_string().replace(" at line 1 column ", " at column ");
                 self.reject(vec![no_json(&reason)]);
@@ -136,10 +142,15 @@ impl BodyReader {
     /// Why a body could not be read to its end.
     fn error(&self, body: &str, error: &serde_json::Error) -> ValidationError {
         match self.stop {
+            None if body.starts_with(BYTE_ORDER_MARK) => no_json(LEAVE_OUT_THE_MARK),
             Some(Stop::TooLong) => too_long(self.max_events),
             Some(Stop::RepeatedEvents) => {
                 ValidationError::new(ValidationErrorKind::RepeatedMember, "Field should appear only once")
             }
+            Some(Stop::Ambiguous) => ValidationError::new(
+                ValidationErrorKind::AmbiguousBody,
+                "An object with 'events' should have no member of an event beside it",
+            ),
             // A value that is not even JSON is not a list either, and that is the first error.
             Some(Stop::NoList) => match serde_json::from_str::<IgnoredAny>(body) {
                 Ok(_) => ValidationError::new(ValidationErrorKind::ListType, "Input should be a valid list"),
@@ -153,7 +164,11 @@ impl BodyReader {
 /// An error of the whole body.
 fn whole(shape: Shape, error: ValidationError) -> Vec<ValidationError> {
     let mut loc = vec![Loc::name("body")];
-    if shape == Shape::Envelope && error.kind != ValidationErrorKind::JsonInvalid {
+    let is_of_object = matches!(
+        error.kind,
+        ValidationErrorKind::JsonInvalid | ValidationErrorKind::AmbiguousBody
+    );
+    if shape == Shape::Envelope && !is_of_object {
         loc.push(Loc::name("events"));
     }
     vec![error.at(loc)]
@@ -259,7 +274,14 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                 }
             }
         }
-        Ok((reader.parsed.shape == Shape::One).then_some(members))
+        if reader.parsed.shape == Shape::One {
+            return Ok(Some(members));
+        }
+        if members.has_required() {
+            reader.stop = Some(Stop::Ambiguous);
+            return Err(A::Error::custom("members of an event beside `events`"));
+        }
+        Ok(None)
     }
 }
 

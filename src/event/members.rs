@@ -142,6 +142,13 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Whether the object has a member that every event has.
+    pub(super) fn has_required(&self) -> bool {
+        self.0[..Member::Headers as usize]
+            .iter()
+            .any(|given| !matches!(given, Given::Missing))
+    }
+
     fn json(&self, member: Member) -> Result<&'a str, ValidationError> {
         match self.0[member as usize] {
             Given::Missing => Err(ValidationError::new(ValidationErrorKind::Missing, "Field required")),

@@ -62,12 +62,12 @@ name!(
     Space::Rejected
 );
 name!(
-    /// The client's name for an event: 1 to 255 bytes of UTF-8, without control characters.
+    /// The client's name for an event: 1 to 255 bytes of UTF-8, not all blank, without control characters.
     EventId,
     Space::Allowed
 );
 name!(
-    /// The publisher of an event: 1 to 255 bytes of UTF-8, without control characters.
+    /// The publisher of an event: 1 to 255 bytes of UTF-8, not all blank, without control characters.
     Source,
     Space::Allowed
 );
@@ -93,6 +93,9 @@ fn check(text: &str, space: Space) -> Result<(), ValidationError> {
     }
     if space == Space::Rejected && text.contains(char::is_whitespace) {
         return Err(mismatch("String should have no white space"));
+    }
+    if text.chars().all(char::is_whitespace) {
+        return Err(mismatch("String should not be blank"));
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ const ZERO_PLACES_MAX: i64 = 16_383;
 /// and unpaired surrogates, and with every number finite as an IEEE double, not underflowing to zero, and of at most
 /// [`NUMBER_CHARS_MAX`] characters.
 ///
-/// `==` compares payloads byte by byte; [`Payload::is_same_value`] compares them as JSON values. `Debug` shows the size alone, so
+/// `==` compares payloads byte by byte; [`Payload::digest`] tells different JSON values apart. `Debug` shows the size alone, so
 /// that no log shows a payload.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Payload(ByteString);
@@ -66,10 +66,11 @@ impl Payload {
         &self.0
     }
 
-    /// Whether both are the same JSON value, as `jsonb` of PostgreSQL compares them: member order and white space do not matter,
-    /// of a repeated member the last counts, and numbers are equal when their exact values are.
-    pub fn is_same_value(&self, other: &Self) -> bool {
-        value::is_same(&self.0, &other.0)
+    /// A digest of the JSON value: the same for texts that PostgreSQL's `jsonb` finds equal, and for others different but with a
+    /// probability of 2^-64. Member order and white space do not matter, of a repeated member the last counts, and numbers are equal
+    /// when their exact values are.
+    pub fn digest(&self) -> i64 {
+        value::digest_of(&self.0)
     }
 
     /// The text on one line: each line feed and carriage return becomes a blank. They occur between tokens only, for JSON strings

@@ -41,6 +41,8 @@ pub enum ValidationErrorKind {
     PayloadTooDeep,
     /// A payload with a string or a number that a store cannot hold.
     PayloadUnrepresentable,
+    /// An object that is an event and an envelope at once.
+    AmbiguousBody,
     /// The store rejected the event, for a reason that validation does not find.
     StoreRefused,
     /// A parameter that is not a whole number.
@@ -55,6 +57,8 @@ pub enum ValidationErrorKind {
     CursorInvalid,
     /// A parameter that is not allowed here.
     NotAllowed,
+    /// A parameter that does not exist.
+    ExtraForbidden,
 }
 
 impl fmt::Display for ValidationErrorKind {

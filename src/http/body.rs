@@ -1,6 +1,9 @@
 //! The body of `/publish`: its media type, its coding, its limits, and the memory it takes while it is read.
 
-use axum::body::Body;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -19,15 +22,18 @@ const CHUNK: usize = 64 << 10;
 /// until the event is stored, and the connection would need a new buffer for each request.
 const COPIED_BYTES: usize = 8 << 10;
 
-/// How long the rest of a body is read and discarded after an error.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+/// Over this time the bytes of a body are counted.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// A body of up to this size may arrive as slowly as the time limit allows: there is room for as many of them as there are connections.
+const FREE_BYTES: usize = 4 << 10;
 
 /// The two media types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// `application/json`
     Json,
-    /// `application/x-ndjson`
+    /// `application/x-ndjson`, also by its other names
     Lines,
 }
 
@@ -49,8 +55,10 @@ pub(super) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     let essence = value.split(';').next().unwrap_or_default().trim();
     match essence.to_ascii_lowercase().as_str() {
         "application/json" => Ok(Form::Json),
-        "application/x-ndjson" => Ok(Form::Lines),
-        _ => Err(ApiError::UnsupportedMediaType),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Form::Lines),
+        _ => Err(ApiError::UnsupportedMediaType {
+            is_missing: !headers.contains_key(header::CONTENT_TYPE),
+        }),
     }
 }
 
@@ -71,11 +79,17 @@ pub(super) async fn read(
     if coding == Coding::Identity && declared.is_some_and(|length| length > max) {
         return Err(ApiError::BodyTooLarge(max));
     }
+    let received = AtomicUsize::new(0);
+    let mut body = body.map_frame(|frame| {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        received.fetch_add(bytes, Ordering::Relaxed);
+        frame
+    });
     let reading = async {
         if coding == Coding::Identity {
-            return plain(body, declared, max, &mut reservation).await;
+            return plain(&mut body, declared, max, &mut reservation).await;
         }
-        let stream = TryStreamExt::map_err(BodyDataStream::new(body), std::io::Error::other);
+        let stream = TryStreamExt::map_err(BodyDataStream::new(&mut body), std::io::Error::other);
         let raw = tokio::io::BufReader::new(StreamReader::new(stream));
         match coding {
             Coding::Gzip => {
@@ -90,10 +104,29 @@ pub(super) async fn read(
             }
         }
     };
-    let bytes = tokio::time::timeout(limits.body_timeout, reading)
-        .await
-        .map_err(|_| ApiError::BodyTimeout)??;
+    // What little a body that is not compressed may hold is left to the time limit alone.
+    let free = if coding == Coding::Identity { FREE_BYTES } else { 0 };
+    let reading = tokio::time::timeout(limits.body_timeout, reading);
+    let bytes = tokio::select! {
+        read = reading => read.map_err(|_| ApiError::BodyTimeout)??,
+        () = stalled(&received, limits.body_rate_min, free) => return Err(ApiError::BodyTimeout),
+    };
     Ok((bytes, reservation))
+}
+
+/// Waits until fewer bytes than `rate` for each second have come within a window, `free` bytes apart: a body that stands still keeps
+/// memory from others.
+async fn stalled(received: &AtomicUsize, rate: usize, free: usize) {
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(RATE_WINDOW).await;
+        let now = received.load(Ordering::Relaxed);
+        let needed = rate.saturating_mul(usize::try_from(RATE_WINDOW.as_secs()).unwrap_or(usize::MAX));
+        if now - before < needed && now > free {
+            return;
+        }
+        before = now;
+    }
 }
 
 fn coding(headers: &HeaderMap) -> Result<Coding, ApiError> {
@@ -115,7 +148,7 @@ fn coding(headers: &HeaderMap) -> Result<Coding, ApiError> {
 /// capacity, not the length. (It does not include the buffer of the connection, which is up to three times as large as a piece that
 /// is not copied.)
 async fn plain(
-    body: &mut Body,
+    body: &mut (impl HttpBody<Data = Bytes> + Unpin),
     declared: Option<usize>,
     max: usize,
     reservation: &mut Reservation,
@@ -150,26 +183,6 @@ async fn plain(
         whole.extend_from_slice(&data);
     }
     Ok(if whole.is_empty() { first } else { whole.into() })
-}
-
-/// Reads and discards the rest of a body for a moment, up to `max` bytes, and returns whether it reached the end. A client that
-/// still writes when the connection is closed may never see the answer. A client that writes for too long is disconnected all
-/// the same.
-pub(super) async fn discard(body: &mut Body, max: usize) -> bool {
-    let reading = async {
-        let mut read = 0;
-        while read <= max {
-            match body.frame().await {
-                Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
-                end => return end.is_none(),
-            }
-        }
-        false
-    };
-    tokio::time::timeout(LINGER, reading).await.unwrap_or_else(|_| {
-        tracing::debug!("the body of a failed request is still arriving, closing the connection");
-        false
-    })
 }
 
 /// Decompresses a body as it arrives, up to the limit. What is reserved is the capacity, as for a body that is not compressed.

@@ -18,6 +18,7 @@ use crate::api::health::{Health, Probe, ServiceInfo};
 use crate::api::problem::{Problem, ValidationErrors};
 use crate::api::publish::{AcceptedAnswer, Flushed, PublishAnswer};
 use crate::api::stats::{History, Stats, TopicStats};
+use crate::api::topics::{Conflicts, Topics};
 use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, ValidationError};
 
 #[derive(OpenApi)]
@@ -56,6 +57,8 @@ use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, Validatio
         Health,
         Stats,
         TopicStats,
+        Topics,
+        Conflicts,
         History,
     ))
 )]

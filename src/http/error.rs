@@ -12,7 +12,7 @@ use crate::api::events::StreamNotice;
 use crate::api::problem::{Problem, ProblemOutcome, ValidationErrors};
 use crate::event::ValidationError;
 use crate::ingest::SubmitError;
-use crate::store::{ErrorClass, ScanError, StoreError};
+use crate::store::{ErrorClass, LogPosition, ScanError, StoreError};
 
 /// How long a client should wait before it tries again, in seconds: long enough for a queue to drain, short enough for a
 /// store that restarts.
@@ -21,12 +21,17 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 /// Why a request fails.
 #[derive(Debug, Clone)]
 pub(super) enum ApiError {
+    /// A request of HTTP/1.1 without a `Host`, or with two.
+    HostMissing,
     /// No such path.
     NotFound,
     /// The path exists, with other methods; the router adds `Allow`.
     MethodNotAllowed,
     /// A media type that `/publish` does not accept.
-    UnsupportedMediaType,
+    UnsupportedMediaType {
+        /// Whether the request names no media type.
+        is_missing: bool,
+    },
     /// A content coding other than gzip and zstd.
     UnsupportedContentCoding,
     /// The body does not decompress.
@@ -37,12 +42,23 @@ pub(super) enum ApiError {
     BodyTimeout,
     /// The body exceeds this limit, in bytes.
     BodyTooLarge(usize),
+    /// More new topics than may come now; after so many seconds there may be enough.
+    TooManyTopics {
+        /// At least 1.
+        seconds: u32,
+    },
+    /// More new topics than may ever come in one request.
+    TooManyTopicsAtOnce(u32),
     /// The request is invalid; these are the first validation errors.
     Invalid(Vec<ValidationError>),
     /// The request failed for this reason, nothing was stored, and a later attempt may succeed.
     Unavailable(&'static str),
     /// The log has not given out a cursor as high as that of the request.
     CursorUnknown,
+    /// No event with this identity was ever stored, or its identity is forgotten.
+    EventUnknown,
+    /// The event with this identity has expired; this was its place.
+    EventExpired(LogPosition),
     /// A commit was attempted and its outcome is unknown.
     OutcomeUnknown,
     /// A bug, or a store with inconsistent data.
@@ -55,6 +71,9 @@ impl ApiError {
         Self::Unavailable("The service is starting: the store is not open yet. Try again.");
     /// The service still answers, but stops soon.
     pub(super) const STOPPING: Self = Self::Unavailable("The service is stopping.");
+    /// The store takes no writes, as the last probe has found.
+    pub(super) const READ_ONLY: Self =
+        Self::Unavailable("The store is read-only: nothing was stored. Try again later.");
     /// The store cannot be read.
     pub(super) const UNREACHABLE: Self = Self::Unavailable("The store cannot be reached. Try again.");
     /// The query exceeded its time limit.
@@ -67,6 +86,10 @@ impl ApiError {
     pub(super) const TOO_MANY_SUBSCRIBERS: Self = Self::Unavailable(
         "The limit of subscribers is reached. Try again later, or read page by page with GET /events?after=.",
     );
+    /// The budget of all answers together is spent.
+    pub(super) const NO_ROOM: Self = Self::Unavailable(
+        "The memory for answers is used up: other clients have not read theirs. Try again later, or ask for fewer events.",
+    );
     /// The byte budget of all requests together is spent.
     pub(super) const OUT_OF_MEMORY: Self =
         Self::Unavailable("The memory for request bodies is used up: nothing was stored. Try again later.");
@@ -74,15 +97,18 @@ impl ApiError {
     /// The status of the answer.
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            ApiError::NotFound => StatusCode::NOT_FOUND,
+            ApiError::NotFound | ApiError::EventUnknown => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            ApiError::UnsupportedMediaType | ApiError::UnsupportedContentCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ApiError::BodyNotDecodable | ApiError::BodyIncomplete => StatusCode::BAD_REQUEST,
+            ApiError::UnsupportedMediaType { .. } | ApiError::UnsupportedContentCoding => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            ApiError::HostMissing | ApiError::BodyNotDecodable | ApiError::BodyIncomplete => StatusCode::BAD_REQUEST,
             ApiError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            ApiError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::BodyTooLarge(_) | ApiError::TooManyTopicsAtOnce(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::TooManyTopics { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::CursorUnknown => StatusCode::GONE,
+            ApiError::CursorUnknown | ApiError::EventExpired(_) => StatusCode::GONE,
             ApiError::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -90,11 +116,17 @@ impl ApiError {
 
     fn detail(&self) -> String {
         let detail = match self {
+            ApiError::HostMissing => "A request of HTTP/1.1 must have the header Host, once.",
             ApiError::NotFound => "There is no resource at this path.",
             ApiError::MethodNotAllowed => {
                 "This path does not support this method. The header Allow lists the methods that it supports."
             }
-            ApiError::UnsupportedMediaType => "The Content-Type must be application/json or application/x-ndjson.",
+            ApiError::UnsupportedMediaType { is_missing: true } => {
+                "The header Content-Type is missing: it must be application/json or application/x-ndjson."
+            }
+            ApiError::UnsupportedMediaType { is_missing: false } => {
+                "The Content-Type must be application/json or application/x-ndjson."
+            }
             ApiError::UnsupportedContentCoding => "The Content-Encoding must be gzip or zstd.",
             ApiError::BodyNotDecodable => "The body could not be decompressed as its Content-Encoding says.",
             ApiError::BodyIncomplete => "The connection broke before the end of the body.",
@@ -102,9 +134,21 @@ impl ApiError {
             ApiError::BodyTooLarge(max) => {
                 return format!("The body is larger than {max} bytes, counted after decompression.");
             }
+            ApiError::TooManyTopics { .. } => {
+                "Too many new topics: nothing was stored. Send the request again later; events of topics that exist are not affected."
+            }
+            ApiError::TooManyTopicsAtOnce(max) => {
+                return format!(
+                    "The request has more new topics than the {max} that may come in a minute: nothing was stored. Send fewer at a time."
+                );
+            }
             ApiError::Invalid(_) => "The request is invalid.",
             ApiError::Unavailable(reason) => reason,
             ApiError::CursorUnknown => StreamNotice::CURSOR_UNKNOWN_DETAIL,
+            ApiError::EventUnknown => "There is no event with this topic and id.",
+            ApiError::EventExpired(_) => {
+                "The event has expired. Its identity is kept: publishing it again is a duplicate."
+            }
             ApiError::OutcomeUnknown => {
                 "A commit was attempted and its outcome is unknown. Send the request again: nothing is stored twice."
             }
@@ -130,10 +174,13 @@ impl ApiError {
         parts
             .headers
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            parts
-                .headers
-                .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        let retry_after = match self {
+            ApiError::TooManyTopics { seconds } => Some(*seconds),
+            ApiError::Unavailable(_) => Some(RETRY_AFTER_SECONDS),
+            _ => None,
+        };
+        if let Some(seconds) = retry_after {
+            parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if matches!(self, ApiError::UnsupportedContentCoding) {
             parts
@@ -146,9 +193,14 @@ impl ApiError {
     /// The body of the answer, for every error but [`ApiError::Invalid`].
     pub(super) fn problem<'a>(&self, id: &'a RequestId) -> Problem<'a> {
         let status = self.status();
+        let expired = match self {
+            ApiError::EventExpired(position) => Some(position),
+            _ => None,
+        };
         Problem {
             r#type: match self {
                 ApiError::CursorUnknown => StreamNotice::CURSOR_UNKNOWN,
+                ApiError::EventExpired(_) => "event_expired",
                 _ => "about:blank",
             }
             .into(),
@@ -156,6 +208,8 @@ impl ApiError {
             status: status.as_u16(),
             detail: self.detail().into(),
             request_id: id.as_str().into(),
+            cursor: expired.map(|position| position.cursor),
+            received_at: expired.map(|position| position.received_at),
             outcome: matches!(self, ApiError::OutcomeUnknown).then_some(ProblemOutcome::Unknown),
         }
     }
@@ -177,6 +231,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::TooLate => {
                 ApiError::Unavailable("The store did not answer in time: nothing was stored. Try again.")
             }
+            SubmitError::ReadOnly => ApiError::READ_ONLY,
             SubmitError::Unknown => ApiError::OutcomeUnknown,
             // The handler answers it with the validation errors of these events.
             SubmitError::Refused(_) => ApiError::Internal,

@@ -7,10 +7,13 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 
+pub(super) use self::request::{OFFSET_MAX, OTHER_BYTES, page_bytes_max};
 use self::request::{ReadRequest, Style, TRUNCATED};
 use super::docs::answers::events::ListAnswers;
 use super::docs::parameters::ListParameters;
 use super::error::ApiError;
+use super::prefix::Prefix;
+use super::room::Room;
 use super::state::AppState;
 use crate::api::events::{Form, LIMIT_DEFAULT, Page, PageStatus, StoredEvent};
 use crate::store;
@@ -34,6 +37,7 @@ pub(super) async fn list(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    prefix: Prefix,
 ) -> Result<Response, ApiError> {
     state.check_started()?;
     let request = ReadRequest::parse(query.as_deref(), &headers).map_err(ApiError::Invalid)?;
@@ -41,15 +45,17 @@ pub(super) async fn list(
         return lines::answer(state, request).await;
     }
     let limit = request.limit.map_or(LIMIT_DEFAULT, request::saturating);
+    let room = state.answers.room(request::page_bytes_max(limit)).await?;
     let page = request.first_page(&*state.store, limit).await?;
-    Ok(answer(&request, &page))
+    Ok(answer(&request, &page, &prefix, room))
 }
 
-fn answer(request: &ReadRequest, page: &store::Page) -> Response {
+fn answer(request: &ReadRequest, page: &store::Page, prefix: &Prefix, room: Room) -> Response {
     const JSON: (header::HeaderName, HeaderValue) =
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
-    let mut out = Vec::with_capacity(64 + page.events.len() * 512);
+    let payloads: usize = page.events.iter().map(|event| event.event.payload.as_str().len()).sum();
+    let mut out = Vec::with_capacity(64 + page.events.len() * 512 + payloads);
     let events: Vec<StoredEvent<'_>> = page
         .events
         .iter()
@@ -57,10 +63,10 @@ fn answer(request: &ReadRequest, page: &store::Page) -> Response {
         .collect();
     if request.style == Style::Array {
         StoredEvent::write_json_array(&events, &mut out);
-        let link = format!("<{}>; rel=\"next\"", request.next_url(page.next));
-        let link = HeaderValue::from_str(&link).expect("a query string is percent-encoded");
+        let link = format!("<{}>; rel=\"next\"", request.next_url(prefix, page.next));
+        let link = HeaderValue::from_str(&link).expect("a prefix is plain, and a query string is percent-encoded");
         let truncated = page.is_truncated.then_some(TRUNCATED);
-        return ([(header::LINK, link), JSON], AppendHeaders(truncated), out).into_response();
+        return ([(header::LINK, link), JSON], AppendHeaders(truncated), room.hold(out)).into_response();
     }
     let page = Page {
         status: PageStatus::Success,
@@ -71,5 +77,5 @@ fn answer(request: &ReadRequest, page: &store::Page) -> Response {
         truncated: page.is_truncated,
     };
     page.write_json(&mut out);
-    ([JSON], out).into_response()
+    ([JSON], room.hold(out)).into_response()
 }

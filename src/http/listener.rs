@@ -1,6 +1,7 @@
 //! The accept loop. It uses hyper directly, because a connection needs limits that `axum::serve` does not have:
 //!
 //! - a connection limit, beyond which connections wait in the kernel's backlog,
+//! - a connection limit for each client, beyond which they are refused ([`Gate`]), whom a header of the PROXY protocol may name,
 //! - a timeout for the head of a request, counted from its first byte ([`HeadTimeout`]),
 //! - a timeout for an idle connection (hyper's own timer, which runs from the end of one request to the head of the next),
 //! - a timeout for a client that does not read its answer.
@@ -8,6 +9,9 @@
 //! HTTP/1.1 only. The timeout of the body is the handler's. A handler whose answer has no end can watch for the end of the
 //! connection ([`Peer`]).
 
+mod clients;
+mod gate;
+mod proxy_protocol;
 mod socket;
 
 use std::future::Future;
@@ -24,22 +28,35 @@ use axum::http::Method;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::gate::{Admitted, Gate};
 pub use self::socket::Peer;
 use self::socket::Socket;
 use crate::config::HttpConfig;
+use crate::http::client_address::ClientAddress;
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// The most bytes that hyper buffers for a connection, outside of the byte budget; also the most of a head. With 64 KiB, batches of
 /// 1000 and 5000 events are no faster, and an overload from 500 connections takes 130 MB of memory instead of 95 MB.
 const CONNECTION_BUFFER: usize = 24 << 10;
+
+/// The most connections to the port for metrics and probes.
+const METRICS_CONNECTIONS: usize = 64;
+
+/// After so many time limits of a write the system ends the connection of a client whose machine is gone, or that has not read what was
+/// sent to it: also where little was, so that no write waits. Twice, so that a write that waits meets its own limit, and is counted.
+const KERNEL_TIMEOUTS: u32 = 2;
+
+/// The longest that a system takes, in milliseconds: it has 31 bits for them.
+const KERNEL_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// How long clients may still read answers to a GET when the service stops.
 const READ_END: Duration = Duration::from_secs(3);
@@ -55,6 +72,19 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Opens the second port, for metrics and probes. Fails as [`Listener::bind`].
+    pub async fn bind_metrics(config: &HttpConfig, address: &str, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let tcp = TcpListener::bind(address).await?;
+        let mut config = HttpConfig {
+            connections_max: METRICS_CONNECTIONS,
+            connections_per_client_max: METRICS_CONNECTIONS,
+            ..config.clone()
+        };
+        // Monitoring connects to it, and not by way of the proxies.
+        config.proxy.proxy_protocol = false;
+        Ok(Self { tcp, config, metrics })
+    }
+
     /// Opens the port, and writes the ready-file if there is one. Fails if the port is in use, the address is not one of this
     /// machine, or the ready-file cannot be written.
     pub async fn bind(config: HttpConfig, metrics: Arc<Metrics>) -> io::Result<Self> {
@@ -63,7 +93,19 @@ impl Listener {
         if let Some(file) = &listener.config.ready_file {
             // Written under another name and renamed, so that a process that waits for the file never reads half of it.
             let new = file.with_extension("new");
-            tokio::fs::write(&new, format!("{}\n", listener.url()?)).await?;
+            // A new file: a link in its place is not followed.
+            if let Err(error) = tokio::fs::remove_file(&new).await
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            let mut ready = tokio::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&new)
+                .await?;
+            ready.write_all(format!("{}\n", listener.url()?).as_bytes()).await?;
+            ready.flush().await?;
             tokio::fs::rename(&new, file).await?;
         }
         Ok(listener)
@@ -76,12 +118,17 @@ impl Listener {
 
     /// The base URL.
     pub fn url(&self) -> io::Result<String> {
-        Ok(format!("http://{}", self.address()?))
+        Ok(format!(
+            "http://{}{}",
+            self.address()?,
+            self.config.proxy.base_path.as_str()
+        ))
     }
 
     /// Accepts connections until `stop`, and then lets their requests finish. Connections are tasks of `connections`.
     pub async fn run(self, app: Router, stop: CancellationToken, connections: TaskTracker) {
         let permits = Arc::new(Semaphore::new(self.config.connections_max));
+        let gate = Arc::new(Gate::new(self.config.clone(), self.metrics.clone()));
         loop {
             let accept = async {
                 let permit = permits.clone().acquire_owned().await;
@@ -92,12 +139,19 @@ impl Listener {
                 accepted = accept => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     let open = GaugeGuard::new(&self.metrics.http_connections);
-                    let metrics = self.metrics.clone();
-                    let connection = serve(stream, self.config.clone(), app.clone(), metrics, stop.clone());
+                    let (gate, app, stop) = (gate.clone(), app.clone(), stop.clone());
+                    let (config, metrics) = (self.config.clone(), self.metrics.clone());
                     connections.spawn(async move {
-                        connection.await;
+                        let admitted = tokio::select! {
+                            biased;
+                            admitted = gate.admit(stream, address) => admitted,
+                            () = stop.cancelled() => None,
+                        };
+                        if let Some(admitted) = admitted {
+                            serve(admitted, config, app, metrics, stop).await;
+                        }
                         drop((open, permit));
                     });
                 }
@@ -110,16 +164,23 @@ impl Listener {
     }
 }
 
-async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<Metrics>, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
+async fn serve(admitted: Admitted, config: HttpConfig, app: Router, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let Admitted { stream, client, .. } = admitted;
+    let unread = config
+        .idle_timeout
+        .saturating_mul(KERNEL_TIMEOUTS)
+        .min(KERNEL_TIMEOUT_MAX);
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(unread)));
+    if let Err(error) = prepared {
         tracing::debug!(%error, "connection ended before its first request");
         return;
     }
     let requests = Arc::new(Requests::default());
     let seen = requests.clone();
-    let address = stream.peer_addr().ok();
     let socket = Socket(Arc::new(stream));
-    let client = Peer(socket.0.clone());
+    let peer = Peer(socket.0.clone());
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(config.idle_timeout));
     let stream = HeadTimeout {
@@ -128,10 +189,12 @@ async fn serve(stream: TcpStream, config: HttpConfig, app: Router, metrics: Arc<
         requests: requests.clone(),
         timer: None,
         metrics,
-        client: address,
+        client,
     };
+    let proxies = config.proxy;
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(client.clone());
+        request.extensions_mut().insert(peer.clone());
+        gate::identify(&mut request, client, &proxies);
         let in_progress = requests.clone().begin(request.method() == Method::GET);
         let answer = hyper::service::Service::call(&TowerToHyperService::new(app.clone()), request);
         async move {
@@ -207,7 +270,7 @@ struct HeadTimeout<S> {
     /// Runs while a head arrives, with the number of requests that had begun when its first byte came.
     timer: Option<(u64, Pin<Box<Sleep>>)>,
     metrics: Arc<Metrics>,
-    client: Option<SocketAddr>,
+    client: ClientAddress,
 }
 
 impl<S> HeadTimeout<S> {
@@ -217,7 +280,7 @@ impl<S> HeadTimeout<S> {
         let is_timeout = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
         if matches!(&written, Poll::Ready(Err(error)) if is_timeout(error)) {
             self.metrics.http_slow_readers.inc();
-            tracing::debug!(client = ?self.client, "disconnected a client that did not read its answer in time");
+            tracing::debug!(client = %self.client, "disconnected a client that did not read its answer in time");
         }
         written
     }

@@ -8,15 +8,19 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
 
+use super::client_address::ClientAddress;
 use super::error::ApiError;
-use super::listener::Peer;
 use super::measure::Measured;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use crate::metrics::Metrics;
-use crate::telemetry::RequestSpan;
+use crate::telemetry::{RequestSpan, Sample};
 
 /// The most characters of an unknown path or of a method in the log: a client may send as many as fit into a head.
 const CHARACTERS_MAX: usize = 100;
+
+/// The log lines of requests that failed: in an overload there are thousands a second, which would wash the log away. The metrics count
+/// all of them.
+static FAILED: Sample = Sample::new(20);
 
 /// The size of a request and the outcome of its events: an extension of its answer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,7 +38,7 @@ pub(super) struct Tally {
 }
 
 /// Gives the request its id and its trace, writes the answer of an [`ApiError`], and logs the request once: at warn if the status
-/// is 5xx, else at debug.
+/// is 5xx and few such are logged in this second, else at debug.
 pub(super) async fn observe(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
     let measured = Measured::begin(&metrics, &request);
     let mut log = RequestLog::of(&request);
@@ -60,7 +64,7 @@ struct RequestLog {
     route: Option<MatchedPath>,
     /// Only of a request without a route.
     path: Option<String>,
-    client: Option<Peer>,
+    client: Option<ClientAddress>,
     begun: Instant,
     span: Option<RequestSpan>,
     tally: Option<Tally>,
@@ -78,7 +82,7 @@ impl RequestLog {
             id: RequestId::of(request.headers()),
             method: request.method().clone(),
             path: route.is_none().then(|| cut(request.uri().path())),
-            client: request.extensions().get::<Peer>().cloned(),
+            client: request.extensions().get::<ClientAddress>().copied(),
             begun: Instant::now(),
             span: RequestSpan::begin(name, |header| header_of(request.headers(), header)),
             tally: None,
@@ -106,8 +110,9 @@ fn cut(text: &str) -> String {
 
 /// The log line. It leaves out unknown fields.
 macro_rules! log_request {
-    ($level:ident, $log:expr, $message:literal) => {
+    ($level:ident, $log:expr, $message:literal $(, $name:ident = $value:expr)?) => {
         tracing::$level!(
+            $($name = $value,)?
             request.id = $log.id.as_str(),
             request.method = cut($log.method.as_str()),
             request.route = $log.route.as_ref().map(MatchedPath::as_str),
@@ -119,7 +124,7 @@ macro_rules! log_request {
             events.stored = $log.tally.map(|tally| tally.stored),
             events.duplicates = $log.tally.map(|tally| tally.duplicates),
             events.rejected = $log.tally.map(|tally| tally.rejected),
-            client = $log.client.as_ref().and_then(Peer::address),
+            client = $log.client.map(tracing::field::display),
             trace.id = $log.span.as_ref().map(RequestSpan::trace_id),
             $message
         )
@@ -130,7 +135,11 @@ impl Drop for RequestLog {
     fn drop(&mut self) {
         let is_server_error = self.status.is_some_and(|status| status.is_server_error());
         match self.status {
-            Some(_) if is_server_error => log_request!(warn, self, "request failed"),
+            Some(_) if is_server_error => match FAILED.admit() {
+                Some(0) => log_request!(warn, self, "request failed"),
+                Some(left_out) => log_request!(warn, self, "request failed", left_out = left_out),
+                None => log_request!(debug, self, "request failed"),
+            },
             Some(_) => log_request!(debug, self, "request"),
             None => log_request!(debug, self, "client disconnected before the answer"),
         }

@@ -1,5 +1,7 @@
 //! The probes, answered from memory: they cost the store nothing.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -8,11 +10,19 @@ use axum::response::{IntoResponse, Response};
 use super::docs::answers::observe::{HealthAnswers, LiveAnswers, ReadyAnswers};
 use super::error::ApiError;
 use super::state::{AppState, Phase};
-use crate::api::health::{ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, SinkHealth, StoreHealth};
+use crate::api::health::{
+    ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, QueueHealth, SinkHealth, StoreHealth,
+};
 use crate::store::ErrorClass;
 
 /// A visibility lag that is longer than this degrades the service: an open transaction holds back all cursor reads.
 const VISIBILITY_LAG_SECONDS_MAX: f64 = 10.0;
+
+/// A service that has refused every request for so long is not ready: another replica may have room.
+const FULL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why it refuses them.
+const NO_ROOM: &str = "There is no room for events: those of other clients wait for their commit.";
 
 /// Check that the process runs
 ///
@@ -60,9 +70,10 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
     let unsettled_seconds = stability.map_or(0.0, |stability| stability.visibility_lag_seconds);
     let store_error = state.store_error();
     let sink_error = *state.sink.error.borrow();
+    let is_full = state.ingest.refuses_for().is_some();
     let (code, status) = match store_error {
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unhealthy),
-        None if unsettled_seconds > VISIBILITY_LAG_SECONDS_MAX || sink_error.is_some() => {
+        None if unsettled_seconds > VISIBILITY_LAG_SECONDS_MAX || sink_error.is_some() || is_full => {
             (StatusCode::OK, HealthStatus::Degraded)
         }
         None => (StatusCode::OK, HealthStatus::Healthy),
@@ -79,6 +90,10 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
             kind: state.sink.kind.into(),
             status: component(sink_error.is_none()),
             reason: sink_error.map(|error| error.sentence().into()),
+        },
+        queue: QueueHealth {
+            status: component(!is_full),
+            reason: is_full.then(|| NO_ROOM.into()),
         },
     };
     let mut response = (code, Json(health)).into_response();
@@ -116,7 +131,15 @@ impl AppState {
         match *self.phase.borrow() {
             Phase::Starting => Some(ApiError::STARTING),
             Phase::Draining => Some(ApiError::STOPPING),
-            Phase::Serving => self.store_error().map(ApiError::Unavailable),
+            Phase::Serving => match self.store_error() {
+                Some(error) => Some(ApiError::Unavailable(error)),
+                None => {
+                    let refuses = self.ingest.refuses_for();
+                    refuses
+                        .filter(|time| *time >= FULL_PATIENCE)
+                        .map(|_| ApiError::Unavailable(NO_ROOM))
+                }
+            },
         }
     }
 

@@ -2,15 +2,18 @@
 
 mod report;
 
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
 use self::report::Report;
 use super::body::{self, Form};
+use super::client_address::ClientAddress;
 use super::docs::answers::publish::{FlushAnswers, PublishAnswers};
 use super::docs::examples;
 use super::docs::parameters::PublishParameters;
@@ -22,12 +25,15 @@ use crate::api::events::{Lines, PublishRequest};
 use crate::api::publish::Flushed;
 use crate::config::EVENT_BYTES;
 use crate::event::{Event, Parsed, Trace, parse_json, parse_lines};
-use crate::ingest::{EventOutcome, Handling, Reservation, Submission, SubmitError};
+use crate::ingest::{EventOutcome, Handling, Reservation, Submission, SubmitError, in_turn};
 use crate::metrics::OutcomeLabel;
 use crate::telemetry::Step;
 
 /// The configuration assumes that an event needs no more memory than this beside its text.
 const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
+
+/// To parse a larger body keeps a processor busy for long: a millisecond for each 200 KB or so, more where much of it is invalid.
+const BYTES_HEAVY: usize = 16 << 10;
 
 /// Publish events
 ///
@@ -50,15 +56,9 @@ const _: () = assert!(size_of::<Event>() <= EVENT_BYTES);
     )),
     responses(PublishAnswers)
 )]
-pub(super) async fn publish(
-    State(state): State<AppState>,
-    trace: Option<Extension<Trace>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(super) async fn publish(State(state): State<AppState>, sender: Sender, headers: HeaderMap, body: Body) -> Response {
     let mut tally = Tally::default();
-    let trace = trace.map(|Extension(trace)| trace);
-    let answer = handle(&state, trace, (&headers, body), &mut tally).await;
+    let answer = handle(&state, sender, (&headers, body), &mut tally).await;
     let mut response = answer.into_response();
     // Nothing is known of a body that did not arrive.
     if tally.bytes > 0 {
@@ -67,18 +67,24 @@ pub(super) async fn publish(
     response
 }
 
+/// Who has sent a request, and its trace, as far as they are known.
+type Sender = (Option<Extension<ClientAddress>>, Option<Extension<Trace>>);
+
 async fn handle(
     state: &AppState,
-    trace: Option<Trace>,
+    (client, trace): Sender,
     (headers, mut body): (&HeaderMap, Body),
     tally: &mut Tally,
 ) -> Result<Response, ApiError> {
+    let trace = trace.map(|Extension(trace)| trace);
     let reading = trace.as_ref().map(|_| Step::new("http.read", Instant::now()));
-    let (form, bytes, reservation) = match read(state, headers, &mut body).await {
-        Ok(read) => read,
-        Err(error) => return Ok(answer_unread(error, body, state.limits.body_bytes_max).await),
+    let (form, bytes, reservation) = read(state, headers, &mut body).await?;
+    let max = state.limits.events_max;
+    let parsed = if bytes.len() > BYTES_HEAVY {
+        in_turn(|| parse(form, bytes, max, tally)).await?
+    } else {
+        parse(form, bytes, max, tally)?
     };
-    let parsed = parse(form, bytes, state.limits.events_max, tally)?;
     if let Some(step) = reading {
         step.count("bytes", tally.bytes)
             .count("events", tally.events)
@@ -91,30 +97,19 @@ async fn handle(
         preferences,
         reservation,
         trace,
+        client: client.map(|Extension(client)| client.network()),
     };
     submit(state, request, tally).await
 }
 
 /// Reads the body, with the memory reserved for it.
 async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<(Form, Bytes, Reservation), ApiError> {
-    state.check_started()?;
+    state.check_writable()?;
     let form = body::form(headers)?;
     let (bytes, reservation) = body::read(headers, body, &state.limits, state.ingest.bytes()).await?;
     state.metrics.http_bodies.inc();
     state.metrics.http_body_bytes.inc_by(bytes.len() as u64);
     Ok((form, bytes, reservation))
-}
-
-/// The answer to a request whose body could not be read. If the rest of the body is still to come, or its end is not known, the
-/// connection cannot be used again.
-async fn answer_unread(error: ApiError, mut body: Body, body_bytes_max: usize) -> Response {
-    let is_broken = matches!(error, ApiError::BodyIncomplete | ApiError::BodyNotDecodable);
-    let mut answer = error.into_response();
-    if !body::discard(&mut body, body_bytes_max).await || is_broken {
-        let close = HeaderValue::from_static("close");
-        answer.headers_mut().insert(header::CONNECTION, close);
-    }
-    answer
 }
 
 /// Parses the events of a body. They hold on to the parts of it that they need.
@@ -149,6 +144,7 @@ struct Request {
     preferences: Preferences,
     reservation: Reservation,
     trace: Option<Trace>,
+    client: Option<IpAddr>,
 }
 
 /// Hands the events over to ingest, and waits for their commit unless the client prefers not to.
@@ -158,31 +154,36 @@ async fn submit(state: &AppState, request: Request, tally: &mut Tally) -> Result
         preferences,
         mut reservation,
         trace,
+        client,
     } = request;
     // The text of the events is reserved with the body; this is for the rest of them.
     let own_size = parsed.events.len() * size_of::<Event>();
     reservation
         .grow(own_size)
         .map_err(|_| ApiError::from(SubmitError::Full))?;
+    state.new_topics.admit(&parsed.events).await?;
     let report = Report::new(&mut parsed, preferences);
+    // Before anything is stored: afterwards the answer cannot be refused any more.
+    let room = state.results.room(report.bytes_max()).await?;
     let events = std::mem::take(&mut parsed.events);
     if events.is_empty() {
-        return Ok(report.committed(&parsed, &[], tally));
+        return report.committed(&parsed, &[], tally, room);
     }
     let submission = Submission {
         events,
         reservation,
         handling: preferences.handling,
         trace,
+        client,
     };
     if preferences.respond_async {
         state.ingest.submit_and_forget(submission)?;
-        return Ok(report.accepted(&parsed));
+        return report.accepted(&parsed, room);
     }
     match state.ingest.submit(submission).await {
         Ok(outcomes) => {
             count(&outcomes, tally);
-            Ok(report.committed(&parsed, &outcomes, tally))
+            report.committed(&parsed, &outcomes, tally, room)
         }
         Err(SubmitError::Refused(poison)) => {
             tally.rejected += poison.len();

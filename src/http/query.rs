@@ -1,29 +1,72 @@
-//! Query parameters: each is parsed once, and all validation errors are collected.
+//! Query parameters: each is parsed once, and all validation errors are collected. A parameter that no handler reads is one: whoever
+//! writes `cursor=` for `after=` must not get the first page for ever.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::event::{Cursor, EventId, Loc, Source, Timestamp, Topic, ValidationError, ValidationErrorKind};
+use percent_encoding::percent_decode_str;
+
+use crate::event::{
+    Cursor, EventId, Loc, Source, Timestamp, Topic, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind,
+};
 
 /// The parameters of a request, and the validation errors found so far.
 pub(super) struct Query {
     pairs: Vec<(String, String)>,
+    /// The parameters that the handler has read.
+    known: Vec<&'static str>,
     errors: Vec<ValidationError>,
 }
 
+/// What other services call our parameters, in lower case and without hyphens and underscores.
+const OTHER_NAMES: [(&str, &str); 8] = [
+    ("cursor", "after"),
+    ("lasteventid", "after"),
+    ("next", "after"),
+    ("pagetoken", "after"),
+    ("size", "limit"),
+    ("pagesize", "limit"),
+    ("perpage", "limit"),
+    ("skip", "offset"),
+];
+
+/// How alike a name must be to be suggested, from 0 to 1.
+const LIKENESS: f64 = 0.8;
+
+/// The most characters of an unknown name in an answer.
+const NAME_CHARACTERS: usize = 100;
+
 impl Query {
-    /// Decodes a query string. Parameters that the handler does not read are ignored.
+    /// Decodes a query string.
     pub(super) fn read(query: Option<&str>) -> Self {
-        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-            .into_owned()
-            .collect();
-        Self {
-            pairs,
+        let query = query.unwrap_or_default();
+        let mut read = Self {
+            pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            known: Vec::new(),
             errors: Vec::new(),
+        };
+        let parts = query.split('&').filter(|part| !part.is_empty());
+        for (part, (name, _)) in parts.zip(&read.pairs) {
+            // Decoding has replaced what is not UTF-8.
+            if read.errors.len() < VALIDATION_ERRORS_MAX && percent_decode_str(part).decode_utf8().is_err() {
+                let error = ValidationError::new(ValidationErrorKind::StringPatternMismatch, "Input should be UTF-8");
+                let name = Loc::Name(shortened(name).into());
+                read.errors.push(error.at(vec![Loc::name("query"), name]));
+            }
         }
+        read
     }
 
     /// Fails with the validation errors, if there are any.
-    pub(super) fn finish(self) -> Result<(), Vec<ValidationError>> {
+    pub(super) fn finish(mut self) -> Result<(), Vec<ValidationError>> {
+        let unknown = self.pairs.iter().map(|(name, _)| name.as_str());
+        let unknown: BTreeSet<&str> = unknown.filter(|name| !self.known.contains(name)).collect();
+        for name in unknown.into_iter().take(VALIDATION_ERRORS_MAX) {
+            let error = ValidationError::new(ValidationErrorKind::ExtraForbidden, self.hint(name));
+            let name = Loc::Name(shortened(name).into());
+            self.errors.push(error.at(vec![Loc::name("query"), name]));
+        }
+        self.errors.truncate(VALIDATION_ERRORS_MAX);
         if self.errors.is_empty() {
             Ok(())
         } else {
@@ -31,9 +74,39 @@ impl Query {
         }
     }
 
+    /// What to write instead of an unknown parameter.
+    fn hint(&self, name: &str) -> String {
+        let plain: String = name.chars().filter(|char| !matches!(char, '-' | '_')).collect();
+        let plain = plain.to_lowercase();
+        let other = OTHER_NAMES
+            .iter()
+            .find(|(other, _)| *other == plain)
+            .map(|(_, name)| *name);
+        let like = |name: &str| strsim::jaro_winkler(&plain, &name.replace('_', ""));
+        let nearest = self.known.iter().copied().max_by(|a, b| like(a).total_cmp(&like(b)));
+        let meant = other
+            .filter(|other| self.known.contains(other))
+            .or(nearest.filter(|name| like(name) >= LIKENESS));
+        let known: Vec<String> = self.known.iter().map(|name| format!("'{name}'")).collect();
+        let known = known.join(", ");
+        match meant {
+            Some(meant) => format!("Unknown parameter: did you mean '{meant}'? The parameters are {known}"),
+            None => format!("Unknown parameter. The parameters are {known}"),
+        }
+    }
+
     /// `topic`
     pub(super) fn topic(&mut self) -> Option<Topic> {
         self.parsed("topic", |text| Topic::parse(text.to_owned()))
+    }
+
+    /// A topic, or the beginning of one; empty where it is not given.
+    pub(super) fn topic_or_empty(&mut self, name: &'static str) -> String {
+        let topic = self.parsed(name, |text| match text {
+            "" => Ok(String::new()),
+            text => Topic::parse(text.to_owned()).map(|topic| topic.to_string()),
+        });
+        topic.unwrap_or_default()
     }
 
     /// `source`
@@ -135,6 +208,7 @@ impl Query {
     }
 
     fn parsed<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, ValidationError>) -> Option<T> {
+        self.known.push(name);
         let mut values = self
             .pairs
             .iter()
@@ -152,72 +226,10 @@ impl Query {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn number(text: &str) -> Result<u64, ValidationErrorKind> {
-        let mut query = Query::read(Some(text));
-        let number = query.number("limit", 1, 1000);
-        query
-            .finish()
-            .map(|()| number.unwrap())
-            .map_err(|errors| errors[0].kind)
-    }
-
-    #[test]
-    fn number_must_be_within_its_bounds() {
-        assert_eq!(number("limit=1"), Ok(1));
-        assert_eq!(number("limit=1000"), Ok(1000));
-        assert_eq!(number("limit=0"), Err(ValidationErrorKind::GreaterThanEqual));
-        assert_eq!(number("limit=-0"), Err(ValidationErrorKind::GreaterThanEqual));
-        assert_eq!(number("limit=-5"), Err(ValidationErrorKind::GreaterThanEqual));
-        assert_eq!(number("limit=1001"), Err(ValidationErrorKind::LessThanEqual));
-        assert_eq!(
-            number("limit=99999999999999999999999"),
-            Err(ValidationErrorKind::LessThanEqual)
-        );
-        assert_eq!(number("limit="), Err(ValidationErrorKind::IntParsing));
-        assert_eq!(number("limit=1.5"), Err(ValidationErrorKind::IntParsing));
-        assert_eq!(number("limit=5&limit=6"), Err(ValidationErrorKind::RepeatedMember));
-    }
-
-    #[test]
-    fn duration_must_be_within_its_bounds() {
-        let seconds = |text: &str| {
-            let mut query = Query::read(Some(&format!("window={text}")));
-            let seconds = query.seconds("window", 900);
-            query
-                .finish()
-                .map(|()| seconds.unwrap())
-                .map_err(|errors| errors[0].kind)
-        };
-        assert_eq!(seconds("1s"), Ok(1));
-        assert_eq!(seconds("90500ms"), Ok(90));
-        assert_eq!(seconds("15m"), Ok(900));
-        assert_eq!(seconds("900001ms"), Err(ValidationErrorKind::LessThanEqual));
-        assert_eq!(seconds("999ms"), Err(ValidationErrorKind::GreaterThanEqual));
-        for text in ["", "60", "soon", "-5m", "99999999999999999999s"] {
-            assert_eq!(seconds(text), Err(ValidationErrorKind::StringPatternMismatch), "{text}");
-        }
-    }
-
-    #[test]
-    fn every_error_is_listed_with_its_location() {
-        let mut query = Query::read(Some("topic=a+b&since=yesterday&order=up&after=x&source="));
-        query.topic();
-        query.source();
-        query.time("since");
-        query.after();
-        query.word("order", &[("asc", 0), ("desc", 1)]);
-        let errors = serde_json::to_value(query.finish().unwrap_err()).unwrap();
-        let locations: Vec<&str> = errors
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|error| error["loc"][1].as_str().unwrap())
-            .collect();
-        assert_eq!(locations, ["topic", "source", "since", "after", "order"]);
-        assert_eq!(errors[0]["loc"][0], "query");
-    }
+/// A name of a client, which may be as long as a head.
+fn shortened(name: &str) -> String {
+    name.chars().take(NAME_CHARACTERS).collect()
 }
+
+#[cfg(test)]
+mod tests;

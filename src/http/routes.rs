@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -12,24 +14,44 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
+use super::prefix::Prefix;
 use super::state::AppState;
-use super::{dashboard, docs, events, metrics, observe, probe, publish, stats, stream};
+use super::{
+    admission, compress, dashboard, docs, events, metrics, observe, prefix, probe, publish, stats, stream, topics,
+};
 
-/// The routes of the API, each with its part of the document.
-fn api() -> OpenApiRouter<AppState> {
+/// The routes for publishing, each with its part of the document.
+fn publishing() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(docs::base())
         .routes(routes!(publish::publish))
         .routes(routes!(publish::flush))
+}
+
+/// The routes for reading, whose answers may be large.
+fn reading() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
         .routes(routes!(events::list))
         .routes(routes!(stream::stream))
+        .routes(routes!(topics::topics))
+        .routes(routes!(topics::event))
+        .routes(routes!(topics::conflicts))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::history))
-        .routes(routes!(metrics::show))
         .routes(routes!(dashboard::root))
+}
+
+/// The probes.
+fn probes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
         .routes(routes!(probe::health))
         .routes(routes!(probe::healthz))
         .routes(routes!(probe::livez))
         .routes(routes!(probe::readyz))
+}
+
+/// The metrics, which may have an address of their own.
+fn metrics_api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(metrics::show))
 }
 
 /// The pages for people and their files, which are not part of the API.
@@ -45,11 +67,37 @@ fn pages() -> Router<AppState> {
 
 /// The router of the service.
 pub fn routes(state: AppState) -> Router {
-    Router::from(api())
-        .merge(pages())
+    let metrics = || match &state.limits.metrics_address {
+        None => Router::from(metrics_api()),
+        Some(_) => Router::new(),
+    };
+    // Publishing does not pay for what is compressed.
+    let large = Router::from(reading()).merge(pages()).merge(metrics());
+    let large = large.layer(from_fn_with_state(state.clone(), compress::compress));
+    let small = Router::from(publishing()).merge(Router::from(probes()));
+    let service = layered(small.merge(large), state.clone());
+    match &state.limits.proxy.base_path {
+        base if base.as_str().is_empty() => service,
+        base => {
+            let entrance = prefix::entrance(base);
+            let outside = Router::from(probes()).merge(metrics());
+            let outside = layered(outside.route(base.as_str(), get(async move || entrance)), state.clone());
+            prefix::mounted(base.clone(), service, outside)
+        }
+    }
+}
+
+/// The router of the second address: metrics and probes.
+pub fn metrics_routes(state: AppState) -> Router {
+    layered(Router::from(probes()).merge(Router::from(metrics_api())), state)
+}
+
+fn layered(routes: Router<AppState>, state: AppState) -> Router {
+    routes
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
+        .layer(from_fn_with_state(state.clone(), admission::admit))
         .layer(from_fn_with_state(state.metrics.clone(), observe::observe))
         .with_state(state)
 }
@@ -57,15 +105,22 @@ pub fn routes(state: AppState) -> Router {
 /// The OpenAPI document as indented JSON, with a line feed at its end.
 pub fn document() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let document = docs::complete(api().into_openapi()).to_pretty_json();
+        let api = publishing().merge(reading()).merge(probes()).merge(metrics_api());
+        let document = docs::complete(api.into_openapi()).to_pretty_json();
         document.expect("the document is made of JSON values") + "\n"
     });
     &TEXT
 }
 
-async fn openapi() -> Response {
-    let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], document()).into_response()
+async fn openapi(State(state): State<AppState>, prefix: Prefix) -> Result<Response, ApiError> {
+    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    if prefix.as_str().is_empty() {
+        return Ok((json, document()).into_response());
+    }
+    let servers = format!("{{\n  \"servers\": [{{ \"url\": \"{}\" }}],", prefix.as_str());
+    let with_servers = document().replacen('{', &servers, 1);
+    let body = state.figures.hold(with_servers.into_bytes())?;
+    Ok((json, Body::from(body)).into_response())
 }
 
 #[cfg(test)]

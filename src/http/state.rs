@@ -6,6 +6,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::error::ApiError;
+use super::new_topics::NewTopics;
+use super::room::Answers;
 use super::shared_stats::SharedStats;
 use crate::config::HttpConfig;
 use crate::ingest::Ingest;
@@ -30,6 +32,15 @@ pub struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) health: watch::Receiver<Health>,
     pub(super) stats: SharedStats,
+    pub(super) new_topics: NewTopics,
+    /// The room of answers to reading.
+    pub(super) answers: Answers,
+    /// The room of what compresses them, which no answer waits for.
+    pub(super) encoders: Answers,
+    /// The room of answers to publishing, which no reader takes.
+    pub(super) results: Answers,
+    /// The room of figures, which nobody else takes.
+    pub(super) figures: Answers,
     pub(super) subscribers: Subscribers,
     pub(super) sink: SinkState,
 }
@@ -92,6 +103,11 @@ impl AppState {
         } = parts;
         Self(Arc::new(Shared {
             stats: SharedStats::new(store.clone()),
+            new_topics: NewTopics::new(store.clone(), metrics.clone(), limits.new_topics_per_minute),
+            answers: Answers::new(limits.answer_bytes_max / 8 * 5),
+            encoders: Answers::new(limits.answer_bytes_max / 8),
+            results: Answers::new(limits.answer_bytes_max / 8),
+            figures: Answers::new(limits.answer_bytes_max / 8),
             store,
             ingest,
             metrics,
@@ -108,6 +124,15 @@ impl AppState {
         match *self.phase.borrow() {
             Phase::Starting => Err(ApiError::STARTING),
             Phase::Serving | Phase::Draining => Ok(()),
+        }
+    }
+
+    /// Fails also while the store is known to take no writes: to wait for it would be in vain.
+    pub(super) fn check_writable(&self) -> Result<(), ApiError> {
+        self.check_started()?;
+        match *self.health.borrow() {
+            Some(Err(ErrorClass::ReadOnly)) => Err(ApiError::READ_ONLY),
+            _ => Ok(()),
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::docs::answers::observe::{HistoryAnswers, StatsAnswers};
 use super::docs::parameters::{HistoryParameters, StatsParameters};
@@ -12,7 +11,7 @@ use super::error::ApiError;
 use super::query::Query;
 use super::state::AppState;
 use crate::api::stats::{
-    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Stats, TopicStats, UptimeStats,
+    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Retention, Stats, TopicStats, UptimeStats,
 };
 use crate::event::Timestamp;
 use crate::metrics::OutcomeLabel;
@@ -35,10 +34,16 @@ pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQue
     let mut query = Query::read(query.as_deref());
     let topic = query.topic();
     query.finish().map_err(ApiError::Invalid)?;
-    Ok(match topic {
-        Some(topic) => Json(TopicStats::from(state.store.topic_counts(&topic).await?)).into_response(),
-        None => Json(all(&state, &*state.stats.read().await?)).into_response(),
-    })
+    match topic {
+        Some(topic) => {
+            let counts = state.store.topic_counts(&topic).await?;
+            state.figures.json(&TopicStats::from(counts))
+        }
+        None => {
+            let stats = state.stats.read().await?;
+            state.figures.json(&all(&state, &stats))
+        }
+    }
 }
 
 /// Get the counters of this process, second by second
@@ -52,18 +57,15 @@ pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQue
     params(HistoryParameters),
     responses(HistoryAnswers)
 )]
-pub(super) async fn history(
-    State(state): State<AppState>,
-    RawQuery(query): RawQuery,
-) -> Result<Json<History>, ApiError> {
+pub(super) async fn history(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let mut query = Query::read(query.as_deref());
     let window = query.seconds("window", SECONDS_MAX);
     query.finish().map_err(ApiError::Invalid)?;
     let seconds = state.metrics.history(window.unwrap_or(SECONDS_MAX));
-    Ok(Json(History {
+    state.figures.json(&History {
         interval_seconds: 1,
         points: seconds.iter().filter_map(point).collect(),
-    }))
+    })
 }
 
 /// The point of a second; `None` if the system's clock was beyond the year 9999.
@@ -117,6 +119,9 @@ fn all(state: &AppState, stats: &StoreStats) -> Stats {
         },
         log: Log {
             unsettled_seconds: stats.stability.visibility_lag_seconds,
+        },
+        retention: Retention {
+            held_back: unsigned(stats.held_back),
         },
         store: state.store.name().into(),
         fanout: state.sink.kind.into(),

@@ -24,10 +24,11 @@ use crate::subscribers::Subscriber;
 /// How often a comment is sent while no event comes, so that a client can tell a quiet log from a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The first frame: how long a browser waits before it reconnects. It also shows every proxy that the answer has begun.
-const OPENING: Bytes = Bytes::from_static(b"retry: 1000\n\n");
-/// A comment.
-const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+/// The first line: how long a browser waits before it reconnects. It also shows every proxy that the answer has begun. No empty line
+/// follows: some clients take every block that ends with one for an event.
+const OPENING: Bytes = Bytes::from_static(b"retry: 1000\n");
+/// A comment; it, too, is no block of its own.
+const COMMENT: Bytes = Bytes::from_static(b":\n");
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

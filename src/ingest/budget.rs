@@ -3,11 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::pressure::Pressure;
+
+/// A reservation of up to this size may take the last byte. Larger ones leave an eighth of the budget to these: whoever sends much, and
+/// slowly, must not keep out those who send little.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// A fixed number of bytes that bodies and events share.
 #[derive(Debug)]
 pub struct Budget {
     taken: AtomicUsize,
     max: usize,
+    pub(super) pressure: Pressure,
 }
 
 /// The budget is used up: the request is answered 503.
@@ -21,6 +28,7 @@ impl Budget {
         Arc::new(Self {
             taken: AtomicUsize::new(0),
             max,
+            pressure: Pressure::default(),
         })
     }
 
@@ -56,11 +64,26 @@ impl Reservation {
     /// # Errors
     /// [`Spent`] when fewer are free.
     pub fn grow(&mut self, more: usize) -> Result<(), Spent> {
-        let fits = |taken: usize| taken.checked_add(more).filter(|taken| *taken <= self.budget.max);
-        self.budget
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-            .map_err(|_| Spent)?;
+        let max = self.budget.max;
+        let is_small = self.bytes.saturating_add(more) <= SMALL_BYTES;
+        let fits = |taken: usize| {
+            // Whoever is alone may take all of it.
+            let left_to_small = if is_small || taken == self.bytes { 0 } else { max / 8 };
+            taken.checked_add(more).filter(|taken| *taken <= max - left_to_small)
+        };
+        let taken = &self.budget.taken;
+        let has_fitted = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if is_small {
+            let pressure = &self.budget.pressure;
+            if has_fitted {
+                pressure.admit()
+            } else {
+                pressure.refuse()
+            }
+        }
+        if !has_fitted {
+            return Err(Spent);
+        }
         self.bytes += more;
         Ok(())
     }
@@ -87,6 +110,27 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leaves_room_to_small_reservations() {
+        let budget = Budget::new(80 * SMALL_BYTES);
+        let mut alone = budget.reserve();
+        alone.grow(80 * SMALL_BYTES).unwrap();
+        alone.shrink_to(68 * SMALL_BYTES);
+        let mut large = budget.reserve();
+        large.grow(SMALL_BYTES).unwrap();
+        large.grow(SMALL_BYTES).unwrap();
+        assert_eq!(large.grow(1), Err(Spent));
+        let small: Vec<Reservation> = (0..10)
+            .map(|_| {
+                let mut small = budget.reserve();
+                small.grow(SMALL_BYTES).unwrap();
+                small
+            })
+            .collect();
+        assert_eq!((budget.taken(), budget.reserve().grow(1)), (budget.max(), Err(Spent)));
+        drop(small);
+    }
 
     #[test]
     fn reserves_all_bytes_and_releases_them() {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::budget::Reservation;
-use super::submission::{Answer, Handling, Submission};
+use super::submission::{Answer, Client, Handling, Submission};
 use crate::event::{Event, Trace};
 use crate::telemetry::Step;
 
@@ -18,6 +18,8 @@ use crate::telemetry::Step;
 pub(super) struct PendingRequest {
     /// The number of the request in the order of arrival.
     pub(super) ticket: u64,
+    /// Who has sent it.
+    pub(super) client: Client,
     /// How many events the request submitted.
     pub(super) event_count: usize,
     /// The bytes that the request has reserved.
@@ -37,7 +39,8 @@ struct State {
     events: Vec<Event>,
     /// Released when the request has ended.
     reservation: Option<Reservation>,
-    client: Option<oneshot::Sender<Answer>>,
+    /// Who waits for the answer.
+    waiter: Option<oneshot::Sender<Answer>>,
     /// When a traced request was queued, until a writer has taken it for the first time.
     queued_at: Option<Instant>,
 }
@@ -62,15 +65,17 @@ impl PendingRequest {
         submission: Submission,
         deadline: Option<Instant>,
     ) -> (Self, oneshot::Receiver<Answer>) {
-        let (client, answer) = oneshot::channel();
+        let (waiter, answer) = oneshot::channel();
         let Submission {
             events,
             reservation,
             handling,
             trace,
+            client,
         } = submission;
         let request = Self {
             ticket,
+            client,
             event_count: events.len(),
             bytes: reservation.bytes(),
             handling,
@@ -79,7 +84,7 @@ impl PendingRequest {
                 phase: Phase::Waiting,
                 events,
                 reservation: Some(reservation),
-                client: Some(client),
+                waiter: Some(waiter),
                 queued_at: trace.as_ref().map(|_| Instant::now()),
             }),
             trace,
@@ -134,7 +139,7 @@ impl PendingRequest {
         let mut state = self.lock();
         state.phase = Phase::Answered;
         state.release();
-        state.client.take()
+        state.waiter.take()
     }
 
     /// Whether the request gave up before a commit.
@@ -176,6 +181,7 @@ mod tests {
             reservation,
             handling: Handling::Strict,
             trace: None,
+            client: None,
         };
         let (request, answer) = PendingRequest::new(7, submission, None);
         (request, answer, budget)

@@ -1,60 +1,52 @@
 //! The queue between requests and writers, and its limit on events.
+//!
+//! Small requests and large ones wait apart from each other, in a lane each, where clients take turns ([`Lane`]). A batch has requests of
+//! one lane; where both wait they take turns, and while small requests come, one writer takes no large ones. So a client that sends one
+//! event at a time waits for no client that sends ten thousand.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::lane::Lane;
+use super::limits::{BATCH_BYTES, BYTES_WORTH_A_WRITER, EVENTS_WORTH_A_WRITER, Limits};
 use super::pending::PendingRequest;
+use super::pressure::Pressure;
 use super::submission::{Answer, Submission, SubmitError};
-
-/// The bytes of bodies after which a writer adds no more requests to its batch: a larger batch is no faster and costs memory
-/// twice, here and on its way to the store. A single request may be larger.
-const BATCH_BYTES: usize = 4 << 20;
-
-/// While a batch is being committed, another writer starts the next one as soon as this fraction (one fifth) of a full batch is
-/// waiting. Fewer events wait for the end of the commit, and are committed together. With 64 concurrent requests of one event
-/// each, PostgreSQL then spends 28 µs on an event, against 58 µs with as many concurrent batches as there are writers (22 000
-/// events/s instead of 14 500; two cores, `make bench`). Another run measured 24 µs, and 35, 31 and 28 µs with thresholds of
-/// 16, 24 and 32 events instead of 100; none of them was faster.
-const EVENTS_WORTH_A_WRITER: usize = 5;
-/// The same for the bytes of a batch (one tenth).
-const BYTES_WORTH_A_WRITER: usize = 10;
 
 /// But requests hardly wait longer than this (twice as long, if another writer took the older ones meanwhile), so that a slow
 /// commit does not delay them.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// Requests that wait for a writer, in the order of their arrival.
+/// For so long after a small request one writer is kept for the next ones.
+const SMALL_REQUESTS_COME: Duration = Duration::from_secs(1);
+
+/// Requests that wait for a writer.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
     ended: Notify,
     limits: Limits,
-}
-
-/// How many events the queue and a batch may have.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// In memory: queued, or being committed.
-    pub(super) queue_events_max: usize,
-    /// With this number a batch is full. A single request may have more.
-    pub(super) batch_events: usize,
+    pub(super) pressure: Pressure,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Arc<PendingRequest>>,
-    /// The events and bytes of `waiting`, withdrawn requests included.
-    waiting_events: usize,
-    waiting_bytes: usize,
+    small: Lane,
+    large: Lane,
     /// The requests in memory, queued or being committed: their tickets, with their numbers of events.
     outstanding: BTreeMap<u64, usize>,
     events: usize,
-    /// Writers that are committing.
-    busy: usize,
+    /// Writers that are committing, and those of them that commit large requests.
+    busy: u32,
+    busy_with_large: u32,
+    /// When the last small request came.
+    small_came_at: Option<Instant>,
+    /// Whether the last batch had small requests.
+    was_small: bool,
     /// Wakes idle writers. The last one is woken first: it worked last, and its connection is the warmest.
     idle: Vec<oneshot::Sender<()>>,
     /// Whether an idle writer is waiting out [`PATIENCE`] for the oldest request.
@@ -70,11 +62,14 @@ pub(super) struct Closed;
 pub(super) struct Claim<'q> {
     queue: &'q Queue,
     pub(super) requests: Vec<Arc<PendingRequest>>,
+    is_large: bool,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.queue.lock().busy -= 1;
+        let mut state = self.queue.lock();
+        state.busy -= 1;
+        state.busy_with_large -= u32::from(self.is_large);
     }
 }
 
@@ -84,6 +79,7 @@ impl Queue {
             state: Mutex::default(),
             ended: Notify::new(),
             limits,
+            pressure: Pressure::default(),
         }
     }
 
@@ -97,15 +93,30 @@ impl Queue {
         if state.is_closed {
             return Err(SubmitError::Stopping);
         }
-        if state.events + submission.events.len() > self.limits.queue_events_max {
+        let (events, max) = (submission.events.len(), self.limits.queue_events_max);
+        let is_small = self.limits.is_small(events, submission.reservation.bytes());
+        // Large requests leave an eighth to small ones, but for one that is alone.
+        let left_to_small = if is_small || state.events == 0 { 0 } else { max / 8 };
+        if state.events + events > max - left_to_small {
+            if is_small {
+                self.pressure.refuse();
+            }
             return Err(SubmitError::Full);
+        }
+        if is_small {
+            self.pressure.admit();
         }
         let (request, answer) = PendingRequest::new(state.next_ticket, submission, deadline);
         let request = Arc::new(request);
         state.next_ticket += 1;
         state.events += request.event_count;
         state.outstanding.insert(request.ticket, request.event_count);
-        state.push_back(request.clone());
+        if is_small {
+            state.small_came_at = Some(Instant::now());
+            state.small.push_back(request.clone());
+        } else {
+            state.large.push_back(request.clone());
+        }
         state.wake_if_needed(self.limits);
         drop(state);
         Ok((request, answer))
@@ -115,9 +126,9 @@ impl Queue {
     pub(super) async fn arrival(&self) -> Result<(), Closed> {
         loop {
             let (wake, mut woken) = oneshot::channel();
-            let watched = {
+            let (watched, large_wait) = {
                 let mut state = self.lock();
-                if state.waiting.is_empty() && state.is_closed {
+                if state.is_empty() && state.is_closed {
                     return Err(Closed);
                 }
                 // After the close no writer is woken any more: all take what there is.
@@ -125,11 +136,15 @@ impl Queue {
                     return Ok(());
                 }
                 state.idle.push(wake);
-                state.watch()
+                (state.watch(self.limits), !state.large.is_empty())
             };
             let Some(oldest) = watched else {
-                // The sender is never dropped without a message, for the queue outlives its writers.
-                woken.await.ok();
+                // The sender is never dropped without a message, for the queue outlives its writers. A writer that is kept for small
+                // requests looks again when none may have come for a while.
+                let longest = if large_wait { SMALL_REQUESTS_COME } else { Duration::MAX };
+                tokio::time::timeout(longest, &mut woken).await.ok();
+                woken.close();
+                self.lock().idle.retain(|wake| !wake.is_closed());
                 continue;
             };
             tokio::time::timeout(PATIENCE, &mut woken).await.ok();
@@ -138,7 +153,7 @@ impl Queue {
             // From here on a wake-up goes to a writer that still listens.
             woken.close();
             state.idle.retain(|wake| !wake.is_closed());
-            if state.oldest().is_some_and(|ticket| ticket <= oldest) {
+            if state.oldest(self.limits).is_some_and(|ticket| ticket <= oldest) {
                 return Ok(());
             }
         }
@@ -148,17 +163,26 @@ impl Queue {
     /// skipped, and another writer may have been faster, so there may be none.
     pub(super) fn claim(&self) -> Claim<'_> {
         let mut state = self.lock();
-        let requests = state.claim_batch(self.limits.batch_events);
+        let is_large = state.takes_large(self.limits);
+        state.was_small = !is_large;
+        let lane = if is_large { &mut state.large } else { &mut state.small };
+        let requests = lane.claim_batch(self.limits.batch_events);
         state.busy += 1;
+        state.busy_with_large += u32::from(is_large);
         state.wake_if_needed(self.limits);
         drop(state);
-        Claim { queue: self, requests }
+        Claim {
+            queue: self,
+            requests,
+            is_large,
+        }
     }
 
-    /// Whether requests wait while every writer is busy.
+    /// Whether requests wait, and no writer is idle that may take them.
     pub(super) fn is_starved(&self) -> bool {
         let state = self.lock();
-        !state.waiting.is_empty() && state.idle.is_empty()
+        let is_kept = !state.large.is_empty() && !state.may_take_large(self.limits);
+        is_kept || !state.is_empty() && state.idle.is_empty()
     }
 
     /// Wakes another writer: the caller was woken for requests that it cannot take now.
@@ -182,16 +206,15 @@ impl Queue {
         self.ended.notify_waiters();
     }
 
-    /// Withdraws a request at its deadline. `false` if a writer has claimed it. Withdrawn requests at the front of the queue are
-    /// removed, so that the queue does not grow while the store is away.
+    /// Withdraws a request at its deadline. `false` if a writer has claimed it. Withdrawn requests at the front of its
+    /// client's queue are removed, so that this does not grow while the store is away.
     pub(super) fn withdraw(&self, request: &PendingRequest) -> bool {
         if !request.withdraw() {
             return false;
         }
         let mut state = self.lock();
-        while state.waiting.front().is_some_and(|front| front.is_withdrawn()) {
-            state.pop_front();
-        }
+        state.small.forget_withdrawn(request.client);
+        state.large.forget_withdrawn(request.client);
         drop(state);
         self.ended(request.ticket);
         true
@@ -232,7 +255,8 @@ impl Queue {
     /// The length of the queue, withdrawn requests included.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.lock().waiting.len()
+        let state = self.lock();
+        state.small.len() + state.large.len()
     }
 
     pub(super) fn close(&self) {
@@ -254,16 +278,44 @@ impl Queue {
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
+
+    /// Whether a writer may take large requests now: not the last one while small requests come.
+    fn may_take_large(&self, limits: Limits) -> bool {
+        let small_come = self.small_came_at.is_some_and(|at| at.elapsed() < SMALL_REQUESTS_COME);
+        !small_come || self.is_closed || limits.writers < 2 || self.busy_with_large + 1 < limits.writers
+    }
+
+    /// Whether the next batch is one of large requests.
+    fn takes_large(&self, limits: Limits) -> bool {
+        let waits = !self.large.is_empty() && self.may_take_large(limits);
+        waits && (self.small.is_empty() || self.was_small)
+    }
+
+    /// The lanes from which a writer may take requests now.
+    fn open_lanes(&self, limits: Limits) -> impl Iterator<Item = &Lane> {
+        let large = self.may_take_large(limits).then_some(&self.large);
+        [Some(&self.small), large].into_iter().flatten()
+    }
+
     /// Whether the waiting requests are worth a writer: they are many, or no other writer is about to take them.
     fn wants_writer(&self, limits: Limits) -> bool {
-        let is_much = self.waiting_events >= limits.batch_events / EVENTS_WORTH_A_WRITER
-            || self.waiting_bytes >= BATCH_BYTES / BYTES_WORTH_A_WRITER;
-        !self.waiting.is_empty() && (self.busy == 0 || is_much)
+        let (mut events, mut bytes, mut waits) = (0, 0, false);
+        for lane in self.open_lanes(limits) {
+            events += lane.events;
+            bytes += lane.bytes;
+            waits |= !lane.is_empty();
+        }
+        let is_much =
+            events >= limits.batch_events / EVENTS_WORTH_A_WRITER || bytes >= BATCH_BYTES / BYTES_WORTH_A_WRITER;
+        waits && (self.busy == 0 || is_much)
     }
 
     /// Wakes a writer if the waiting requests are worth one, or if none watches them.
     fn wake_if_needed(&mut self, limits: Limits) {
-        if !self.waiting.is_empty() && (!self.is_watched || self.wants_writer(limits)) {
+        if !self.is_empty() && (!self.is_watched || self.wants_writer(limits)) {
             self.wake_writer();
         }
     }
@@ -276,46 +328,15 @@ impl State {
         }
     }
 
-    fn push_back(&mut self, request: Arc<PendingRequest>) {
-        self.waiting_events += request.event_count;
-        self.waiting_bytes += request.bytes;
-        self.waiting.push_back(request);
-    }
-
-    fn pop_front(&mut self) -> Option<Arc<PendingRequest>> {
-        let request = self.waiting.pop_front()?;
-        self.waiting_events -= request.event_count;
-        self.waiting_bytes -= request.bytes;
-        Some(request)
-    }
-
-    /// The ticket of the oldest waiting request.
-    fn oldest(&self) -> Option<u64> {
-        self.waiting.front().map(|request| request.ticket)
+    /// The ticket of the oldest request that a writer may take.
+    fn oldest(&self, limits: Limits) -> Option<u64> {
+        self.open_lanes(limits).filter_map(Lane::oldest).min()
     }
 
     /// Watches the waiting requests, unless another writer does. Returns the ticket of the oldest.
-    fn watch(&mut self) -> Option<u64> {
-        let oldest = self.oldest().filter(|_| !self.is_watched);
+    fn watch(&mut self, limits: Limits) -> Option<u64> {
+        let oldest = self.oldest(limits).filter(|_| !self.is_watched);
         self.is_watched |= oldest.is_some();
         oldest
-    }
-
-    /// Claims requests from the front until a batch is full.
-    fn claim_batch(&mut self, batch_events: usize) -> Vec<Arc<PendingRequest>> {
-        let (mut claimed, mut events, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(front) = self.waiting.front() {
-            let is_full = events + front.event_count > batch_events || bytes >= BATCH_BYTES;
-            if is_full && !claimed.is_empty() && !front.is_withdrawn() {
-                break;
-            }
-            let Some(request) = self.pop_front() else { break };
-            if request.claim() {
-                events += request.event_count;
-                bytes += request.bytes;
-                claimed.push(request);
-            }
-        }
-        claimed
     }
 }

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::budget::Budget;
-use super::queue::{Limits, Queue};
+use super::limits::Limits;
+use super::queue::Queue;
 use super::submission::SubmitError;
 use crate::config::IngestConfig;
 use crate::metrics::{Metrics, OutcomeLabel};
@@ -25,6 +27,8 @@ pub(super) struct Shared {
     pub(super) handoff: Arc<HandoffQueue>,
     /// The last error of a group commit since the last one that succeeded.
     last_error: Mutex<Option<(ErrorClass, Instant)>>,
+    /// The store was found to take no writes.
+    pub(super) read_only: Notify,
     /// How many connections to the store were seen to break: the others may be broken as well.
     broken_connections: AtomicU64,
 }
@@ -32,7 +36,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         settings: IngestConfig,
-        batch_events: usize,
+        (writers, batch_events): (u32, usize),
         metrics: Arc<Metrics>,
         handoff: Arc<HandoffQueue>,
     ) -> Self {
@@ -40,12 +44,14 @@ impl Shared {
             queue: Queue::new(Limits {
                 queue_events_max: settings.queue_events_max,
                 batch_events,
+                writers,
             }),
             bytes: Budget::new(settings.queue_bytes_max),
             metrics,
             handoff,
             settings,
             last_error: Mutex::default(),
+            read_only: Notify::new(),
             broken_connections: AtomicU64::default(),
         }
     }
@@ -53,7 +59,9 @@ impl Shared {
     /// Counts the events of a request that is answered with this error. Events that the store rejected were counted then.
     pub(super) fn count_failed(&self, error: &SubmitError, events: usize) {
         let outcome = match error {
-            SubmitError::Full | SubmitError::Stopping | SubmitError::TooLate => OutcomeLabel::Unavailable,
+            SubmitError::Full | SubmitError::Stopping | SubmitError::TooLate | SubmitError::ReadOnly => {
+                OutcomeLabel::Unavailable
+            }
             SubmitError::Unknown => OutcomeLabel::Unknown,
             SubmitError::Refused(_) => return,
         };
@@ -63,6 +71,9 @@ impl Shared {
     /// Counts and logs an error of the store, and remembers it for the health check.
     pub(super) fn report(&self, error: &StoreError) {
         self.set_last_error(Some(error.class));
+        if error.class == ErrorClass::ReadOnly {
+            self.read_only.notify_waiters();
+        }
         self.metrics.count_store_error(error.class.as_str());
         if error.class.breaks_connection() {
             self.note_broken_connection();

@@ -1,8 +1,13 @@
 //! What a request submits, and the answer that it gets.
 
+use std::net::IpAddr;
+
 use super::budget::Reservation;
 use crate::event::{Event, Trace};
 use crate::store::{LogPosition, Outcome};
+
+/// Who has sent a request, as far as that is known.
+pub(super) type Client = Option<IpAddr>;
 
 /// The events of one request.
 #[derive(Debug)]
@@ -15,6 +20,8 @@ pub struct Submission {
     pub handling: Handling,
     /// The trace of the request, if it is traced.
     pub trace: Option<Trace>,
+    /// The client that has sent it, as far as that is known: clients take turns.
+    pub client: Option<IpAddr>,
 }
 
 /// What happens to the rest of a request when the store rejects some of its events.
@@ -31,10 +38,10 @@ pub enum Handling {
 pub enum EventOutcome {
     /// The event was new.
     Stored(LogPosition),
-    /// Its identity was stored before; the position is that of the first copy, `None` if that was pruned.
-    Duplicate(Option<LogPosition>),
+    /// Its identity was stored before; the position is that of the first copy, which may have expired.
+    Duplicate(LogPosition),
     /// Its identity was stored before with another payload.
-    Conflict(Option<LogPosition>),
+    Conflict(LogPosition),
     /// The store rejected the event (lenient requests only).
     Refused,
 }
@@ -51,6 +58,9 @@ pub enum SubmitError {
     /// The deadline passed before a commit was tried, or every attempt certainly failed. Nothing was stored.
     #[error("the store did not take the events in time")]
     TooLate,
+    /// The store takes no writes. Nothing was stored.
+    #[error("the store is read-only")]
+    ReadOnly,
     /// A commit was tried, and its outcome is unknown.
     #[error("the outcome of the commit is unknown")]
     Unknown,

@@ -56,6 +56,7 @@ impl Bench {
             reservation,
             handling,
             trace: None,
+            client: None,
         }
     }
 

@@ -13,11 +13,15 @@ use tokio::time::Instant;
 
 use self::outcomes::outcomes;
 use self::result::CommitFailure;
+use super::heavy::in_place;
 use super::pending::PendingRequest;
 use super::shared::Shared;
 use super::submission::{Answer, SubmitError};
 use crate::store::backoff::Backoff;
 use crate::store::{Appender, Batch, EventWriter};
+
+/// The digests of more events keep a processor busy for long.
+const EVENTS_HEAVY: usize = 1000;
 
 /// One of the writers of an ingest.
 pub struct Writer {
@@ -109,7 +113,11 @@ impl Writer {
         for request in &requests {
             events.append(&mut request.take_events());
         }
-        let (batch, row_of) = Batch::new(events);
+        let (batch, row_of) = if events.len() > EVENTS_HEAVY {
+            in_place(|| Batch::new(events))
+        } else {
+            Batch::new(events)
+        };
         match self.commit_batch(&batch, &requests).await {
             Ok(committed) => {
                 let mut outcomes = outcomes(&batch, &row_of, &committed.appended).into_iter();

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::Relay;
+use super::amount::CUTS_MAX;
 use super::error::RelayError;
 use crate::event::{StoredEvent, Trace};
 use crate::metrics::PublishPath;
@@ -58,11 +59,21 @@ impl Relay {
         Ok(true)
     }
 
-    /// Publishes events, and dead-letters those that the sink rejects. They are counted by `path`.
+    /// Publishes events, mostly at once, and dead-letters those that the sink rejects. They are counted by `path`.
     pub(super) async fn publish(&mut self, events: &[StoredEvent], path: PublishPath) -> Result<(), RelayError> {
-        if events.is_empty() {
-            return Ok(());
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (part, left) = rest.split_at(self.amount.events_max().min(rest.len()));
+            self.publish_at_once(part, path).await?;
+            rest = left;
+            if !rest.is_empty() {
+                self.resume_after = part.last().map(|event| event.cursor);
+            }
         }
+        Ok(())
+    }
+
+    async fn publish_at_once(&mut self, events: &[StoredEvent], path: PublishPath) -> Result<(), RelayError> {
         let begun = Instant::now();
         let answer = self.sink.publish(events).await;
         self.metrics.sink_duration.observe(begun.elapsed().as_secs_f64());
@@ -77,8 +88,13 @@ impl Relay {
             Err(error) if error.kind == SinkErrorKind::Unexpected && events.len() > 1 => {
                 self.publish_one_by_one(events, &error).await?
             }
+            Err(error) if error.is_cut && self.amount.was_too_much(events) => vec![NewDeadLetter {
+                cursor: events[0].cursor,
+                reason: format!("the connection ended {CUTS_MAX} times when this event was published: {error}"),
+            }],
             Err(error) => return Err(error.into()),
         };
+        self.amount.was_taken();
         self.sink_answered_at = Instant::now();
         let taken = events.len() - rejected.len();
         self.metrics.published_by(path).inc_by(taken as u64);

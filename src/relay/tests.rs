@@ -295,6 +295,37 @@ async fn dead_letters_a_rejected_event_and_marks_its_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sends_less_to_a_sink_that_ends_the_connection() {
+    let sink = FakeSink {
+        events_max: Some(2),
+        ..FakeSink::default()
+    };
+    let bench = bench_with(FakeStore::default(), sink);
+    bench.open().await;
+    bench.commit(1, &["t"; 9]);
+    bench.commit(2, &["t"]);
+    bench.all_marked().await;
+    let expected: Vec<_> = (0..9).map(|position| (1, position)).chain([(2, 0)]).collect();
+    assert_eq!(bench.sink.published(), expected);
+    assert!(bench.store.dead_letters.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_an_event_that_ends_the_connection() {
+    let bench = bench();
+    bench.open().await;
+    bench.commit(1, &["t", "t", "cuts", "t"]);
+    bench.commit(2, &["t"]);
+    bench.all_marked().await;
+    assert_eq!(*bench.store.dead_letters.lock().unwrap(), [Cursor::new(1, 2)]);
+    let published: std::collections::BTreeSet<_> = bench.sink.published().into_iter().collect();
+    assert_eq!(published, [(1, 0), (1, 1), (1, 3), (2, 0)].into());
+    bench
+        .until("it is well", |bench| bench.sink_error.borrow().is_none())
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_after_unexpected_errors() {
     let bench = bench();
     bench.open().await;

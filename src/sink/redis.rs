@@ -1,155 +1,125 @@
 //! The sink that publishes to Redis: on a Pub/Sub channel, on channels of the topics, and in a stream. These are the only files
-//! of the service that name the client libraries.
+//! of the service that name the client library.
 //!
-//! The commands of a call go in one pipeline, through one connection that a deadpool opens. The connection is kept out of the
-//! pool: any error discards it, for answers that are still to come could be taken for those to the next commands.
+//! The commands of a call go in one pipeline, through one connection. Any error discards it, for answers that are still to come could be
+//! taken for those to the next commands; the next one leads to the server that is right by then ([`servers`]).
 //!
 //! With a stream, entries and messages go in one `MULTI`/`EXEC`: a Redis that is full, or a replica, rejects the entry of a
 //! stream when it is queued, and with it the whole transaction, so that nothing was published and a channel repeats nothing
 //! (a lone `PUBLISH` would succeed in a Redis that is full). Without a stream a replica would take `PUBLISH` too, and deliver
 //! only to its own subscribers: therefore `ROLE` goes with each pipeline.
 //!
+//! In a Cluster that pipeline goes to the node that has the stream's key: from there `PUBLISH` reaches the subscribers of every node.
+//! Messages on sharded channels follow it in a pipeline for each node that has some of them.
+//!
 //! An event is at most some 260 KiB, and the least limit that Redis can be given for a string is 1 MiB, so size alone never
 //! makes Redis reject one; a service in between may have other limits.
 
+mod cluster;
 mod commands;
-mod error;
+pub(super) mod error;
+mod links;
+pub(super) mod servers;
+mod stream_size;
 
-use std::time::Duration;
-
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, IntoConnectionInfo, Value, cmd};
 use async_trait::async_trait;
-use deadpool_redis::{Connection, Manager, Pool};
 use tokio::sync::Mutex;
 
-use self::commands::{Commands, check_role};
-use self::error::{sink_error, without_url};
+use self::commands::Prepared;
+use self::links::Links;
+use self::servers::Servers;
 use super::contract::{Sink, SinkError, SinkErrorKind, Undeliverable};
-use crate::config::{ConfigError, RedisConfig};
+use crate::config::RedisConfig;
 use crate::event::StoredEvent;
 
-/// How long opening a connection may take at most; less where an answer may take less.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For how many answers a call waits at most: that to a new connection, and that to its commands. A lease on a batch is longer.
+const ANSWERS_MAX: u32 = 2;
 
 /// Publishes to a Redis.
 pub struct RedisSink {
     config: RedisConfig,
-    pool: Pool,
-    link: Mutex<Option<Link>>,
+    servers: Servers,
+    links: Mutex<Option<Links>>,
 }
 
-/// The connection in use.
-struct Link {
-    connection: MultiplexedConnection,
-    /// Whether the user has permission to ask for the `ROLE`.
-    asks_role: bool,
+/// How much of a call is done.
+#[derive(Default)]
+struct Progress {
+    undeliverable: Vec<Undeliverable>,
+    /// Whether only messages on sharded channels are left.
+    is_sent: bool,
 }
 
 impl RedisSink {
-    /// Reads the configuration; connects when it is used.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when the URL is invalid. It does not show the URL, which may hold a password.
-    pub fn open(config: RedisConfig) -> Result<Self, ConfigError> {
-        let invalid = |error: &dyn std::fmt::Display| ConfigError(vec![format!("REDIS_URL is invalid: {error}")]);
-        let info = config
-            .url
-            .expose()
-            .into_connection_info()
-            .map_err(|error| invalid(&without_url(&error)))?;
-        let tcp = info.tcp_settings().clone().set_nodelay(true);
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT.min(config.publishing.timeout)))
-            .set_response_timeout(Some(config.publishing.timeout));
-        let manager = Manager::new_with_config(info.set_tcp_settings(tcp), settings)
-            .map_err(|error| invalid(&without_url(&error)))?;
-        let pool = Pool::builder(manager)
-            .max_size(1)
-            .build()
-            .map_err(|error| invalid(&error))?;
-        Ok(Self {
+    /// Connects when it is used.
+    pub fn new(config: RedisConfig) -> Self {
+        Self {
+            servers: Servers::new(config.channel.access.clone(), config.publishing.timeout),
+            links: Mutex::new(None),
             config,
-            pool,
-            link: Mutex::new(None),
-        })
-    }
-
-    /// Opens a connection and checks the server.
-    async fn open_link(&self) -> Result<Link, SinkError> {
-        let opening = async {
-            let connection = self.pool.get().await.map_err(|error| match error {
-                deadpool_redis::PoolError::Backend(error) => sink_error("failed to connect to Redis", &error),
-                error => SinkError::new(
-                    SinkErrorKind::Unreachable,
-                    format!("failed to connect to Redis: {error}"),
-                ),
-            })?;
-            // Out of the pool: a connection that failed, or was dropped in use, must not come back.
-            let mut connection = Connection::take(connection);
-            let asks_role = self.check_server(&mut connection).await?;
-            Ok(Link { connection, asks_role })
-        };
-        tokio::time::timeout(self.config.publishing.timeout, opening)
-            .await
-            .unwrap_or_else(|_| {
-                Err(SinkError::new(
-                    SinkErrorKind::Unreachable,
-                    "failed to connect to Redis: timed out",
-                ))
-            })
-    }
-
-    /// Checks that a server takes writes, and that the key of the stream holds one. Returns whether the user may ask for the role.
-    async fn check_server(&self, connection: &mut MultiplexedConnection) -> Result<bool, SinkError> {
-        let asks_role = match cmd("ROLE").query_async::<Value>(connection).await {
-            Ok(role) => {
-                check_role(&role)?;
-                true
-            }
-            Err(error) if error.code() == Some("NOPERM") => false,
-            Err(error) => return Err(sink_error("failed to read the role of Redis", &error)),
-        };
-        if let Some(stream) = &self.config.publishing.stream {
-            match cmd("TYPE").arg(stream).query_async::<String>(connection).await {
-                Ok(kind) if kind != "none" && kind != "stream" => {
-                    let line = format!("the key of REDIS_STREAM holds a {kind}, not a stream");
-                    return Err(SinkError::new(SinkErrorKind::Forbidden, line));
-                }
-                Err(error) if error.code() != Some("NOPERM") => {
-                    return Err(sink_error("failed to read the type of the stream's key", &error));
-                }
-                _ => {}
-            }
         }
-        Ok(asks_role)
     }
 
-    /// Sends the events in a pipeline. Where it was a transaction and Redis rejected some of the events, nothing was done, and
-    /// the others are sent again.
-    async fn send(&self, link: &mut Link, events: &[StoredEvent]) -> Result<Vec<Undeliverable>, SinkError> {
-        let mut undeliverable: Vec<Undeliverable> = Vec::new();
-        let mut left: Vec<(usize, &StoredEvent)> = events.iter().enumerate().collect();
-        while !left.is_empty() {
-            let commands = Commands::new(&self.config, link.asks_role, &left);
-            let error = match commands.pipeline.query_async::<Value>(&mut link.connection).await {
-                Ok(answers) => {
-                    commands.check_role(&answers)?;
-                    break;
-                }
-                Err(error) => error,
-            };
-            let was_aborted = error.code() == Some("EXECABORT");
-            let Some(errors) = error.clone().into_server_errors().filter(|errors| !errors.is_empty()) else {
-                return Err(sink_error("publishing", &error));
-            };
-            let found = commands.undeliverable(&errors)?;
-            left.retain(|(index, _)| !found.iter().any(|event| event.index == *index));
-            undeliverable.extend(found);
-            if !was_aborted {
-                break;
-            }
+    async fn open(&self) -> Result<Links, SinkError> {
+        let opening = Links::open(&self.servers, &self.config);
+        let opened = tokio::time::timeout(self.config.publishing.timeout, opening).await;
+        let opened = opened.unwrap_or_else(|_| {
+            Err(SinkError::new(
+                SinkErrorKind::Unreachable,
+                format!("failed to connect to Redis: {}", self.servers.no_answer()),
+            ))
+        });
+        opened.map_err(|error| self.in_cluster(error))
+    }
+
+    /// The same error, or what it means in a Cluster: `MOVED` is a slot that is on its way.
+    fn in_cluster(&self, error: SinkError) -> SinkError {
+        if self.is_moved(&error) {
+            let line = "a slot of the Cluster has moved, or is being moved";
+            return SinkError::new(SinkErrorKind::Starting, line);
         }
+        error
+    }
+
+    fn is_moved(&self, error: &SinkError) -> bool {
+        error.is_moved && self.servers.is_cluster()
+    }
+
+    async fn send(
+        &self,
+        links: &mut Links,
+        left: &mut Vec<Prepared<'_>>,
+        progress: &mut Progress,
+    ) -> Result<(), SinkError> {
+        if !progress.is_sent {
+            progress.undeliverable.extend(links.send(&self.config, left).await?);
+            progress.is_sent = true;
+        }
+        let rejected = links.send_sharded(&self.servers, &self.config, left).await?;
+        progress.undeliverable.extend(rejected);
+        Ok(())
+    }
+
+    async fn publish_through(
+        &self,
+        slot: &mut Option<Links>,
+        events: &[StoredEvent],
+    ) -> Result<Vec<Undeliverable>, SinkError> {
+        let events = events.iter().enumerate();
+        let mut left: Vec<_> = events.map(|(index, event)| Prepared::new(index, event)).collect();
+        let mut progress = Progress::default();
+        let links = match slot.as_mut() {
+            Some(links) => links,
+            None => slot.insert(self.open().await?),
+        };
+        let mut sent = self.send(links, &mut left, &mut progress).await;
+        if sent.as_ref().is_err_and(|error| self.is_moved(error)) {
+            // Another node has the slot: it is asked for once. If it is still on its way, the events wait in the outbox.
+            let links = slot.insert(self.open().await?);
+            sent = self.send(links, &mut left, &mut progress).await;
+        }
+        sent.map_err(|error| self.in_cluster(error))?;
+        let mut undeliverable = progress.undeliverable;
         undeliverable.sort_by_key(|event| event.index);
         undeliverable.dedup_by_key(|event| event.index);
         Ok(undeliverable)
@@ -159,28 +129,30 @@ impl RedisSink {
 #[async_trait]
 impl Sink for RedisSink {
     async fn connect(&self) -> Result<(), SinkError> {
-        let mut slot = self.link.lock().await;
-        if let Some(link) = slot.as_mut() {
-            if let Ok(asks_role) = self.check_server(&mut link.connection).await {
-                link.asks_role = asks_role;
+        let mut slot = self.links.lock().await;
+        if let Some(links) = slot.as_mut() {
+            if links.check_server(&self.config).await.is_ok() {
                 return Ok(());
             }
             *slot = None;
         }
-        *slot = Some(self.open_link().await?);
+        *slot = Some(self.open().await?);
         Ok(())
     }
 
     async fn publish(&self, events: &[StoredEvent]) -> Result<Vec<Undeliverable>, SinkError> {
-        let mut slot = self.link.lock().await;
-        let link = match slot.as_mut() {
-            Some(link) => link,
-            None => slot.insert(self.open_link().await?),
-        };
-        let sent = self.send(link, events).await;
-        if sent.is_err() {
+        let mut slot = self.links.lock().await;
+        let limit = self.config.publishing.timeout * ANSWERS_MAX;
+        let published = tokio::time::timeout(limit, self.publish_through(&mut slot, events)).await;
+        let published = published.unwrap_or_else(|_| {
+            Err(SinkError::new(
+                SinkErrorKind::Unreachable,
+                "publishing: Redis does not answer in time",
+            ))
+        });
+        if published.is_err() {
             *slot = None;
         }
-        sent
+        published
     }
 }

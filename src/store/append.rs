@@ -20,6 +20,9 @@ pub struct GroupCommit<'a> {
     pub batch: &'a Batch,
     /// The first lease on the batch in the outbox; `None`: the batch needs no publishing.
     pub lease: Option<Lease>,
+    /// How long an attempt may wait for the lock of the whole store, which another process may hold, before it fails and nothing has been
+    /// tried. Only an embedded store has one lock.
+    pub lock_limit: Duration,
 }
 
 /// The answer to a group commit.
@@ -47,10 +50,10 @@ pub struct LogPosition {
 pub enum Outcome {
     /// The row is the first copy of its identity.
     Stored(LogPosition),
-    /// The identity was stored before, at this position; `None` when the first copy was pruned meanwhile.
-    Duplicate(Option<LogPosition>),
+    /// The identity was stored before, at this position; the event itself may have expired.
+    Duplicate(LogPosition),
     /// The identity was stored before with a payload that is a different JSON value.
-    Conflict(Option<LogPosition>),
+    Conflict(LogPosition),
 }
 
 /// The part of a store that writers use.

@@ -1,6 +1,6 @@
 //! The rows of a group commit.
 
-use crate::event::Event;
+use crate::event::{Event, IdentityKey};
 
 /// What one group commit stores: the distinct rows of some events, sorted by `(topic, event_id, position)`.
 ///
@@ -19,6 +19,10 @@ pub struct Row {
     pub position: u32,
     /// How many events of the batch it stands for: itself and its copies.
     pub copies: u32,
+    /// The key of its identity.
+    pub key: IdentityKey,
+    /// The digest of its payload's value.
+    pub digest: i64,
 }
 
 impl Batch {
@@ -49,6 +53,8 @@ impl Batch {
                 rows.push(Row {
                     position: index,
                     copies: 1,
+                    key: IdentityKey::of(&event.topic, &event.event_id),
+                    digest: event.payload.digest(),
                 });
             }
         }
@@ -179,7 +185,7 @@ mod tests {
             let (event, first) = (
                 batch.event(Row {
                     position: u32::try_from(index).unwrap(),
-                    copies: 1,
+                    ..batch.rows()[0]
                 }),
                 batch.event(batch.rows()[*row as usize]),
             );

@@ -6,6 +6,7 @@
 //! reports.
 
 mod append;
+mod conflicts;
 mod counters;
 mod health;
 mod list;
@@ -15,7 +16,7 @@ mod outbox_postgres;
 mod payloads;
 mod places;
 mod postgres;
-mod prune;
+mod retention;
 mod retry;
 mod scan;
 mod schema;
@@ -154,6 +155,7 @@ impl Writer {
                 id,
                 batch: &batch,
                 lease,
+                lock_limit: timeout,
             };
             let appended = appender.append(&commit, timeout).await;
             (appender, appended)
@@ -169,6 +171,7 @@ impl Writer {
             id: Uuid::new_v4(),
             batch: &batch,
             lease: None,
+            lock_limit: Duration::MAX,
         };
         self.connection().dry_run(&commit, ATTEMPT).await
     }
@@ -211,7 +214,7 @@ fn kinds(appended: &Appended) -> Vec<&'static str> {
 fn places(appended: &Appended) -> Vec<LogPosition> {
     let place = |outcome: &Outcome| match outcome {
         Outcome::Stored(place) => *place,
-        Outcome::Duplicate(place) | Outcome::Conflict(place) => place.expect("the first copy is there"),
+        Outcome::Duplicate(place) | Outcome::Conflict(place) => *place,
     };
     appended.outcomes.iter().map(place).collect()
 }
@@ -252,6 +255,7 @@ async fn scanned_all(store: &Arc<dyn Store>, from: Cursor, limit: u32) -> (Vec<S
             after: from,
             limit,
             bytes_max: usize::MAX,
+            turn: crate::store::Turn::Client,
         },
     )
     .await
@@ -349,6 +353,7 @@ conformance! {
             counters_are_exact_for_each_mix
             unknown_topic_has_zeros
             topics_are_listed_largest_first_and_capped
+            new_topic_is_counted_once_whoever_brings_it
             stats_are_one_snapshot
         }
         outbox {
@@ -382,6 +387,7 @@ conformance! {
             list_shows_what_was_just_acknowledged
             long_list_is_read_page_by_page
             many_concurrent_reads_wait_for_a_connection
+            list_is_limited_by_bytes
             next_of_full_list_is_its_last_event
             next_of_short_list_is_last_stable_position
             next_of_newest_first_list_is_last_stable_position
@@ -404,10 +410,11 @@ conformance! {
             cursor_of_a_lost_batch_is_known_before_the_next_one
             cursor_of_an_older_log_is_truncated
             restarts_lose_no_place
-            cursor_before_pruned_events_is_truncated
+            cursor_before_expired_events_is_truncated
+            truncation_is_told_by_topic
             lease_from_a_wrong_clock_has_expired
             longest_lease_is_kept
-            events_from_the_future_do_not_stop_pruning
+            batches_from_the_future_stay_in_the_ledger_alone
         }
         health {
             store_has_its_name
@@ -427,23 +434,40 @@ conformance! {
         verify {
             consistent_store_has_no_drift
             changed_counter_is_found
+            changed_totals_are_found
             deleted_event_is_found
             deleted_topic_counter_is_found
             contradictory_counters_are_found
-            two_events_at_one_place_are_found
+            missing_identity_is_found
+            surplus_identity_is_found
             missing_ledger_row_is_found
             unpublished_batch_without_events_is_found
             dead_letter_without_event_is_found
         }
-        prune {
-            old_events_are_removed_and_others_stay
+        retention {
+            expired_events_are_gone_and_others_stay
             dry_run_counts_the_same_and_changes_nothing
-            unpublished_events_are_kept
-            dead_letters_are_kept
-            step_without_old_events_is_the_last
-            pruned_identity_is_accepted_again
-            cursors_stay_valid
-            concurrent_pruning_counts_every_event_once
+            current_partition_does_not_expire
+            partition_ends_only_when_it_is_old_and_has_events
+            unpublished_events_are_held_back
+            dead_letters_are_held_back
+            identity_outlives_its_event
+            topics_expire_by_the_first_pattern_that_matches
+            only_events_before_a_time_expire
+            cursors_and_lists_stay_valid_over_partitions
+            scan_beside_writers_skips_nothing_where_partitions_end
+            counters_are_exact_while_events_expire
+            forgotten_identity_is_stored_again
+            topic_of_which_nothing_is_left_is_forgotten
+            identity_is_found_before_and_after_its_event_expires
+            archive_is_noted_for_what_is_there
+            size_of_partitions_follows_their_events
+        }
+        conflicts {
+            conflict_is_kept_with_what_was_sent
+            conflicts_are_counted_beyond_those_kept
+            retry_keeps_a_conflict_once
+            topics_are_listed_by_name_in_pages
         }
         model {
             random_programs_match_the_model

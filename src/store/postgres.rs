@@ -8,11 +8,14 @@
 mod append;
 mod connect;
 mod error;
+mod largest;
 mod outbox;
-mod prune;
 mod read;
 mod readers;
+mod retention;
 mod schema;
+mod servers;
+mod statement;
 mod statistics;
 mod verify;
 
@@ -20,16 +23,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Row;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use tokio::sync::Mutex;
 
-use self::connect::{Role, bounded, close, connect};
+use self::connect::{Address, Role, Session, bounded, close, connect};
 use self::readers::Readers;
-use crate::config::DatabaseUrl;
-use crate::event::{Timestamp, Topic};
+use self::statement::Schema;
+use crate::config::Database;
+use crate::event::{EventId, Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan, ScanError,
-    Stability, StoreError, StoreStats, Verification,
+    Appender, ConflictList, ConflictPage, Counts, EventReader, EventWriter, Found, List, Maintenance, Named, Page,
+    Scan, ScanError, Stability, StoreError, StoreStats, TopicList, TopicSummary, Turn, Verification,
 };
 
 /// Whether the server takes no writes, and how far the log is stable.
@@ -39,6 +44,8 @@ const PROBE: &str = include_str!("postgres/sql/probe.sql");
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long reading the counters may take. There are few of them, so only an ailing server takes longer.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to look whether topics are known, for which a request waits.
+const TOPICS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The number of events at which a group commit is full. Larger ones are slower: more of the events that are sent twice at the
 /// same time wait for each other's transactions, and they wait longer. From four connections PostgreSQL stores 78 000, 94 000,
@@ -50,36 +57,40 @@ const BATCH_EVENTS: usize = 500;
 
 /// A store on PostgreSQL.
 pub struct Postgres {
-    options: PgConnectOptions,
+    address: Address,
     readers: Readers,
-    probe: Mutex<Option<PgConnection>>,
-    pruner: Mutex<Option<PgConnection>>,
-    relay: Mutex<Option<PgConnection>>,
+    probe: Mutex<Option<Session>>,
+    expiry: Mutex<Option<Session>>,
+    relay: Mutex<Option<Session>>,
 }
 
 impl Postgres {
-    /// A store at `url`; connects to nothing yet. Fails as [`ErrorClass::Configuration`](crate::store::ErrorClass::Configuration)
-    /// when `url` is not a `postgres://` URL.
-    pub fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = url
-            .expose()
-            .parse()
-            .map_err(|error: sqlx::Error| connect::invalid_url(&error))?;
+    /// A store in `database`; connects to nothing yet. Fails as [`ErrorClass::Configuration`](crate::store::ErrorClass::Configuration)
+    /// when its URL is not a `postgres://` URL.
+    pub fn open(database: &Database) -> Result<Self, StoreError> {
+        let servers = servers::servers(database.expose_url())?;
+        let schema = Schema::new(database.schema());
+        let address = Address::new(servers, schema, database.pooler());
         Ok(Self {
-            readers: Readers::new(options.clone()),
-            options,
+            readers: Readers::new(address.clone()),
+            address,
             probe: Mutex::new(None),
-            pruner: Mutex::new(None),
+            expiry: Mutex::new(None),
             relay: Mutex::new(None),
         })
     }
 
-    /// The address of the server, unless the store was closed.
-    fn options(&self) -> Result<&PgConnectOptions, StoreError> {
+    /// A query whose statement names the store's schema.
+    pub(super) fn query<'q>(&self, statement: &'static str) -> Query<'q, sqlx::Postgres, PgArguments> {
+        self.address.schema.query(statement)
+    }
+
+    /// Where the tables are, unless the store was closed.
+    fn address(&self) -> Result<&Address, StoreError> {
         if self.readers.is_closed() {
             return Err(connect::closed());
         }
-        Ok(&self.options)
+        Ok(&self.address)
     }
 }
 
@@ -100,19 +111,41 @@ impl EventWriter for Postgres {
     }
 
     async fn appender(&self, writer_id: u32) -> Result<Box<dyn Appender>, StoreError> {
-        Ok(Box::new(append::PgAppender::open(self.options()?, writer_id).await?))
+        Ok(Box::new(append::PgAppender::open(self.address()?, writer_id).await?))
     }
 }
 
 #[async_trait]
 impl EventReader for Postgres {
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
-        self.readers.run_with(read::LIST_TIMEOUT, list, read::list).await
+        self.readers.run_for_client(read::LIST_TIMEOUT, list, read::list).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page, ScanError> {
-        let page = self.readers.run_with(read::LIST_TIMEOUT, scan, read::scan).await?;
+        let (readers, limit) = (&self.readers, read::LIST_TIMEOUT);
+        let page = match scan.turn {
+            Turn::Client => readers.run_for_client(limit, scan, read::scan).await?,
+            Turn::Service => readers.run_with(limit, scan, read::scan).await?,
+        };
         page.ok_or(ScanError::UnknownCursor)
+    }
+
+    async fn find(&self, topic: &Topic, event_id: &EventId) -> Result<Option<Found>, StoreError> {
+        self.readers
+            .run_for_client(read::LIST_TIMEOUT, (topic, event_id), read::find)
+            .await
+    }
+
+    async fn topics(&self, list: &TopicList) -> Result<Vec<TopicSummary>, StoreError> {
+        self.readers
+            .run_for_client(STATS_TIMEOUT, list, statistics::topics)
+            .await
+    }
+
+    async fn conflicts(&self, list: &ConflictList) -> Result<ConflictPage, StoreError> {
+        self.readers
+            .run_for_client(STATS_TIMEOUT, list, statistics::conflicts)
+            .await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
@@ -122,6 +155,12 @@ impl EventReader for Postgres {
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {
         self.readers
             .run_with(STATS_TIMEOUT, topic, statistics::topic_counts)
+            .await
+    }
+
+    async fn unknown_topics(&self, topics: &[&str]) -> Result<Vec<String>, StoreError> {
+        self.readers
+            .run_with(TOPICS_TIMEOUT, topics, statistics::unknown_topics)
             .await
     }
 
@@ -141,14 +180,21 @@ impl Maintenance for Postgres {
     }
 
     async fn migrate(&self) -> Result<i64, StoreError> {
-        let mut pg = connect(self.options()?, Role::Admin).await?;
+        let mut pg = connect(self.address()?, Role::Admin).await?;
         let version = schema::migrate(&mut pg).await?;
         close(pg).await;
         Ok(version)
     }
 
+    async fn grant(&self, role: &str) -> Result<(), StoreError> {
+        let mut pg = connect(self.address()?, Role::Admin).await?;
+        schema::grant(&mut pg, role).await?;
+        close(pg).await;
+        Ok(())
+    }
+
     async fn check_schema(&self) -> Result<(), StoreError> {
-        let mut pg = connect(self.options()?, Role::Admin).await?;
+        let mut pg = connect(self.address()?, Role::Admin).await?;
         schema::check(&mut pg).await?;
         close(pg).await;
         Ok(())
@@ -158,10 +204,10 @@ impl Maintenance for Postgres {
         let mut slot = self.probe.lock().await;
         let mut pg = match slot.take() {
             Some(pg) => pg,
-            None => connect(self.options()?, Role::Probe).await?,
+            None => connect(self.address()?, Role::Probe).await?,
         };
-        let row = sqlx::query(PROBE).fetch_one(&mut pg);
-        let row = bounded(PROBE_TIMEOUT, "probe the store", row).await?;
+        let query = pg.query(PROBE);
+        let row = bounded(PROBE_TIMEOUT, "probe the store", pg.fetch_one(query)).await?;
         if row.try_get("is_read_only").map_err(error::decoding)? {
             return Err(error::read_only());
         }
@@ -169,22 +215,15 @@ impl Maintenance for Postgres {
         statistics::stability_from(&row)
     }
 
-    async fn prune(&self, step: &Prune) -> Result<Pruned, StoreError> {
-        let mut slot = self.pruner.lock().await;
-        let mut pg = match slot.take() {
-            Some(pg) => pg,
-            None => connect(self.options()?, Role::Pruner).await?,
-        };
-        let pruned = prune::prune(&mut pg, step).await?;
-        *slot = Some(pg);
-        Ok(pruned)
-    }
-
     async fn verify(&self) -> Result<Verification, StoreError> {
-        let mut pg = connect(self.options()?, Role::Admin).await?;
+        let mut pg = connect(self.address()?, Role::Admin).await?;
         let verification = verify::verify(&mut pg).await?;
         close(pg).await;
         Ok(verification)
+    }
+
+    async fn find_largest_topics(&self) -> Result<(), StoreError> {
+        self.refresh_largest_topics().await
     }
 
     async fn version(&self) -> Result<String, StoreError> {
@@ -201,7 +240,7 @@ impl Maintenance for Postgres {
 
     async fn close(&self) {
         self.readers.close().await;
-        for slot in [&self.probe, &self.pruner, &self.relay] {
+        for slot in [&self.probe, &self.expiry, &self.relay] {
             if let Some(pg) = slot.lock().await.take() {
                 close(pg).await;
             }

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 
+use super::append::LogPosition;
 use super::error::StoreError;
 use super::name::Named;
 use super::outbox::Backlog;
-use crate::event::{Cursor, EventId, Source, StoredEvent, Timestamp, Topic};
+use crate::event::{Cursor, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
 
 /// Which events to read. Members that are `None` do not filter.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,8 @@ pub struct List {
     pub limit: u32,
     /// Only events behind this place, in the order of the list: this is how a long list is read page by page.
     pub behind: Option<Cursor>,
+    /// The list ends before its payloads and headers exceed this many bytes, but has at least one event. `None`: no limit.
+    pub bytes_max: Option<usize>,
     /// Only batches below this number: [`Stability::committed_below`] of the time when a long list began.
     pub below: Option<i64>,
 }
@@ -60,6 +63,18 @@ pub struct Scan {
     pub limit: u32,
     /// The page ends before its payloads and headers exceed this many bytes, but has at least one event.
     pub bytes_max: usize,
+    /// For whom it is read.
+    pub turn: Turn,
+}
+
+/// For whom something is read. Clients together have fewer turns than there are, so that however much they read, what the service
+/// reads for all of them goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// For one client.
+    Client,
+    /// For the service itself.
+    Service,
 }
 
 /// Some events, and where to continue.
@@ -77,8 +92,8 @@ pub struct Page {
 }
 
 impl List {
-    /// The page of these events, of a log with this last stable position.
-    pub(super) fn page(&self, events: Vec<StoredEvent>, last_stable: Cursor) -> Page {
+    /// The page of these events, of a log with this last stable position. `is_cut`: an event did not fit any more.
+    pub(super) fn page(&self, events: Vec<StoredEvent>, is_cut: bool, last_stable: Cursor) -> Page {
         // Events that were committed after a long list began are not in it, and a cursor read from its `next` must not skip them.
         let has_ended_before = self.below.is_some_and(|below| last_stable.batch() >= below);
         let newest = events.iter().map(|event| event.cursor).max();
@@ -87,7 +102,7 @@ impl List {
         } else {
             last_stable
         };
-        let is_last = events.len() < self.limit as usize;
+        let is_last = !is_cut && events.len() < self.limit as usize;
         let next = match (self.order, events.last()) {
             (Order::Ascending, Some(last)) if !is_last => last.cursor.min(stable),
             _ => stable,
@@ -135,7 +150,7 @@ pub struct Counts {
     pub duplicate_dropped: i64,
     /// Of the duplicates, those with another payload.
     pub conflicts: i64,
-    /// Of the stored, those that `prune` has removed.
+    /// Of the stored, those that have expired or were pruned.
     pub pruned: i64,
 }
 
@@ -150,11 +165,120 @@ pub struct StoreStats {
     pub topics: Vec<(String, i64)>,
     /// What is not published yet.
     pub backlog: Backlog,
+    /// Events that should have expired and are kept, because they are not published.
+    pub held_back: i64,
     /// How far the log is stable.
     pub stability: Stability,
 }
 
-/// The most topics in [`StoreStats::topics`].
+/// An identity that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The place of the first copy, and when it was received.
+    pub first: LogPosition,
+    /// The event; `None`: it has expired.
+    pub event: Option<StoredEvent>,
+}
+
+/// A request for topics by name.
+#[derive(Debug, Clone, Default)]
+pub struct TopicList {
+    /// Only names that begin with this.
+    pub prefix: String,
+    /// Only names behind this one.
+    pub after: String,
+    /// How many at most.
+    pub limit: u32,
+}
+
+impl TopicList {
+    /// The name below which those with the prefix lie, compared byte by byte; `None`: every name from the prefix on has it.
+    pub(super) fn below(&self) -> Option<String> {
+        // The next character after the last that has one.
+        let mut characters: Vec<char> = self.prefix.chars().collect();
+        while let Some(last) = characters.pop() {
+            let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
+            if let Some(next) = next {
+                characters.push(next);
+                return Some(characters.into_iter().collect());
+            }
+        }
+        None
+    }
+}
+
+/// A topic with its counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// The name.
+    pub topic: Topic,
+    /// Its counters.
+    pub counts: Counts,
+    /// When its first event was stored, if it has any.
+    pub first_received_at: Option<Timestamp>,
+    /// When its newest event was stored.
+    pub last_received_at: Option<Timestamp>,
+}
+
+/// A request for a page of conflicts.
+#[derive(Debug, Clone)]
+pub struct ConflictList {
+    /// Only of this topic.
+    pub topic: Option<Topic>,
+    /// Only conflicts behind this place.
+    pub after: Cursor,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// An event that was sent under an identity that has another value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The place that it would have had.
+    pub cursor: Cursor,
+    /// The topic of both.
+    pub topic: Topic,
+    /// The id of both.
+    pub event_id: EventId,
+    /// The place of the event that was stored.
+    pub first: Cursor,
+    /// The timestamp of the one that was not stored.
+    pub occurred_at: Timestamp,
+    /// When that was received.
+    pub received_at: Timestamp,
+    /// Its source.
+    pub source: Source,
+    /// Its payload; `None`: it is too large to be kept.
+    pub payload: Option<Payload>,
+}
+
+/// The largest payload that is kept of a conflict, in bytes.
+pub const CONFLICT_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+/// The most conflicts that are kept in a minute.
+pub const CONFLICTS_PER_MINUTE: i64 = 1000;
+
+/// Some conflicts, and where to continue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictPage {
+    /// In the order of the log.
+    pub conflicts: Vec<Conflict>,
+    /// The place to continue from.
+    pub next: Cursor,
+}
+
+impl ConflictList {
+    /// The page of these conflicts, of a log with this last stable position.
+    pub(super) fn page(&self, conflicts: Vec<Conflict>, last_stable: Cursor) -> ConflictPage {
+        let next = match conflicts.last() {
+            Some(last) if conflicts.len() == self.limit as usize => last.cursor,
+            _ => last_stable.max(self.after),
+        };
+        ConflictPage { conflicts, next }
+    }
+}
+
+/// The most topics in [`StoreStats::topics`]. Where there are more, which are the largest is known as of some minutes ago; their
+/// counters are those of the snapshot.
 pub const TOPICS_MAX: i64 = 1000;
 
 /// The part of a store that reads the log.
@@ -171,11 +295,23 @@ pub trait EventReader: Named {
     /// [`ScanError::UnknownCursor`] when the log has not given out a cursor as high as that.
     async fn scan(&self, scan: &Scan) -> Result<Page, ScanError>;
 
+    /// Looks for an identity. `None`: it was never stored, or is forgotten.
+    async fn find(&self, topic: &Topic, event_id: &EventId) -> Result<Option<Found>, StoreError>;
+
+    /// Lists topics by name, compared byte by byte.
+    async fn topics(&self, list: &TopicList) -> Result<Vec<TopicSummary>, StoreError>;
+
+    /// Lists conflicts, up to the last stable position.
+    async fn conflicts(&self, list: &ConflictList) -> Result<ConflictPage, StoreError>;
+
     /// The counters and more, in one snapshot.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 
     /// The counters of one topic; zeros for an unknown topic.
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError>;
+
+    /// Those of some topics of which nothing was ever received, or nothing is left. Within a second, for a request waits for it.
+    async fn unknown_topics(&self, topics: &[&str]) -> Result<Vec<String>, StoreError>;
 
     /// How far the log is stable.
     async fn stability(&self) -> Result<Stability, StoreError>;

@@ -8,13 +8,18 @@
 
 mod append;
 mod claim;
+mod clock;
 mod connect;
+mod counters;
 mod error;
+mod expiry;
+mod numbers;
 mod outbox;
-mod prune;
 mod read;
 mod readers;
+mod retention;
 mod schema;
+mod statistics;
 mod verify;
 
 use std::fs::File;
@@ -24,15 +29,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 use self::connect::{Link, Role, StoreFile, blocking, closed};
 use self::error::failed_to;
 use self::readers::Readers;
-use crate::event::{Timestamp, Topic};
+use crate::event::{EventId, Timestamp, Topic};
 use crate::store::{
-    Appender, Counts, ErrorClass, EventReader, EventWriter, List, Maintenance, Named, Page, Prune, Pruned, Scan,
-    ScanError, Stability, StoreError, StoreStats, Verification,
+    Appender, ConflictList, ConflictPage, Counts, ErrorClass, EventReader, EventWriter, Found, List, Maintenance,
+    Named, Page, Scan, ScanError, Stability, StoreError, StoreStats, TopicList, TopicSummary, Turn, Verification,
 };
 
 /// The first version whose write-ahead log loses nothing: in older versions a checkpoint that met a reset of the log could.
@@ -48,6 +53,8 @@ const BATCH_EVENTS: usize = 5000;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long reading the counters may take. There are few of them, so only an ailing disk takes longer.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to look whether topics are known, for which a request waits.
+const TOPICS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a recount may take: practically without limit.
 const RECOUNT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
@@ -99,7 +106,7 @@ impl Sqlite {
 /// Begins the numbering of batches anew, unless this process has done it since it opened the file.
 fn begin_numbering(link: &mut Link, is_numbered: &AtomicBool) -> Result<(), StoreError> {
     if !is_numbered.load(Ordering::Relaxed) {
-        append::raise_numbers(&mut link.connection)?;
+        numbers::raise_numbers(&mut link.connection)?;
         is_numbered.store(true, Ordering::Relaxed);
     }
     Ok(())
@@ -140,15 +147,20 @@ impl EventReader for Sqlite {
     async fn list(&self, list: &List) -> Result<Page, StoreError> {
         let list = list.clone();
         self.readers
-            .run(read::LIST_TIMEOUT, move |connection| read::list(connection, &list))
+            .run_for_client(read::LIST_TIMEOUT, move |connection| read::list(connection, &list))
             .await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page, ScanError> {
         let scan = scan.clone();
         let again = scan.clone();
+        let (readers, turn, limit) = (&self.readers, scan.turn, read::LIST_TIMEOUT);
         let read = move |connection: &Connection| read::scan(connection, &scan);
-        if let Some(page) = self.readers.run(read::LIST_TIMEOUT, read).await? {
+        let page = match turn {
+            Turn::Client => readers.run_for_client(limit, read).await?,
+            Turn::Service => readers.run(limit, read).await?,
+        };
+        if let Some(page) = page {
             return Ok(page);
         }
         // An older copy of the file, before the first writer has opened it: its numbering has not begun anew yet.
@@ -166,21 +178,57 @@ impl EventReader for Sqlite {
         page.ok_or(ScanError::UnknownCursor)
     }
 
+    async fn find(&self, topic: &Topic, event_id: &EventId) -> Result<Option<Found>, StoreError> {
+        let (topic, event_id) = (topic.clone(), event_id.clone());
+        self.readers
+            .run_for_client(read::LIST_TIMEOUT, move |connection| {
+                read::find(connection, &topic, &event_id)
+            })
+            .await
+    }
+
+    async fn topics(&self, list: &TopicList) -> Result<Vec<TopicSummary>, StoreError> {
+        let list = list.clone();
+        self.readers
+            .run_for_client(STATS_TIMEOUT, move |connection| statistics::topics(connection, &list))
+            .await
+    }
+
+    async fn conflicts(&self, list: &ConflictList) -> Result<ConflictPage, StoreError> {
+        let list = list.clone();
+        self.readers
+            .run_for_client(STATS_TIMEOUT, move |connection| {
+                statistics::conflicts(connection, &list)
+            })
+            .await
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.readers.run(STATS_TIMEOUT, read::stats).await
+        self.readers.run(STATS_TIMEOUT, statistics::stats).await
     }
 
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {
         let topic = topic.clone();
         self.readers
-            .run(STATS_TIMEOUT, move |connection| read::topic_counts(connection, &topic))
+            .run(STATS_TIMEOUT, move |connection| {
+                statistics::topic_counts(connection, &topic)
+            })
+            .await
+    }
+
+    async fn unknown_topics(&self, topics: &[&str]) -> Result<Vec<String>, StoreError> {
+        let topics: Vec<String> = topics.iter().map(|&topic| topic.to_owned()).collect();
+        self.readers
+            .run(TOPICS_TIMEOUT, move |connection| {
+                statistics::unknown_topics(connection, topics)
+            })
             .await
     }
 
     async fn stability(&self) -> Result<Stability, StoreError> {
         self.readers
             .run(STATS_TIMEOUT, |connection| {
-                read::stability(connection).map_err(failed_to("read the last stable position"))
+                statistics::stability(connection).map_err(failed_to("read the last stable position"))
             })
             .await
     }
@@ -189,7 +237,7 @@ impl EventReader for Sqlite {
         if self.readers.is_closed() {
             return Err(closed());
         }
-        Ok(append::now())
+        Ok(clock::now())
     }
 }
 
@@ -205,6 +253,11 @@ impl Maintenance for Sqlite {
     async fn migrate(&self) -> Result<i64, StoreError> {
         self.with_new_connection(Role::Migrator, |mut link| schema::migrate(&mut link))
             .await
+    }
+
+    async fn grant(&self, _role: &str) -> Result<(), StoreError> {
+        let message = "the embedded store has no roles: who may read and write its file is up to the system";
+        Err(StoreError::new(ErrorClass::Configuration, message))
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
@@ -226,7 +279,7 @@ impl Maintenance for Sqlite {
             let _probe = probe;
             link.limit(PROBE_TIMEOUT)?;
             link.check_writable()?;
-            read::stability(&link.connection).map_err(failed_to("probe the store"))
+            statistics::stability(&link.connection).map_err(failed_to("probe the store"))
         });
         match tokio::time::timeout(PROBE_TIMEOUT, probing).await {
             Ok(probed) => probed.map_err(StoreError::before_sending),
@@ -234,29 +287,13 @@ impl Maintenance for Sqlite {
         }
     }
 
-    async fn prune(&self, step: &Prune) -> Result<Pruned, StoreError> {
-        let step = step.clone();
-        if step.dry_run {
-            return self
-                .readers
-                .run(RECOUNT_TIMEOUT, move |connection| prune::dry_run(connection, &step))
-                .await;
-        }
-        self.with_new_connection(Role::Writer, move |mut link| {
-            link.check_writable()?;
-            let transaction = link
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(failed_to("begin to prune"))?;
-            let pruned = prune::prune(&transaction, &step)?;
-            transaction.commit().map_err(error::committing)?;
-            Ok(pruned)
-        })
-        .await
-    }
-
     async fn verify(&self) -> Result<Verification, StoreError> {
         self.readers.run(RECOUNT_TIMEOUT, verify::verify).await
+    }
+
+    /// An index knows them at any time.
+    async fn find_largest_topics(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn version(&self) -> Result<String, StoreError> {

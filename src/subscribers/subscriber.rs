@@ -8,7 +8,7 @@ use super::ring::{RingRead, frames, notice};
 use crate::api::events::StreamNotice;
 use crate::event::{Cursor, Topic};
 use crate::store::backoff::Backoff;
-use crate::store::{Filter, Page, Scan, ScanError, StoreError};
+use crate::store::{Filter, Page, Scan, ScanError, StoreError, Turn};
 
 /// How much a subscriber that is behind the ring buffer reads at a time: there may be many, each with this much in memory.
 const CATCH_UP_EVENTS: u32 = 200;
@@ -146,6 +146,7 @@ impl Subscriber {
             after: self.at,
             limit: CATCH_UP_EVENTS,
             bytes_max: CATCH_UP_BYTES,
+            turn: Turn::Client,
         };
         shared.store.scan(&scan).await
     }

@@ -11,7 +11,7 @@ use super::subscriber::SubscriberPermit;
 use super::watcher::READ_BYTES;
 use crate::event::{Cursor, Event, EventId, Payload, Source, Timestamp, Topic};
 use crate::sink::HandoffQueue;
-use crate::store::{Batch, GroupCommit, Maintenance, Prune, Store};
+use crate::store::{Batch, Expiry, GroupCommit, Retention, Store};
 
 /// A live stream of an embedded store that has these events, and the switch that makes publishing look busy.
 async fn stream(folder: &std::path::Path, events: usize) -> (Subscribers, Arc<AtomicBool>) {
@@ -30,6 +30,7 @@ async fn stream(folder: &std::path::Path, events: usize) -> (Subscribers, Arc<At
         id: uuid::Uuid::new_v4(),
         batch: &batch,
         lease: None,
+        lock_limit: Duration::MAX,
     };
     let mut appender = store.appender(0).await.unwrap();
     appender.append(&commit, Duration::from_secs(5)).await.unwrap();
@@ -83,13 +84,9 @@ async fn watcher_leaves_no_gap_unsaid() {
     let first = Cursor::new(first.batch(), 0);
     subscribers.0.ring().begin(first);
     let other = crate::store::sqlite::Sqlite::open(&folder.path().join("a.db")).unwrap();
-    let step = Prune {
-        before: Timestamp::from_micros(i64::MAX / 1000).unwrap(),
-        after: Cursor::BEGINNING,
-        limit: 10,
-        dry_run: false,
-    };
-    assert_eq!(other.prune(&step).await.unwrap().removed, 3);
+    assert!(other.begin_partition(Duration::ZERO).await.unwrap());
+    let partition = other.partitions().await.unwrap()[0].first_batch;
+    assert_eq!(other.expire(&Expiry::of_all(partition)).await.unwrap().removed, 3);
     let frame = first_frame(&subscribers, first).await;
     assert!(frame.starts_with("event: truncated\n"), "{frame}");
 }

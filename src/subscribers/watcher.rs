@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::hub::{Shared, Subscribers};
 use super::ring::Ring;
 use crate::store::backoff::Backoff;
-use crate::store::{Filter, Scan, ScanError, StoreError};
+use crate::store::{Filter, Scan, ScanError, StoreError, Turn};
 
 /// How long after a commit of this process the watcher reads: by then more have come, and most are stable.
 const GATHER: Duration = Duration::from_millis(10);
@@ -96,6 +96,7 @@ impl Shared {
             after,
             limit: READ_EVENTS,
             bytes_max,
+            turn: Turn::Service,
         };
         let page = match self.store.scan(&scan).await {
             Ok(page) => page,

@@ -5,7 +5,9 @@
 //! more when it is written: every record passes here.
 
 use std::borrow::Cow;
-use std::io::{self, Write, stderr};
+use std::io::{self, Write};
+
+use super::queue;
 
 /// Standard error, on which each record becomes one line.
 #[derive(Debug, Clone, Copy)]
@@ -18,14 +20,12 @@ impl Write for Lines {
     /// Takes a whole record, as the formatter writes it.
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(record);
-        stderr()
-            .lock()
-            .write_all(one_line(&text, self.is_coloured).as_bytes())?;
+        queue::send(one_line(&text, self.is_coloured).into_owned());
         Ok(record.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        stderr().flush()
+        Ok(())
     }
 }
 
@@ -36,8 +36,6 @@ fn one_line(record: &str, is_coloured: bool) -> Cow<'_, str> {
         Some(text) => (text, "\n"),
         None => (record, ""),
     };
-    let directs = |c: char| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let is_unsafe = |c: char| c.is_control() || directs(c);
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(record);
     }
@@ -51,6 +49,16 @@ fn one_line(record: &str, is_coloured: bool) -> Cow<'_, str> {
     }
     line.push_str(end);
     Cow::Owned(line)
+}
+
+/// Whether a character could drive a terminal, end a line, or reorder it: control characters, line and paragraph separators, and the
+/// controls of bidirectional text.
+pub(crate) fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}' | '\u{200e}' | '\u{200f}'
+        )
 }
 
 /// Whether a text begins with a colour (ECMA-48, "select graphic rendition").

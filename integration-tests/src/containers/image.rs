@@ -40,9 +40,12 @@ pub async fn changed_file_recompiles_only_own_crates() {
     let file = format!("{folder}/deploy/Dockerfile");
     let tag = format!("{}changed", run_name());
     let changes = ["eventsieve", "integration-tests"];
+    let revision = format!("REVISION={}", run_name());
     let built = attempt(&[
         "build",
         "--progress=plain",
+        "--build-arg",
+        &revision,
         "-f",
         &file,
         "--target",
@@ -64,6 +67,8 @@ pub async fn changed_file_recompiles_only_own_crates() {
         BTreeSet::from(changes),
         "are the libraries still in the cache?"
     );
+    let labels = inspect(&tag).await["Config"]["Labels"].clone();
+    assert_eq!(labels["org.opencontainers.image.revision"], run_name());
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {
@@ -111,7 +116,7 @@ pub async fn runs_only_the_program_without_root() {
         assert_eq!(config["WorkingDir"], "/app", "{name}");
         // Without a shell, so that the program receives the signal to stop.
         assert_eq!(config["Entrypoint"], json!([name]));
-        for label in ["title", "description", "licenses", "version"] {
+        for label in ["title", "description", "licenses", "version", "source", "revision"] {
             let label = format!("org.opencontainers.image.{label}");
             assert!(config["Labels"][&label].is_string(), "{name} has no {label}");
         }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use serde_json::Value;
 
 use super::engine::{attempt, docker};
@@ -103,6 +103,52 @@ pub async fn rolling_restart_fails_no_request() {
     assert_eq!(failures(&balancer).await, before, "requests that failed");
     let finished = publisher.settle().await;
     assert_eq!(finished.count("resent"), 0, "requests that failed");
+}
+
+/// A read may be what its replica died of: then it must not be the end of the others, too.
+pub async fn read_whose_replica_dies_is_not_sent_again() {
+    let stack = Stack::scaled().await;
+    let (storage, replica) = (
+        stack.container("storage").await,
+        stack.containers("aggregator").await.remove(0),
+    );
+    // The reads wait for the database, some on each replica.
+    docker(&["pause", &storage]).await;
+    let reads = join_all((0..12).map(|_| stack.try_get("/events?limit=1")));
+    let killing = async {
+        eventually(UP, async || {
+            let open = connections_of(&replica).await?;
+            ensure!(open > 2, "{open} connections");
+            Ok(())
+        })
+        .await;
+        docker(&["kill", &replica]).await;
+        docker(&["unpause", &storage]).await;
+    };
+    let (answers, ()) = join(reads, killing).await;
+    docker(&["start", &replica]).await;
+    stack.healthy(&replica).await;
+    // On a connection that it has used before, the balancer closes that of the client instead of answering for the replica.
+    let statuses: Vec<Option<u16>> = answers
+        .into_iter()
+        .map(|answer| answer.ok().map(|answer| answer.status))
+        .collect();
+    let count = |status| statuses.iter().filter(|other| **other == status).count();
+    let failed = count(Some(502)) + count(None);
+    assert!(
+        failed >= 1 && failed + count(Some(200)) == statuses.len(),
+        "{statuses:?}"
+    );
+}
+
+/// The open connections of this replica, by its own `/metrics`.
+async fn connections_of(replica: &str) -> anyhow::Result<u64> {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    let answer = attempt(&["exec", replica, "bash", "-c", ask]).await.stdout;
+    let line = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("eventsieve_http_connections_open "));
+    Ok(line.context("no answer")?.parse()?)
 }
 
 /// The failed requests: the balancer logs those, and those that it has sent to another replica.

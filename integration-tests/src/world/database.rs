@@ -59,6 +59,12 @@ impl Database {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    pub(super) async fn texts(&self, sql: &str) -> Vec<String> {
+        let rows = self.pool.fetch_all(AssertSqlSafe(sql.to_owned())).await;
+        rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect())
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
     /// The one text that a query gives.
     pub async fn text(&self, sql: &str) -> String {
         let row = self.pool.fetch_one(AssertSqlSafe(sql.to_owned())).await;

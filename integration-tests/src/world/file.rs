@@ -64,6 +64,13 @@ impl File {
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    pub(super) fn texts(&self, sql: &str) -> Vec<String> {
+        let connection = self.connect();
+        let mut statement = connection.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let texts = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect);
+        texts.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
     pub(super) fn row(&self, sql: &str) -> Vec<i64> {
         self.connect()
             .prepare(sql)

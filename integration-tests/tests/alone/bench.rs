@@ -40,7 +40,7 @@ async fn measures_each_side_and_compares_it_with_its_aim() {
         "{settings}"
     );
     let sides = json["sides"].as_array().expect("sides");
-    assert_eq!(sides.len(), 21);
+    assert_eq!(sides.len(), 23);
     for side in sides {
         let name = side["name"].as_str().expect("a name");
         assert!(printed.contains(name), "{name} is not in the table");

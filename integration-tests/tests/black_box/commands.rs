@@ -11,13 +11,15 @@ use integration_tests::service::{Finished, Service, Settings};
 use integration_tests::world::World;
 use serde_json::Value;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "serve",
     "demo",
     "load",
     "publish",
     "get",
     "ls",
+    "topics",
+    "conflicts",
     "tail",
     "stats",
     "verify",

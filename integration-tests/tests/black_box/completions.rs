@@ -30,7 +30,17 @@ async fn shown() -> Vec<String> {
         .map(ToOwned::to_owned)
         .collect();
     for name in [
-        "serve", "demo", "load", "publish", "get", "ls", "tail", "stats", "verify",
+        "serve",
+        "demo",
+        "load",
+        "publish",
+        "get",
+        "ls",
+        "topics",
+        "conflicts",
+        "tail",
+        "stats",
+        "verify",
     ] {
         assert!(names.iter().any(|shown| shown == name), "{name} is not in {help}");
     }

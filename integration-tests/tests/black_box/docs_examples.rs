@@ -15,6 +15,7 @@ use integration_tests::redis::RedisServer;
 use integration_tests::service::{Service, Settings, binary};
 use integration_tests::world::World;
 use reqwest::Url;
+use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -99,7 +100,13 @@ impl Reader {
         let folder = TempDir::new().expect("a temporary folder");
         let service = Service::start(settings(Settings::new(&Self::database(&folder)))).await;
         service.ready().await;
-        let beginning = publish::page(&service, "limit=1").await.next;
+        // The first writer begins the numbering.
+        let beginning = eventually(SOON, async || {
+            let next = publish::page(&service, "limit=1").await.next;
+            ensure!(next.bytes().any(|digit| digit != b'0'), "the numbering has not begun");
+            Ok(next)
+        })
+        .await;
         Reader {
             folder,
             service,
@@ -427,11 +434,20 @@ async fn read_request(connection: &mut TcpStream) -> String {
 #[tokio::test]
 async fn documented_grants_suffice_to_serve_verify_and_prune() {
     let world = World::new().await;
-    world.run(&["migrate"]).await.ended_with(0);
     let role = format!("eventsieve_service_{}", std::process::id());
     let guide = page("docs/guides/postgresql.md");
-    let grants = blocks(section(&guide, "## Grants", "\n## "), "sql").join("\n");
-    world.execute(&grants.replace("eventsieve_service", &role)).await;
+    let grants = section(&guide, "## Grants", "\n## ");
+    let create = blocks(grants, "sql").join("\n");
+    world.execute(&create.replace("eventsieve_service", &role)).await;
+    let grant = blocks(grants, "sh").join("\n");
+    assert_eq!(grant.trim(), "eventsieve migrate --grant-to eventsieve_service");
+    world.run(&["migrate", "--grant-to", &role]).await.ended_with(0);
+    let unknown = world.run(&["migrate", "--grant-to", "nobody \" of that name"]).await;
+    assert!(
+        unknown.ended_with(1).stderr.contains("does not exist"),
+        "{}",
+        unknown.stderr
+    );
 
     let mut url = Url::parse(world.database_url()).expect("a URL");
     url.set_username(&role).expect("a role's name");
@@ -442,6 +458,18 @@ async fn documented_grants_suffice_to_serve_verify_and_prune() {
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 200);
     assert_eq!(service.fetch("/events?after=").await.status, 200);
+    let mut connection = PgConnection::connect(url.as_str()).await.expect("a connection");
+    for change in [
+        "update eventsieve.events set source = 'x'",
+        "delete from eventsieve.events",
+        "drop table eventsieve.events",
+    ] {
+        let refused = connection.execute(change).await.expect_err("the role may not");
+        assert!(
+            refused.to_string().contains("must be owner") || refused.to_string().contains("permission denied"),
+            "{refused}"
+        );
+    }
     settings().arguments(&["verify"]).run().await.ended_with(0);
     let pruned = settings().arguments(&["prune", "--older-than", "0s"]).run().await;
     assert!(
@@ -449,8 +477,18 @@ async fn documented_grants_suffice_to_serve_verify_and_prune() {
         "{}",
         pruned.stdout
     );
-    let refused = settings().arguments(&["migrate"]).run().await;
-    refused.ended_with(1);
+    // There is nothing to migrate. Where there is, the role may not.
+    settings().arguments(&["migrate"]).run().await.ended_with(0);
+    let empty = World::new().await;
+    let mut elsewhere = Url::parse(empty.database_url()).expect("a URL");
+    elsewhere.set_username(&role).expect("a role's name");
+    elsewhere.set_password(Some("secret")).expect("a password");
+    let refused = Settings::new(elsewhere.as_str()).arguments(&["migrate"]).run().await;
+    assert!(
+        refused.ended_with(1).stderr.contains("permission denied"),
+        "{}",
+        refused.stderr
+    );
     drop(service);
     world.check(0).await;
     world.execute(&format!("drop owned by {role}; drop role {role}")).await;

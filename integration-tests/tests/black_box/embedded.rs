@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::ensure;
@@ -11,8 +12,9 @@ use integration_tests::disk::Disk;
 use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::{ask, client, try_ask};
 use integration_tests::postgres::free_port;
+use integration_tests::program::Program;
 use integration_tests::publish::{Publish, Scan, event, events};
-use integration_tests::service::{Finished, Service, Settings};
+use integration_tests::service::{Finished, Service, Settings, Signal};
 use integration_tests::world::World;
 use serde_json::{Value, json};
 
@@ -423,16 +425,68 @@ async fn lock_of_another_program_is_waited_for() {
         .serve_with(world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "2s"))
         .await;
     let held = world.hold_writers().await;
-    // It waits for its turn to commit, so its outcome is unknown.
+    // Its commit has not begun, so nothing was stored.
     let first = service.publish(&event("orders", "evt-1")).await;
-    assert_eq!(first.problem(504)["outcome"], "unknown");
+    assert_eq!(first.problem(503)["outcome"], Value::Null);
     assert_eq!(service.json("/events").await["count"], 0, "reads still work");
     let (late, ()) = join(service.publish(&event("orders", "evt-2")), held.release()).await;
     // On a slow disk it must be sent again.
     let stored = match late.status {
-        504 => service.publish(&event("orders", "evt-2")).await,
+        503 | 504 => service.publish(&event("orders", "evt-2")).await,
         _ => late,
     };
     assert!([200, 201].contains(&stored.status), "{}", stored.text());
-    world.check(2).await;
+    world.check(1).await;
+}
+
+/// What the service makes is its owner's alone, and links in the places of its files are not followed.
+#[tokio::test]
+async fn files_are_private_and_links_are_not_followed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path().join("new/deep/events.db");
+    let settings = Settings::new(&format!("sqlite://{}", store.display()));
+    let mut service = Service::start(settings.clone()).await;
+    service.ready().await;
+    service.publish(&event("orders", "evt-1")).await;
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    for (name, rights) in [("new", 0o700), ("new/deep", 0o700)] {
+        assert_eq!(mode(&folder.path().join(name)), rights, "{name}");
+    }
+    let files = fs::read_dir(folder.path().join("new/deep")).expect("the folder of the store");
+    let files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in &files {
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+    service.stop().await;
+
+    let target = folder.path().join("target");
+    fs::write(&target, "kept").expect("a file");
+    let lock = folder.path().join("new/deep/events.db-lock");
+    fs::remove_file(&lock).expect("the lock file stays");
+    std::os::unix::fs::symlink(&target, &lock).expect("a link");
+    let ended = settings.clone().run().await;
+    ended.ended_with(1);
+    assert!(
+        error_line(&ended).contains("events.db-lock: it is a symbolic link"),
+        "{}",
+        ended.stderr
+    );
+    fs::remove_file(&lock).expect("the link");
+
+    let ready = folder.path().join("ready");
+    std::os::unix::fs::symlink(&target, folder.path().join("ready.new")).expect("a link");
+    std::os::unix::fs::symlink(&target, &ready).expect("a link");
+    let program = Program::start(&settings.with("EVENTSIEVE_READY_FILE", ready.to_str().expect("UTF-8")));
+    eventually(SOON, async || {
+        let is_file = fs::symlink_metadata(&ready)?.is_file();
+        ensure!(
+            is_file && fs::read_to_string(&ready)?.starts_with("http://"),
+            "not ready yet"
+        );
+        Ok(())
+    })
+    .await;
+    assert_eq!(fs::read_to_string(&target).expect("the target"), "kept");
+    program.stop(Signal::Term).await.ended_with(0);
 }

@@ -1,6 +1,6 @@
 //! The life cycle of a service: start, probes, outages of its database, time-outs of connections, and stop.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::StreamExt;
@@ -135,18 +135,17 @@ async fn eight_replicas_migrate_at_once() {
 #[tokio::test]
 async fn read_only_database_is_noticed_and_recovers() {
     let world = World::new().await;
-    let settings = world.settings().with("EVENTSIEVE_REQUEST_DEADLINE", "2s");
-    let service = world.serve_with(settings).await;
+    let service = world.serve().await;
     assert_eq!(service.publish(&event("orders", "before")).await.status, 201);
     world.postgres().alter("set default_transaction_read_only = on").await;
     world.postgres().terminate_connections().await;
     service.unready_within(NOTICE).await;
-    // A commit on a connection that was just terminated may be in doubt, later ones may not.
-    let first = service.publish(&event("orders", "meanwhile")).await;
-    assert!([503, 504].contains(&first.status), "{}", first.text());
+    // At once, and not at the request deadline.
+    let begun = Instant::now();
     for _ in 0..3 {
         service.publish(&event("orders", "meanwhile")).await.problem(503);
     }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(service.fetch("/livez").await.status, 200);
 
     world.postgres().alter("reset default_transaction_read_only").await;

@@ -2,21 +2,27 @@
 //! the tester: `checks::limits`, `checks::schema` and `checks::payload`.
 
 use std::io::Write;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
+use integration_tests::api::Api;
 use integration_tests::eventually::{SOON, eventually};
-use integration_tests::http::{ask, raw};
+use integration_tests::http::{ask, raw, read_to_end};
 use integration_tests::on_both_stores;
-use integration_tests::publish::{Publish, event_with_payload, events};
+use integration_tests::postgres::free_port;
+use integration_tests::publish::{Publish, event, event_with_payload, events};
 use integration_tests::service::Service;
 use integration_tests::world::World;
 use serde_json::{Value, json};
+use sqlx::Executor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 
 const JSON: &str = "application/json";
 
@@ -227,7 +233,325 @@ async fn early_answer_closes_the_connection(world: World) {
     world.check(0).await;
 }
 
+/// One client address may have only so many connections; others are served.
+async fn client_has_at_most_so_many_connections(world: World) {
+    let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS_PER_CLIENT", "3");
+    let service = world.serve_with(settings).await;
+    let live = format!("GET /livez HTTP/1.1\r\nhost: {}\r\n", service.address());
+    let closing = format!("{live}connection: close\r\n\r\n");
+    let connect = async |local: &str| {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(local.parse().expect("an address"))
+            .expect("loopback has more than one");
+        let address = service.address().parse().expect("an address");
+        socket.connect(address).await.expect("a connection")
+    };
+    let ask = async |local: &str| {
+        let mut stream = connect(local).await;
+        drop(stream.write_all(closing.as_bytes()).await);
+        read_to_end(&mut stream, SOON)
+            .await
+            .expect("an answer, and the end of the connection")
+    };
+    // From an address of its own: that of the tests has connections that its client keeps.
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connect("127.0.0.2:0").await;
+        stream
+            .write_all(format!("{live}\r\n").as_bytes())
+            .await
+            .expect("it is admitted");
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.expect("an answer");
+        kept.push(stream);
+    }
+    let refused = ask("127.0.0.2:0").await;
+    assert!(
+        refused.starts_with("HTTP/1.1 503") && refused.contains("too many connections"),
+        "{refused}"
+    );
+    assert!(ask("127.0.0.3:0").await.starts_with("HTTP/1.1 200"));
+    assert!(service.metric("eventsieve_http_connections_refused_total").await >= 1.0);
+    kept.pop();
+    eventually(SOON, async || {
+        let answer = ask("127.0.0.2:0").await;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        Ok(())
+    })
+    .await;
+    world.check(0).await;
+}
+
+/// Metrics and probes have an address of their own, which clients cannot fill.
+#[tokio::test]
+async fn metrics_and_probes_have_their_own_address() {
+    let world = World::embedded();
+    let address = format!("127.0.0.1:{}", free_port());
+    let settings = world.settings().with("EVENTSIEVE_METRICS_ADDRESS", &address);
+    let service = world.serve_with(settings.with("EVENTSIEVE_MAX_CONNECTIONS", "4")).await;
+    service.publish(&event("orders", "evt-1")).await;
+    assert_eq!(service.fetch("/metrics").await.status, 404);
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        idle.push(
+            TcpStream::connect(service.address())
+                .await
+                .expect("the backlog has room"),
+        );
+    }
+    let own = Api::at(&format!("http://{address}"));
+    for path in ["/livez", "/readyz", "/health", "/healthz"] {
+        assert_eq!(own.fetch(path).await.status, 200, "{path}");
+    }
+    assert_eq!(own.metric("eventsieve_http_connections_max").await, 4.0);
+    for path in ["/events", "/stats", "/dashboard", "/"] {
+        own.fetch(path).await.problem(404);
+    }
+    drop((idle, service));
+    let taken = world.settings().with("EVENTSIEVE_METRICS_ADDRESS", "192.0.2.1:9");
+    let refused = taken.run().await;
+    refused.ended_with(1);
+    assert!(
+        refused.stderr.contains("EVENTSIEVE_METRICS_ADDRESS"),
+        "{}",
+        refused.stderr
+    );
+    world.check(1).await;
+}
+
+/// However many lists wait, figures are answered, and followers get their events.
+#[tokio::test]
+async fn lists_that_wait_leave_figures_and_followers_alone() {
+    let world = World::new().await;
+    let service = world.serve().await;
+    service.publish(&event("orders", "evt-1")).await;
+    let mut blocker = world.postgres().connect().await;
+    blocker.execute("begin").await.expect("a transaction");
+    // Reading events waits for this; storing them, and counting, does not.
+    let lock = "lock table eventsieve.identities in access exclusive mode";
+    blocker.execute(lock).await.expect("a lock");
+    let lists = (0..30).map(|_| service.get("/events?topic=orders&event_id=evt-1").send());
+    let waiting = async {
+        let mut answers = JoinSet::new();
+        for list in lists {
+            answers.spawn(list);
+        }
+        answers
+    }
+    .await;
+    eventually(SOON, async || {
+        let blocked = world.number(WAITING).await;
+        ensure!(blocked == 6, "{blocked} reads wait");
+        Ok(())
+    })
+    .await;
+    for _ in 0..20 {
+        let begun = Instant::now();
+        assert_eq!(service.json("/stats").await["unique_processed"], 1);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    blocker.execute("rollback").await.expect("the end of the lock");
+    for answer in waiting.join_all().await {
+        let status = answer.expect("an answer").status().as_u16();
+        assert!([200, 503].contains(&status), "{status}");
+    }
+    world.check(1).await;
+}
+
+const WAITING: &str = "select count(*) from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and application_name = 'eventsieve reader'";
+
+/// The soft limit of open files is raised; where the hard one is too low, fewer connections are accepted, and the log says so.
+#[tokio::test]
+async fn connections_fit_the_limit_of_open_files() {
+    let world = World::embedded();
+    for (limits, connections, open_files) in [("300:3000", 2000, 2256), ("300:400", 144, 400)] {
+        let settings = world.settings().with("EVENTSIEVE_MAX_CONNECTIONS", "2000");
+        let limited = settings.by("prlimit", &[format!("--nofile={limits}")]);
+        let mut service = world.serve_with(limited).await;
+        let metrics = service.fetch("/metrics").await.text().to_owned();
+        let line = format!("eventsieve_http_connections_max {connections}\n");
+        assert!(metrics.contains(&line), "{limits}: {metrics}");
+        let file = format!("/proc/{}/limits", service.pid());
+        let of_system = std::fs::read_to_string(file).expect("the limits of a process of our own");
+        let line = of_system.lines().find(|line| line.starts_with("Max open files"));
+        assert!(
+            line.is_some_and(|line| line.contains(&format!(" {open_files} "))),
+            "{limits}: {line:?}"
+        );
+        let is_warned = service.log().contains("this process may open 400 files");
+        assert_eq!(is_warned, connections < 2000, "{}", service.log());
+        service.stop().await;
+    }
+}
+
+/// Clients that send more than there is room for, in large batches, do not keep out a client that sends one event at a time. (That it is
+/// not delayed either is tested where time stands still: `ingest::tests::gathering`.)
+async fn large_batches_do_not_keep_out_single_events(world: World) {
+    const LARGE: usize = 8;
+    const EVENTS: usize = 2000;
+
+    // The large ones do not fit in together.
+    let settings = world.settings().with("EVENTSIEVE_QUEUE_EVENTS", "8000");
+    let service = world.serve_with(settings.with("EVENTSIEVE_MAX_EVENTS", "2000")).await;
+    let refused = AtomicUsize::new(0);
+    let single = async {
+        for number in 0.. {
+            // Long enough that many are refused beside it.
+            if refused.load(Ordering::Relaxed) > 40 && number > 40 {
+                break;
+            }
+            let answer = service.publish(&event("single", &number.to_string())).await;
+            assert_eq!(answer.status, 201, "{}", answer.text());
+        }
+    };
+    let others = (0..LARGE).map(async |client| {
+        for round in 0.. {
+            let body = Value::from(events(&format!("large-{client}-{round}"), 0..EVENTS));
+            match service.publish(&body).await.status {
+                201 => {}
+                503 => drop(refused.fetch_add(1, Ordering::Relaxed)),
+                status => panic!("{status}"),
+            }
+        }
+    });
+    tokio::select! {
+        () = single => {}
+        _ = join_all(others) => unreachable!("they do not end"),
+    }
+}
+
+/// New topics beyond those of a minute are refused, with all of their request; known ones go on.
+async fn new_topics_are_limited(world: World) {
+    let settings = || world.settings().with("EVENTSIEVE_NEW_TOPICS", "5");
+    let mut service = world.serve_with(settings()).await;
+    let of_topics = |from: usize, to: usize| -> Value {
+        let events = (from..to).map(|number| event(&format!("topic-{number}"), "1"));
+        events.collect::<Vec<_>>().into()
+    };
+    assert_eq!(service.publish(&of_topics(0, 4)).await.status, 201);
+    assert_eq!(
+        service.publish(&of_topics(0, 6)).await.status,
+        429,
+        "two are new, and one may come"
+    );
+    let refused = service.publish_preferring("respond-async", &of_topics(4, 6)).await;
+    let problem = refused.problem(429);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("new topics")),
+        "{problem}"
+    );
+    let wait: u64 = refused.header("retry-after").parse().expect("seconds");
+    assert!((1..=13).contains(&wait), "{wait}");
+    assert_eq!(service.publish(&of_topics(4, 5)).await.status, 201);
+    assert_eq!(service.publish(&of_topics(0, 5)).await.status, 200, "these are known");
+    let many = service.publish_preferring("handling=lenient", &of_topics(10, 16)).await;
+    many.problem(413);
+    let metrics = service.fetch("/metrics").await.text().to_owned();
+    assert!(metrics.contains("eventsieve_topics_refused_total 10\n"), "{metrics}");
+    service.stop().await;
+
+    // Another process does not know them, and asks the store.
+    let service = world.serve_with(settings()).await;
+    assert_eq!(service.publish(&of_topics(0, 5)).await.status, 200);
+    assert_eq!(service.publish(&of_topics(5, 10)).await.status, 201);
+    world.check(10).await;
+}
+
+/// A body that stands still is cut long before its time limit, and with it the memory that it holds; a small one may be slow.
+async fn body_that_stands_still_is_cut(world: World) {
+    let service = world.serve().await;
+    let head = |length: usize, more: &str| {
+        format!(
+            "POST /publish HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {JSON}\r\ncontent-length: {length}\r\n{more}\r\n"
+        )
+    };
+    let stalled = async |more: &str, sent: &[u8]| {
+        let mut stream = TcpStream::connect(service.address()).await.expect("a connection");
+        stream
+            .write_all(head(1 << 20, more).as_bytes())
+            .await
+            .expect("a request");
+        stream.write_all(sent).await.expect("the begin of a body");
+        let begun = Instant::now();
+        let answer = read_to_end(&mut stream, SOON).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    };
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&[b' '; 1 << 20]).expect("memory takes all");
+    let gzip = encoder.finish().expect("memory takes all");
+    let slow = async {
+        let body = event("orders", "slow").to_string();
+        let mut stream = TcpStream::connect(service.address()).await.expect("a connection");
+        stream
+            .write_all(head(body.len(), "").as_bytes())
+            .await
+            .expect("a request");
+        let (first, rest) = body.split_at(20);
+        stream.write_all(first.as_bytes()).await.expect("the begin of a body");
+        // Longer than bytes are counted before they are too few.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        stream.write_all(rest.as_bytes()).await.expect("the rest of the body");
+        let answer = read_to_end(&mut stream, SOON).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    };
+    tokio::join!(
+        stalled("", &[b' '; 10_000]),
+        stalled("content-encoding: gzip\r\n", &gzip[..gzip.len() / 2]),
+        slow
+    );
+    world.check(1).await;
+}
+
+/// While also small requests are refused, health says so at once, and the service is not ready after a while.
+async fn full_queue_shows_in_probes(world: World) {
+    let settings = world
+        .settings()
+        .with("EVENTSIEVE_QUEUE_EVENTS", "10")
+        .with("EVENTSIEVE_MAX_EVENTS", "10");
+    let service = world.serve_with(settings).await;
+    service.publish(&event("orders", "0")).await;
+    let held = world.hold_writers().await;
+    let mut number = 0;
+    let mut publish = async || {
+        number += 1;
+        let event = event("orders", &number.to_string());
+        service.publish_preferring("respond-async", &event).await.status
+    };
+    eventually(SOON, async || {
+        ensure!(publish().await == 503, "there is room");
+        Ok(())
+    })
+    .await;
+    let health = service.json("/health").await;
+    assert_eq!(
+        (&health["status"], &health["queue"]["status"]),
+        (&"degraded".into(), &"down".into()),
+        "{health}"
+    );
+    assert_eq!(service.fetch("/readyz").await.status, 200, "it may be over in a moment");
+    eventually(SOON, async || {
+        publish().await;
+        ensure!(service.fetch("/readyz").await.status == 503, "still ready");
+        Ok(())
+    })
+    .await;
+    held.release().await;
+    service.ready().await;
+    let health = service.json("/health").await;
+    assert_eq!(health["queue"]["status"], "up", "{health}");
+}
+
 on_both_stores! {
+    new_topics_are_limited
+    body_that_stands_still_is_cut
+    full_queue_shows_in_probes
+    large_batches_do_not_keep_out_single_events
+    client_has_at_most_so_many_connections
     early_answer_closes_the_connection
     request_head_has_at_most_24_kib
     request_has_at_most_max_events

@@ -157,6 +157,11 @@ async fn are_served_while_store_is_unreachable() {
     assert_eq!(service.publish(&event("orders", "1")).await.status, 201);
     proxy.set(Network::BlackHole);
     service.unready_within(SOON).await;
+    eventually(SOON, async || {
+        ensure!(scrape(&service).await["eventsieve_store_up"] == 0.0, "it is still up");
+        Ok(())
+    })
+    .await;
     let lost = service.publish(&Value::from(events("lost", 0..3))).await;
     assert!([503, 504].contains(&lost.status), "{}", lost.text());
     let asked = Instant::now();

@@ -2,7 +2,7 @@
 
 use integration_tests::http::{Answer, ask, client};
 use integration_tests::on_both_stores;
-use integration_tests::publish::event;
+use integration_tests::publish::{Publish, event};
 use integration_tests::service::{Service, Settings};
 use integration_tests::world::World;
 use reqwest::{Method, StatusCode};
@@ -26,6 +26,7 @@ async fn served_document_equals_printed_one() {
 async fn documents_exactly_the_methods_of_each_path() {
     let world = World::embedded();
     let service = world.serve().await;
+    assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
     let document = service.json("/openapi.json").await;
     for (path, item) in document["paths"].as_object().expect("paths") {
         let file = if path.starts_with("/docs/") {
@@ -33,7 +34,10 @@ async fn documents_exactly_the_methods_of_each_path() {
         } else {
             "style.css"
         };
-        let path = path.replace("{file}", file);
+        let path = path
+            .replace("{file}", file)
+            .replace("{topic}", "orders")
+            .replace("{event_id}", "evt-1");
         for method in METHODS {
             let request = client().request(method.clone(), format!("{}{path}", service.url()));
             // The status alone: a stream has no end.

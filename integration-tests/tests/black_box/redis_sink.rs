@@ -283,6 +283,54 @@ async fn event_sent_to_two_replicas_is_published_once(world: World) {
     target.clean_up().await;
 }
 
+/// A Redis that is paused answers nothing, and that is no reason to set an event aside.
+async fn pause_of_redis_makes_no_dead_letter(world: World) {
+    let redis = RedisServer::new().await;
+    let target = RedisTarget::on(&redis);
+    let settings = world.settings().with_redis(&target);
+    let service = world
+        .serve_with(settings.with("EVENTSIEVE_REDIS_TIMEOUT", "200ms"))
+        .await;
+    let _: String = redis.command(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
+    publish_one(&service, "orders", "1").await;
+    eventually(MINUTE, async || {
+        let errors = service
+            .metric("eventsieve_sink_errors_total{kind=\"unreachable\"}")
+            .await;
+        anyhow::ensure!(errors > 6.0, "{errors} errors");
+        Ok(())
+    })
+    .await;
+    let stats = service.fetch("/stats").await.json();
+    assert_eq!(stats["outbox"]["parked"], 0, "{stats}");
+    let _: String = redis.command(&["CLIENT", "UNPAUSE"]).await;
+    world.check_published(1).await;
+}
+
+/// A Redis that ends connections with much unread input, as by `maxmemory-clients`, gets less at a time: a batch must not be sent for ever,
+/// and hold up what comes behind it.
+async fn batch_that_is_too_much_for_redis_is_published_in_parts(world: World) {
+    const EVENTS: usize = 30;
+
+    let redis = RedisServer::with(&["--maxmemory-clients", "3mb"]).await;
+    let target = RedisTarget::on(&redis);
+    let service = world.serve_with(world.settings().with_redis(&target)).await;
+    let large: Vec<Value> = (0..EVENTS)
+        .map(|number| {
+            let mut event = event("large", &format!("large-{number}"));
+            event["payload"] = serde_json::json!({"text": "x".repeat(200_000)});
+            event
+        })
+        .collect();
+    assert_eq!(service.publish(&Value::from(large)).await.status, 201);
+    publish_one(&service, "small", "1").await;
+    world.check_published(i64::try_from(EVENTS + 1).expect("a count")).await;
+    // Some may be there twice. All of them would be too much for one answer.
+    assert!(target.length().await > EVENTS);
+    let stats = service.fetch("/stats").await.json();
+    assert_eq!(stats["outbox"]["parked"], 0, "{stats}");
+}
+
 async fn without_redis_outbox_stays_empty(world: World) {
     let service = world.serve().await;
     let mut stream_subscriber = StreamSubscriber::open(&service, "", None).await;
@@ -380,6 +428,8 @@ async fn each_replica_publishes_its_own_events() {
 }
 
 on_both_stores! {
+    pause_of_redis_makes_no_dead_letter
+    batch_that_is_too_much_for_redis_is_published_in_parts
     full_load_is_published_exactly_once
     keeps_order_of_acknowledgements_under_load
     topic_channels_are_used_if_configured

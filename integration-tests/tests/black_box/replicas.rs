@@ -4,13 +4,15 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
 use futures_util::stream;
+use integration_tests::eventually::{SOON, eventually};
 use integration_tests::http::ask;
 use integration_tests::on_both_stores;
 use integration_tests::publish::{Outcome, event, outcomes, shuffled};
-use integration_tests::service::{Service, Signal};
+use integration_tests::service::{Service, Settings, Signal};
 use integration_tests::world::World;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -205,6 +207,38 @@ async fn index_can_be_rebuilt_during_publishing() {
     };
     let ((), count) = join(rebuilding, publishing).await;
     world.check(count + 200).await;
+}
+
+/// Two logs in two schemas of one database: each has its own events, identities, numbers, leases and partitions.
+#[tokio::test]
+async fn two_logs_share_a_database() {
+    let world = World::new().await;
+    let keeping = |settings: Settings| settings.with("EVENTSIEVE_RETAIN", "2s");
+    let second = || world.settings().with("EVENTSIEVE_SCHEMA", "log_2");
+    let services = [
+        world.serve_with(keeping(world.settings())).await,
+        world.serve_with(keeping(second())).await,
+    ];
+    for (service, number) in [(&services[0], 1), (&services[1], 2)] {
+        let events: Vec<Value> = (0..100 * number)
+            .map(|id| event("orders", &format!("evt-{id}")))
+            .collect();
+        let outcomes = publish_all(service, &events, 50).await;
+        assert_each_stored_once(outcomes, events.len(), 1);
+    }
+    for (service, unique) in [(&services[0], 100), (&services[1], 200)] {
+        eventually(SOON, async || {
+            let stats = service.json("/stats").await;
+            assert_eq!(stats["unique_processed"], unique);
+            ensure!(stats["database_total_rows"] == 0, "{}", stats["database_total_rows"]);
+            Ok(())
+        })
+        .await;
+    }
+    world.check(0).await;
+    second().arguments(&["verify"]).run().await.ended_with(0);
+    let left_over = "select count(*) from log_2.identities where key in (select key from eventsieve.identities)";
+    assert_eq!(world.number(left_over).await, 100);
 }
 
 on_both_stores! {

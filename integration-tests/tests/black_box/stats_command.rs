@@ -54,6 +54,48 @@ fn assert_counted(table: &str) {
     );
 }
 
+/// `--json` of the commands that print figures: each a line that a program can read.
+#[tokio::test]
+async fn figures_are_json_on_request() {
+    let world = World::new().await;
+    let service = counting(&world).await;
+    let read = async |arguments: &[&str]| -> Value {
+        let ended = world.run(arguments).await;
+        ended.ended_with(0);
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        assert_eq!(lines.len(), 1, "{}", ended.stdout);
+        serde_json::from_str(lines[0]).expect("JSON")
+    };
+    let mut printed = read(&["stats", "--json", "--url", service.url()]).await;
+    let mut answered = service.fetch("/stats").await.json();
+    for changing in ["uptime", "uptime_seconds", "performance"] {
+        assert!(printed[changing].take() != Value::Null && answered[changing].take() != Value::Null);
+    }
+    assert_eq!(printed, answered);
+    let verified = read(&["verify", "--json"]).await;
+    assert_eq!(
+        (
+            &verified["rows"],
+            &verified["received"],
+            &verified["duplicate_dropped"],
+            &verified["drifts"]
+        ),
+        (&json!(1234), &json!(1238), &json!(4), &json!([]))
+    );
+    let outbox = read(&["outbox", "--json"]).await;
+    assert_eq!(
+        outbox,
+        json!({"unpublished_batches": 0, "oldest_seconds": 0.0, "dead_letters": 0})
+    );
+    world
+        .execute("update eventsieve.topic_counts set received = received + 1, unique_processed = unique_processed + 1")
+        .await;
+    let drifted = world.run(&["verify", "--json"]).await;
+    drifted.ended_with(1);
+    let drifted: Value = serde_json::from_str(drifted.stdout.trim()).expect("JSON");
+    assert!(!drifted["drifts"].as_array().expect("a list").is_empty(), "{drifted}");
+}
+
 #[tokio::test]
 async fn prints_values_of_the_service() {
     let world = World::new().await;

@@ -1,6 +1,7 @@
 //! `GET /events/stream`: each event once and in log order, however often a subscriber reconnects, and whatever other subscribers do.
 
 use std::cell::Cell;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -19,10 +20,23 @@ use integration_tests::world::{Replicas, World};
 use serde_json::{Value, json};
 use sqlx::Executor;
 
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 use tokio::time::timeout;
 
 /// The most memory that a service may use, whatever its subscribers do.
 const MEMORY: u64 = 150 << 20;
+
+/// Where `integration-tests/setup test` installs the libraries that `sse_clients.py` reads with.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python3");
+const SSE_CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sse_clients.py");
+const SSE_LIBRARIES: [&str; 5] = [
+    "httpx_sse",
+    "sseclient",
+    "requests_sse",
+    "aiosseclient",
+    "aiohttp_sse_client2",
+];
 
 /// Asserts that these are all events of the store, in the order and the form of a cursor read.
 async fn assert_whole_log(service: &Service, frames: &[Frame]) {
@@ -276,6 +290,56 @@ async fn idle_stream_sends_comments(world: World) {
     assert!(beat < Duration::from_secs(20), "{beat:?}");
     assert!(!text.contains("data:"), "{text}");
     world.check(0).await;
+}
+
+/// The libraries that people read the stream with hand over each event, and nothing else: neither the opening line nor the comments of an
+/// idle stream.
+#[tokio::test]
+async fn client_libraries_see_events_alone() {
+    let world = World::embedded();
+    let service = world.serve().await;
+    service.publish(&event("orders", "1")).await;
+    let url = format!("{}/events/stream?after=", service.url());
+    let mut readers = Vec::new();
+    for library in SSE_LIBRARIES {
+        let mut reader = Command::new(PYTHON)
+            .args([SSE_CLIENTS, library, &url, "3"])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it is there after `integration-tests/setup test`");
+        let lines = BufReader::new(reader.stdout.take().expect("it is piped")).lines();
+        readers.push((library, reader, lines));
+    }
+    let mut next = async |expected: &str| {
+        for (library, _, lines) in &mut readers {
+            let line = timeout(SOON, lines.next_line()).await;
+            let line = line.unwrap_or_else(|_| panic!("{library} does not show {expected}"));
+            assert_eq!(line.expect("UTF-8").as_deref(), Some(expected), "{library}");
+        }
+    };
+    next("1").await;
+    // A stream that is opened later has its first comment later, too.
+    let mut response = service.get("/events/stream").send().await.expect("the service answers");
+    let mut text = String::new();
+    while !text.contains("\n:") {
+        let piece = timeout(SOON, response.chunk()).await.expect("a comment every 15 s");
+        let piece = piece
+            .expect("the stream does not break")
+            .expect("the stream does not end");
+        text.push_str(std::str::from_utf8(&piece).expect("UTF-8"));
+    }
+    for number in ["2", "3"] {
+        service.publish(&event("orders", number)).await;
+        next(number).await;
+    }
+    for (library, mut reader, _) in readers {
+        let ended = timeout(SOON, reader.wait())
+            .await
+            .expect("it has seen all")
+            .expect("it ends");
+        assert!(ended.success(), "{library}");
+    }
 }
 
 #[tokio::test]

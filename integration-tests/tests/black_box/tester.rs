@@ -220,7 +220,7 @@ async fn broken_store_fails_the_matching_check() {
         (
             "[batches]",
             "an array an envelope and ndjson are accepted",
-            "unique_processed of an answer to /publish",
+            "what was stored",
             "events",
             "if new.event_id like '%7' then return null; end if; return new;",
         ),
@@ -234,14 +234,14 @@ async fn broken_store_fails_the_matching_check() {
         (
             "[topics]",
             "topics are kept apart and are case sensitive",
-            "unique_processed of an answer to /publish",
+            "the events of",
             "events",
             "new.topic := lower(new.topic); return new;",
         ),
         (
             "[dedup]",
             "identities are compared byte for byte",
-            "is an id of its own",
+            "the ids as they are listed",
             "events",
             "new.event_id := btrim(new.event_id); return new;",
         ),

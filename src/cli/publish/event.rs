@@ -1,7 +1,5 @@
 //! `eventsieve publish TOPIC PAYLOAD`: one event from the command line.
 
-use std::io::{Write, stdout};
-
 use anyhow::{Context, anyhow};
 use chrono::{SecondsFormat, Utc};
 use serde_json::value::RawValue;
@@ -10,6 +8,7 @@ use uuid::Uuid;
 use crate::api::events::{Event, JsonText};
 use crate::api::publish::{EventResult, EventStatus};
 use crate::cli::error::UsageError;
+use crate::cli::print::{note, print};
 use crate::cli::progress::Progress;
 use crate::cli::send::{Answered, Request, RetryLimits, send};
 use crate::client::Client;
@@ -53,9 +52,9 @@ pub(crate) async fn publish(given: Given, client: &Client, limits: &RetryLimits)
         .context("the event was not published")?;
     let outcome = outcome(&answered).ok_or_else(|| anyhow!("the response has no result for the event"))?;
     if is_new_id {
-        writeln!(stdout(), "{id}").context("cannot print the event's id")?;
+        print(&format!("{id}\n"), "the event's id")?;
     }
-    eprintln!("{outcome}");
+    note(&outcome);
     Ok(())
 }
 
@@ -105,10 +104,7 @@ fn outcome(answered: &Answered) -> Option<String> {
     let [EventResult::Received(received)] = answered.answer.results.as_deref()? else {
         return None;
     };
-    let cursor = received
-        .cursor
-        .map(|cursor| format!(" at {cursor}"))
-        .unwrap_or_default();
+    let cursor = format!(" at {}", received.cursor);
     Some(match received.status {
         EventStatus::Stored => format!("stored{cursor}"),
         EventStatus::Duplicate if answered.lost_attempts > 0 => {

@@ -151,7 +151,10 @@ impl Lines {
             Line::TooLong => draft.too_long.push(self.line),
         }
         self.events += 1;
-        draft.due.get_or_insert_with(|| Instant::now() + PARTIAL_BATCH_DELAY);
+        // The rest of a file comes as fast as it is read.
+        if !self.is_file {
+            draft.due.get_or_insert_with(|| Instant::now() + PARTIAL_BATCH_DELAY);
+        }
     }
 
     /// The next line without its line break, or `None` at the end. Nothing is lost when the future is dropped.

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{channel::News, end::End, outage::Outage, output::Output, seen::Seen, wanted::Wanted};
+use crate::cli::error::UsageError;
 use crate::client::{
     Client, ClientError,
     events::{EventText, LogEnd, Page},
@@ -84,6 +85,7 @@ pub(crate) async fn follow<W: AsyncWrite + Unpin>(
                         redis.away(&reason);
                         merge.away()
                     }
+                    News::Failed(reason) => return Err(End::Failed(UsageError(reason).into())),
                 };
                 if calls_for_lap {
                     step = merge.step(&client, free_at);

@@ -7,6 +7,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::end::End;
 use super::format::{self, Format};
 use crate::cli::event_text;
+use crate::cli::text::printable;
 use crate::client::events::EventText;
 
 /// So many bytes are written at once, at least while more is at hand: a fraction of a pipe's buffer would cost a switch of processes
@@ -22,6 +23,8 @@ pub(crate) struct Output<W> {
     format: Format,
     /// The source whose events are printed; without one, all are.
     source: Option<String>,
+    /// Whether what could drive a terminal is escaped.
+    is_terminal: bool,
 }
 
 impl<W: AsyncWrite + Unpin> Output<W> {
@@ -33,7 +36,13 @@ impl<W: AsyncWrite + Unpin> Output<W> {
             left: limit,
             format: Format::Json,
             source: None,
+            is_terminal: false,
         }
+    }
+
+    /// Escapes what could drive a terminal, if it is one.
+    pub(crate) fn on_terminal(self, is_terminal: bool) -> Self {
+        Self { is_terminal, ..self }
     }
 
     /// Prints each event in this format, and only those of `source` if there is one.
@@ -45,6 +54,7 @@ impl<W: AsyncWrite + Unpin> Output<W> {
     /// [`Output::flush`] does.
     pub(crate) async fn print(&mut self, event: &EventText) -> Result<(), End> {
         match self.text(event) {
+            Some(text) if self.is_terminal => self.line(&printable(&text)).await,
             Some(text) => self.line(&text).await,
             None => Ok(()),
         }

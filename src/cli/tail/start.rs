@@ -1,7 +1,5 @@
 //! Where to begin, and the events that are printed before those that come next.
 
-use std::collections::BTreeMap;
-
 use tokio::io::AsyncWrite;
 use tokio::time::sleep;
 
@@ -70,27 +68,18 @@ pub(crate) async fn begin<W: AsyncWrite + Unpin>(
 
 /// The last `count` events up to the last stable position, in log order, and that position. Events that are not yet stable come next.
 async fn last(count: u64, filter: &Filter, wanted: &Wanted) -> Result<(Vec<EventText>, String), ClientError> {
-    let mut position = None;
-    let (mut found, mut offset) = (BTreeMap::new(), 0);
-    loop {
-        let (limit, from) = (count.clamp(1, u64::from(LIMIT_MAX)).to_string(), offset.to_string());
-        let query = filter.query(&[("order", "desc"), ("limit", limit.as_str()), ("offset", from.as_str())]);
-        let Page { events, next, .. } = wanted.client.page(&query).await?;
-        let position = position.get_or_insert(next);
-        let is_end = events.is_empty();
-        offset += events.len() as u64;
-        // Events that come meanwhile move older ones into the next page once more.
-        found.extend(
-            events
-                .into_iter()
-                .filter(|event| event.cursor <= *position)
-                .map(|event| (event.cursor.clone(), event)),
-        );
-        if is_end || found.len() as u64 >= count {
-            let surplus = found.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
-            return Ok((found.into_values().skip(surplus).collect(), position.clone()));
+    let position = wanted.client.log_end().await?.last_stable;
+    let mut lines = wanted.client.lines(&filter.query(&[("order", "desc")])).await?;
+    let mut found = Vec::new();
+    while (found.len() as u64) < count
+        && let Some(event) = lines.next().await?
+    {
+        if event.cursor <= position {
+            found.push(event);
         }
     }
+    found.reverse();
+    Ok((found, position))
 }
 
 /// Prints the events of the log since `time`, and gives back the position up to which they were printed.

@@ -66,7 +66,7 @@ fn reads_every_shape() {
         (r#"{"events":[]}"#.to_owned(), Shape::Envelope, 0),
         (format!(r#"{{"events":[{EVENT},{EVENT}]}}"#), Shape::Envelope, 2),
         (
-            format!(r#"{{"topic":"x","topic":5,"events":[{EVENT}],"source":1}}"#),
+            format!(r#"{{"headers":5,"headers":6,"id":1,"events":[{EVENT}],"type":1}}"#),
             Shape::Envelope,
             1,
         ),
@@ -337,6 +337,19 @@ fn a_body_that_is_not_json_fails_as_a_whole() {
     ] {
         assert_fails(text, ("json_invalid", r#"["body"]"#));
     }
+    let message = |error: &ValidationError| error.msg.to_string();
+    for text in ["\u{feff}{}", "\u{feff}[]"] {
+        let errors = parse_json(&Bytes::from(text), 10).unwrap_err();
+        assert_eq!(
+            message(&errors[0]),
+            "Invalid JSON: it begins with a byte order mark; leave that out"
+        );
+    }
+    let lines = parse_lines(&Bytes::from("\u{feff}{}\n{}"), 10).unwrap();
+    assert_eq!(
+        message(&lines.rejected[0].errors[0]),
+        "Invalid JSON: it begins with a byte order mark; leave that out"
+    );
     assert_fails(b"{\"x\":\"\xff\"}", ("json_invalid", r#"["body"]"#));
     assert_fails(b"\xed\xa0\x80", ("json_invalid", r#"["body"]"#));
 }
@@ -349,6 +362,14 @@ fn events_is_one_list() {
     }
     let twice = r#"{"events":[],"events":[]}"#;
     assert_fails(twice, ("repeated_member", r#"["body","events"]"#));
+    for member in ["topic", "event_id", "timestamp", "source", "payload"] {
+        for text in [
+            format!(r#"{{"{member}":null,"events":[]}}"#),
+            format!(r#"{{"events":[{EVENT}],"{member}":1,"{member}":2}}"#),
+        ] {
+            assert_fails(text, ("ambiguous_body", r#"["body"]"#));
+        }
+    }
 }
 
 #[test]
@@ -461,12 +482,17 @@ fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = serde_js
     proptest::collection::btree_map("[^\0]{0,4}", value, 0..5).prop_map(|map| map.into_iter().collect())
 }
 
+/// Any name that is not blank: blank ones are rejected.
+fn name_of_sender() -> impl Strategy<Value = String> {
+    "\\P{Cc}{1,60}".prop_filter("blank", |name| !name.trim().is_empty())
+}
+
 proptest! {
     #[test]
     fn an_accepted_body_gives_back_what_was_sent(
         topic in "[^\\p{Cc}\\p{White_Space}]{1,60}",
-        event_id in "\\P{Cc}{1,60}",
-        source in "\\P{Cc}{1,60}",
+        event_id in name_of_sender(),
+        source in name_of_sender(),
         payload in object(value()),
         pretty in any::<bool>(),
     ) {

@@ -1,19 +1,26 @@
-//! Whether two payloads are the same JSON value: the rules of PostgreSQL's `jsonb`, for stores without it.
+//! The digest of a payload's JSON value. Payloads are the same value by the rules of PostgreSQL's `jsonb`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Whether two JSON texts are the same value: member order and white space do not matter, of a repeated member the last
-/// counts, numbers are equal when their exact values are, and strings when they are after their escapes are read.
+use ring::digest::{SHA256, digest};
+
+/// The first 8 bytes of the SHA-256 of a JSON value in its canonical form: member order and white space do not matter, of a repeated
+/// member the last counts, numbers are equal when their exact values are, and strings when they are after their escapes are read.
 ///
-/// Both must be texts of accepted payloads: they are JSON, and the limit of levels bounds the recursion. Other texts are never
-/// the same.
-pub(super) fn is_same(one: &str, other: &str) -> bool {
-    one == other || Value::read(one).is_some_and(|one| Value::read(other) == Some(one))
+/// The text is that of an accepted payload: it is JSON, and the limit of levels bounds the recursion. A text that is not JSON has
+/// the digest of its bytes.
+pub(super) fn digest_of(json: &str) -> i64 {
+    let mut canonical = Vec::with_capacity(json.len() + 64);
+    match Value::read(json) {
+        Some(value) => value.write(&mut canonical),
+        None => canonical.extend_from_slice(json.as_bytes()),
+    }
+    let hash = digest(&SHA256, &canonical);
+    i64::from_be_bytes(*hash.as_ref().first_chunk().expect("a SHA-256 has 32 bytes"))
 }
 
-/// A JSON value, to be compared.
-#[derive(PartialEq, Eq)]
+/// A JSON value, to be written in its canonical form.
 enum Value<'a> {
     Object(BTreeMap<Cow<'a, str>, Value<'a>>),
     Array(Vec<Value<'a>>),
@@ -27,6 +34,42 @@ impl<'a> Value<'a> {
     fn read(json: &'a str) -> Option<Self> {
         Reader { rest: json }.value()
     }
+
+    /// Appends the canonical form: a letter for the type, then the parts, each with its length before it, so that no two values have
+    /// the same form. Members are in the order of their names' bytes.
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Object(members) => {
+                write_length(b'o', members.len(), out);
+                for (name, value) in members {
+                    write_length(b's', name.len(), out);
+                    out.extend_from_slice(name.as_bytes());
+                    value.write(out);
+                }
+            }
+            Self::Array(values) => {
+                write_length(b'a', values.len(), out);
+                values.iter().for_each(|value| value.write(out));
+            }
+            Self::String(text) => {
+                write_length(b's', text.len(), out);
+                out.extend_from_slice(text.as_bytes());
+            }
+            Self::Number(number) => {
+                write_length(if number.is_negative { b'm' } else { b'n' }, number.digits.len(), out);
+                out.extend_from_slice(&number.digits);
+                out.extend_from_slice(&number.exponent.to_be_bytes());
+            }
+            // Three words with three first letters of their own.
+            Self::Word(word) => out.extend(word.bytes().take(1).map(|letter| letter.to_ascii_uppercase())),
+        }
+    }
+}
+
+fn write_length(kind: u8, length: usize, out: &mut Vec<u8>) {
+    let length = u32::try_from(length).expect("a payload is shorter than 4 GiB");
+    out.push(kind);
+    out.extend_from_slice(&length.to_be_bytes());
 }
 
 /// Reads a JSON text that is known to be one, from its front to its end, once.
@@ -45,7 +88,8 @@ impl<'a> Reader<'a> {
                 Some(Value::Number(Decimal::of(literal)))
             }
             _ => {
-                Some(Value::Word(self.take(|byte| byte.is_ascii_alphabetic()))).filter(|word| *word != Value::Word(""))
+                let word = self.take(|byte| byte.is_ascii_alphabetic());
+                (!word.is_empty()).then_some(Value::Word(word))
             }
         }
     }
@@ -122,7 +166,6 @@ impl<'a> Reader<'a> {
 }
 
 /// A number's exact value: ±0.DIGITS × 10^EXPONENT, without zeros at either end. Zero has no digits and no sign.
-#[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,
     digits: Vec<u8>,
@@ -165,6 +208,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn is_same(one: &str, other: &str) -> bool {
+        digest_of(one) == digest_of(other)
+    }
+
+    /// The form is stored: it must never change.
+    #[test]
+    fn digest_is_as_stored() {
+        assert_eq!(digest_of("{}"), -267_333_767_048_996_440);
+        assert_eq!(
+            digest_of(r#"{"b":[1.50,-2e3,true,null,false],"a":"x\u0041"}"#),
+            -852_647_549_867_277_905
+        );
+    }
 
     #[test]
     fn compares_numbers_exactly() {

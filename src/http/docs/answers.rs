@@ -3,6 +3,7 @@
 pub(in crate::http) mod events;
 pub(in crate::http) mod observe;
 pub(in crate::http) mod publish;
+pub(in crate::http) mod topics;
 
 use std::collections::BTreeMap;
 
@@ -107,7 +108,7 @@ fn error(status: StatusCode, reasons: &[(&'static str, ApiError)]) -> Response {
         .description(about)
         .content(media_type, content(schema, examples));
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => answer.header("retry-after", retry_after()),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => answer.header("retry-after", retry_after()),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => answer.header(
             "accept-encoding",
             Header::builder()

@@ -6,9 +6,11 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Schema};
 use utoipa::openapi::{RefOr, Required, Type};
 use utoipa::{IntoParams, PartialSchema};
 
-use crate::api::cursor_schema;
 use crate::api::events::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::api::topics::CONFLICTS_MAX;
+use crate::api::{cursor_schema, topic_part_schema};
 use crate::event::{EventId, Source, Timestamp, Topic};
+use crate::http::events::OFFSET_MAX;
 use crate::metrics::history::SECONDS_MAX;
 
 const AFTER: &str =
@@ -44,6 +46,10 @@ fn word(words: &[&str], default: &str) -> ObjectBuilder {
 
 fn number(minimum: u32) -> ObjectBuilder {
     Object::builder().schema_type(Type::Integer).minimum(Some(minimum))
+}
+
+fn page_limit(max: u32) -> ObjectBuilder {
+    number(1).maximum(Some(max)).default(Some(json!(LIMIT_DEFAULT)))
 }
 
 /// The parameters of every request.
@@ -87,7 +93,6 @@ pub(in crate::http) struct ListParameters;
 
 impl IntoParams for ListParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let limit = number(1).maximum(Some(LIMIT_MAX)).default(Some(json!(LIMIT_DEFAULT)));
         vec![
             query("topic", "Events of this topic.", Topic::schema()),
             query("source", "Events of this source.", Source::schema()),
@@ -110,12 +115,12 @@ impl IntoParams for ListParameters {
             query(
                 "limit",
                 "Maximum number of events. As lines (`Accept: application/x-ndjson`) any number is allowed, and the default is no limit.",
-                limit,
+                page_limit(LIMIT_MAX),
             ),
             query(
                 "offset",
-                "How many events to skip first. Not allowed together with `after`.",
-                number(0).default(Some(json!(0))),
+                "How many events to skip first. Not allowed together with `after`, which goes further.",
+                number(0).maximum(Some(OFFSET_MAX as f64)).default(Some(json!(0))),
             ),
             query("after", AFTER, cursor_schema(AFTER, true)),
             query(
@@ -151,6 +156,58 @@ impl IntoParams for StatsParameters {
             "Only the counters of this topic; zeros for an unknown topic.",
             Topic::schema(),
         )]
+    }
+}
+
+/// The parameters of `GET /topics`.
+pub(in crate::http) struct TopicsParameters;
+
+impl IntoParams for TopicsParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query(
+                "prefix",
+                "Topics whose names begin with this.",
+                topic_part_schema("The beginning of a topic."),
+            ),
+            query(
+                "after",
+                "Topics behind this name: the `next` of the last page.",
+                topic_part_schema("A topic; empty is the beginning."),
+            ),
+            query("limit", "Maximum number of topics.", page_limit(LIMIT_MAX)),
+        ]
+    }
+}
+
+/// The parameters of `GET /conflicts`.
+pub(in crate::http) struct ConflictsParameters;
+
+impl IntoParams for ConflictsParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let after = "Conflicts behind this place: the `next` of the last page. Empty is the beginning.";
+        vec![
+            query("topic", "Conflicts of this topic.", Topic::schema()),
+            query("after", after, cursor_schema(after, true)),
+            query("limit", "Maximum number of conflicts.", page_limit(CONFLICTS_MAX)),
+        ]
+    }
+}
+
+/// The parameters of `GET /topics/{topic}/events/{event_id}`.
+pub(in crate::http) struct EventParameters;
+
+impl IntoParams for EventParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let path = |name, about, schema| {
+            let mut parameter = parameter(ParameterIn::Path, name, about, schema);
+            parameter.required = Required::True;
+            parameter
+        };
+        vec![
+            path("topic", "The topic, percent-encoded.", Topic::schema()),
+            path("event_id", "The id of the event, percent-encoded.", EventId::schema()),
+        ]
     }
 }
 

@@ -5,15 +5,21 @@ use axum::http::{HeaderValue, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures_util::stream;
 
-use super::request::{NDJSON, ReadRequest, SCAN_BYTES_MAX, TRUNCATED, saturating};
+use super::request::{NDJSON, ReadRequest, TRUNCATED, saturating};
 use crate::api::events::{Form, StoredEvent};
 use crate::event::Cursor;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
-use crate::store::{List, Page, Scan, ScanError};
+use crate::store::{List, Page, Scan, ScanError, Turn};
 
-/// The events that are read at a time.
+/// The events that are read at a time, at most.
 const PAGE_EVENTS: u32 = 500;
+
+/// The bytes of payloads and headers that are read at a time, if they are more than one event.
+const PAGE_BYTES: usize = 512 << 10;
+
+/// The room for one chunk: that of the lines, and of the events that they are made from.
+const CHUNK_ROOM: usize = 2 * PAGE_BYTES;
 
 /// The state of a stream of lines.
 struct Lines {
@@ -57,7 +63,10 @@ pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Resp
             Ok(Some(chunk)) => Some((Ok(chunk), Some(lines))),
             Ok(None) => None,
             // The answer breaks off without its last chunk, which a client can tell from its end.
-            Err(error) => Some((Err(std::io::Error::other(error)), None)),
+            Err(error) => {
+                tracing::debug!(status = %error.status(), "a stream of lines breaks off");
+                Some((Err(std::io::Error::other("the events could not be read")), None))
+            }
         }
     });
     let first = stream::iter(first.map(Ok));
@@ -67,8 +76,9 @@ pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Resp
 }
 
 impl Lines {
-    /// The next lines, some hundred at a time; `None` at the end.
-    async fn next_chunk(&mut self) -> Result<Option<Bytes>, ScanError> {
+    /// The next lines, some hundred at a time; `None` at the end. Waits for room, which the chunk keeps until it is written.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let room = self.state.answers.room(CHUNK_ROOM).await?;
         loop {
             let limit = self
                 .left
@@ -89,7 +99,7 @@ impl Lines {
                 out.push(b'\n');
             }
             if !out.is_empty() {
-                return Ok(Some(out.into()));
+                return Ok(Some(room.hold(out)));
             }
         }
     }
@@ -102,7 +112,8 @@ impl Lines {
                 filter,
                 after,
                 limit,
-                bytes_max: SCAN_BYTES_MAX,
+                bytes_max: PAGE_BYTES,
+                turn: Turn::Client,
             };
             let page = self.state.store.scan(&scan).await?;
             self.at = Some(page.next);
@@ -119,6 +130,7 @@ impl Lines {
             order: self.request.order,
             offset: if is_first { self.request.offset } else { 0 },
             limit,
+            bytes_max: Some(PAGE_BYTES),
             behind: self.at,
             below: Some(self.below),
         };

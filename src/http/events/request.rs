@@ -3,9 +3,12 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::api::events::LIMIT_MAX;
-use crate::event::{Cursor, ValidationError, ValidationErrorKind};
+use crate::event::{
+    Cursor, HEADERS_BYTES_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, ValidationError, ValidationErrorKind,
+};
+use crate::http::prefix::Prefix;
 use crate::http::query::Query;
-use crate::store::{EventReader, Filter, List, Order, Page, Scan, ScanError};
+use crate::store::{EventReader, Filter, List, Order, Page, Scan, ScanError, Turn};
 
 /// The media type of a stream of lines.
 pub(super) const NDJSON: &str = "application/x-ndjson";
@@ -16,9 +19,21 @@ pub(super) const TRUNCATED: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("true"),
 );
 
-/// A page of a cursor read ends before its limit when its payloads are larger than this, so that a slow reader holds a bounded
-/// amount of memory.
-pub(super) const SCAN_BYTES_MAX: usize = 4 << 20;
+/// A page ends before its limit when its payloads and headers are larger than this, so that a slow reader holds a bounded amount of
+/// memory.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// The most bytes of a page of so many events as JSON.
+pub(in crate::http) fn page_bytes_max(events: u32) -> usize {
+    let events = events as usize;
+    PAGE_BYTES_MAX.min(events * (PAYLOAD_BYTES_MAX + HEADERS_BYTES_MAX)) + events * OTHER_BYTES
+}
+
+/// The most bytes of an event beside its payload and headers: three names, of which each byte may have an escape, two times, the cursor.
+pub(in crate::http) const OTHER_BYTES: usize = 6 * NAME_BYTES_MAX + 256;
+
+/// The largest offset: the store reads what it skips. Cursor reads go further.
+pub(in crate::http) const OFFSET_MAX: u64 = 10_000;
 
 /// How a page is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +73,7 @@ impl ReadRequest {
         };
         let limit_max = if wants_lines { u64::MAX } else { LIMIT_MAX.into() };
         let limit = query.number("limit", 1, limit_max);
-        let offset = query.number("offset", 0, u64::MAX);
+        let offset = query.number("offset", 0, OFFSET_MAX);
         let order = query.word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)]);
         let after = query.after();
         if after.is_some() {
@@ -91,7 +106,8 @@ impl ReadRequest {
                     filter: self.filter.clone(),
                     after,
                     limit,
-                    bytes_max: SCAN_BYTES_MAX,
+                    bytes_max: PAGE_BYTES_MAX,
+                    turn: Turn::Client,
                 };
                 store.scan(&scan).await
             }
@@ -101,6 +117,7 @@ impl ReadRequest {
                     order: self.order,
                     offset: self.offset,
                     limit,
+                    bytes_max: Some(PAGE_BYTES_MAX),
                     ..List::default()
                 };
                 Ok(store.list(&list).await?)
@@ -109,8 +126,8 @@ impl ReadRequest {
     }
 
     /// The relative URL of the next page: the same filters, from `next`.
-    pub(super) fn next_url(&self, next: Cursor) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::from("/events?"));
+    pub(super) fn next_url(&self, prefix: &Prefix, next: Cursor) -> String {
+        let mut query = form_urlencoded::Serializer::new(format!("{}/events?", prefix.as_str()));
         let filter = &self.filter;
         let parameters = [
             ("topic", filter.topic.as_ref().map(ToString::to_string)),

@@ -5,7 +5,7 @@
 //! only after two failed writes. The handler of such an answer therefore watches the socket itself.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,16 +17,11 @@ use tokio::net::TcpStream;
 /// The socket as hyper uses it.
 pub(super) struct Socket(pub(super) Arc<TcpStream>);
 
-/// The client of a request: an extension of the request.
+/// The connection of a request: an extension of the request.
 #[derive(Clone)]
 pub struct Peer(pub(super) Arc<TcpStream>);
 
 impl Peer {
-    /// The address of the client, unless the connection is already closed.
-    pub fn address(&self) -> Option<tracing::field::DisplayValue<SocketAddr>> {
-        self.0.peer_addr().ok().map(tracing::field::display)
-    }
-
     /// Waits until the client has closed its side of the connection. If the client sends something instead, this waits for ever;
     /// the limits of the connection then apply.
     pub async fn disconnected(&self) {

@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::api::publish::{
     AcceptedAnswer, AcceptedStatus, Details, EventResult, EventStatus, PublishAnswer, PublishStatus, ReceivedEvent,
@@ -13,14 +12,21 @@ use crate::api::publish::{
 use crate::event::{
     Event, EventId, Parsed, Rejected, Shape, Topic, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind,
 };
+use crate::http::error::ApiError;
 use crate::http::observe::Tally;
 use crate::http::prefer::{PREFERENCE_APPLIED, Preferences};
+use crate::http::room::Room;
 use crate::ingest::{EventOutcome, Handling};
 
 /// The validation error of an event that the store did not accept, for a reason that only the store knows.
 fn store_refused(parsed: &Parsed, index: usize) -> ValidationError {
     ValidationError::new(ValidationErrorKind::StoreRefused, "The store rejected this event").at(parsed.loc(index))
 }
+
+/// The most bytes of an answer without results, of a result without its names, and of a validation error.
+const ANSWER_BYTES: usize = 512;
+const RESULT_BYTES: usize = 256;
+const ERROR_BYTES: usize = 512;
 
 /// What the answer needs of a request whose events have been handed over.
 pub(super) struct Report {
@@ -41,8 +47,28 @@ impl Report {
         }
     }
 
+    /// The most bytes of the answer.
+    pub(super) fn bytes_max(&self) -> usize {
+        let identities = self.identities.iter().flatten();
+        // Of the names each byte may have an escape.
+        let results: usize = identities
+            .map(|(topic, event_id)| RESULT_BYTES + 2 * (topic.as_str().len() + event_id.as_str().len()))
+            .sum();
+        let errors = self
+            .rejected_results()
+            .map(|rejected| rejected.errors.len())
+            .sum::<usize>();
+        ANSWER_BYTES + results + errors * ERROR_BYTES
+    }
+
     /// The answer to a request whose events are committed.
-    pub(super) fn committed(&self, parsed: &Parsed, outcomes: &[EventOutcome], tally: &Tally) -> Response {
+    pub(super) fn committed(
+        &self,
+        parsed: &Parsed,
+        outcomes: &[EventOutcome],
+        tally: &Tally,
+        room: Room,
+    ) -> Result<Response, ApiError> {
         let results = match (&self.identities, self.handling) {
             (None, Handling::Strict) => None,
             (None, Handling::Lenient) => Some(self.results(parsed, outcomes, &[])),
@@ -68,7 +94,9 @@ impl Report {
             },
             results,
         };
-        (code, Json(answer)).into_response()
+        let mut response = room.json(&answer)?;
+        *response.status_mut() = code;
+        Ok(response)
     }
 
     /// The validation errors of a request of which nothing could be stored: those of its invalid events, and one for each event
@@ -90,7 +118,7 @@ impl Report {
     }
 
     /// The answer to a request whose events are only queued.
-    pub(super) fn accepted(&self, parsed: &Parsed) -> Response {
+    pub(super) fn accepted(&self, parsed: &Parsed, room: Room) -> Result<Response, ApiError> {
         let received = parsed.indices.len() as u64;
         let is_lenient = self.handling == Handling::Lenient;
         let answer = AcceptedAnswer {
@@ -100,10 +128,18 @@ impl Report {
             details: is_lenient.then_some(RejectedCount {
                 rejected: self.rejected.len() as u64,
             }),
-            results: is_lenient.then(|| self.rejected.iter().map(rejected).collect()),
+            results: is_lenient.then(|| self.rejected_results().map(rejected).collect()),
         };
-        let applied = [(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"))];
-        (StatusCode::ACCEPTED, applied, Json(answer)).into_response()
+        let mut response = room.json(&answer)?;
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let applied = HeaderValue::from_static("respond-async");
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        Ok(response)
+    }
+
+    /// The rejected events that are listed: the first ones. A small request with many invalid events must not have a large answer.
+    fn rejected_results(&self) -> impl Iterator<Item = &Rejected> {
+        self.rejected.iter().take(VALIDATION_ERRORS_MAX)
     }
 
     /// The results of the rejected events, and of the others where their `identities` are given.
@@ -113,11 +149,13 @@ impl Report {
         outcomes: &[EventOutcome],
         identities: &'a [(Topic, EventId)],
     ) -> Vec<EventResult<'a>> {
-        let rejected = self.rejected.iter().map(|event| EventResult::Rejected(rejected(event)));
+        let rejected = self
+            .rejected_results()
+            .map(|event| EventResult::Rejected(rejected(event)));
         let mut results: Vec<EventResult<'a>> = rejected.collect();
         for (place, (&outcome, &index)) in outcomes.iter().zip(&parsed.indices).enumerate() {
             let (status, first) = match outcome {
-                EventOutcome::Stored(first) => (EventStatus::Stored, Some(first)),
+                EventOutcome::Stored(first) => (EventStatus::Stored, first),
                 EventOutcome::Duplicate(first) => (EventStatus::Duplicate, first),
                 EventOutcome::Conflict(first) => (EventStatus::Conflict, first),
                 EventOutcome::Refused => {
@@ -137,8 +175,8 @@ impl Report {
                 topic: topic.as_str().into(),
                 event_id: event_id.as_str().into(),
                 status,
-                cursor: first.map(|first| first.cursor),
-                received_at: first.map(|first| first.received_at),
+                cursor: first.cursor,
+                received_at: first.received_at,
             }));
         }
         results.sort_by_key(|result| match result {

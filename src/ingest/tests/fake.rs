@@ -115,7 +115,7 @@ impl Fake {
             if is_new {
                 Outcome::Stored(first)
             } else {
-                Outcome::Duplicate(Some(first))
+                Outcome::Duplicate(first)
             }
         };
         let outcomes = commit.batch.rows().iter().map(&mut outcome).collect();

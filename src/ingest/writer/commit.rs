@@ -1,6 +1,7 @@
 //! One group commit: its attempts under one id, its trace, and what follows a success.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,6 +14,9 @@ use crate::ingest::pending::PendingRequest;
 use crate::sink::Committed;
 use crate::store::{Batch, ErrorClass, GroupCommit, Lease, LogPosition, Outcome};
 use crate::telemetry::Step;
+
+/// So long before its deadline a request has its turn back from a commit that has not begun.
+const BEFORE_DEADLINE: Duration = Duration::from_millis(200);
 
 impl Writer {
     /// Commits a batch; the traces of its requests and the metrics record it.
@@ -55,6 +59,7 @@ impl Writer {
             id: uuid::Builder::from_random_bytes(rand::random()).into_uuid(),
             batch,
             lease,
+            lock_limit: lock_limit(requests),
         };
         let mut in_doubt = InDoubtCommit::default();
         loop {
@@ -133,6 +138,17 @@ impl Writer {
             });
         }
     }
+}
+
+/// How long a commit of these requests may wait for the lock of the store: until a moment before the first of them must be answered, so
+/// that the answer can be that nothing was stored.
+fn lock_limit(requests: &[Arc<PendingRequest>]) -> Duration {
+    let deadline = requests.iter().filter_map(|request| request.deadline).min();
+    deadline.map_or(Duration::MAX, |deadline| {
+        deadline
+            .saturating_duration_since(Instant::now())
+            .saturating_sub(BEFORE_DEADLINE)
+    })
 }
 
 /// The group commit as a step in the traces of its requests: it began at `begun` and took this many attempts.

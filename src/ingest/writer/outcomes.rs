@@ -34,7 +34,7 @@ pub(super) fn outcomes(batch: &Batch, row_of: &[u32], appended: &Appended) -> Ve
         let row = *row as usize;
         match appended.outcomes[row] {
             // A copy that was folded into the row of the first.
-            Outcome::Stored(first) if batch.rows()[row].position != index => EventOutcome::Duplicate(Some(first)),
+            Outcome::Stored(first) if batch.rows()[row].position != index => EventOutcome::Duplicate(first),
             outcome => outcome.into(),
         }
     };

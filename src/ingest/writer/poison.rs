@@ -1,6 +1,7 @@
 //! Poison events: finds the events of a request that the store rejects, and decides about the rest of the request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -121,6 +122,7 @@ impl Writer {
             id: Uuid::new_v4(),
             batch: &batch,
             lease: None,
+            lock_limit: Duration::MAX,
         };
         match self.dry_run(&commit).await {
             Ok(()) => Ok(true),

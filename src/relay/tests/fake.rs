@@ -135,13 +135,15 @@ impl Outbox for FakeStore {
 }
 
 /// Remembers the published events, and fails on command. An event of the topic "unexpected" makes a pipeline fail with an
-/// unexpected error, one of the topic "rejected" is rejected.
+/// unexpected error, one of the topic "rejected" is rejected, and one of the topic "cuts" ends the connection.
 #[derive(Default)]
 pub(super) struct FakeSink {
     pub(super) published: Mutex<Vec<Cursor>>,
     /// The next calls fail like this.
     pub(super) script: Mutex<VecDeque<Option<SinkErrorKind>>>,
     pub(super) outage: Mutex<Option<SinkErrorKind>>,
+    /// More events than this at a time end the connection.
+    pub(super) events_max: Option<usize>,
     /// How long a call takes.
     pub(super) pace: Duration,
     pub(super) calls: Mutex<usize>,
@@ -178,6 +180,10 @@ impl Sink for FakeSink {
             return Err(SinkError::new(kind, "on command"));
         }
         let is = |event: &StoredEvent, topic: &str| event.event.topic.as_str() == topic;
+        let is_much = self.events_max.is_some_and(|max| events.len() > max);
+        if is_much || events.iter().any(|event| is(event, "cuts")) {
+            return Err(SinkError::new(SinkErrorKind::Unreachable, "cut").cut());
+        }
         if events.iter().any(|event| is(event, "unexpected")) {
             return Err(SinkError::new(SinkErrorKind::Unexpected, "unexpected"));
         }

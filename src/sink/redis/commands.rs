@@ -1,8 +1,9 @@
 //! The commands of one pipeline, and what their answers mean.
 
+use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, Pipeline, ServerError, Value, cmd};
 
-use super::error::{is_about_size, kind_of, line, server_error};
+use super::error::{is_about_size, kind_of, line, server_error, sink_error};
 use crate::api::events::{self, Form};
 use crate::config::RedisConfig;
 use crate::event::StoredEvent;
@@ -17,54 +18,108 @@ const TRACE_FIELD: &str = "traceparent";
 
 /// What a command of a pipeline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Role,
     Entry,
     Channel,
     TopicChannel,
 }
 
+/// An event to publish: its index among those to be published, and its JSON.
+pub(super) struct Prepared<'a> {
+    pub(super) index: usize,
+    event: &'a StoredEvent,
+    pub(super) json: Vec<u8>,
+}
+
+impl<'a> Prepared<'a> {
+    pub(super) fn new(index: usize, event: &'a StoredEvent) -> Self {
+        let mut json = Vec::with_capacity(event.event.payload.as_str().len() + 256);
+        events::StoredEvent::of(event, Form::AsSent).write_json(&mut json);
+        Self { index, event, json }
+    }
+
+    /// The channels that it is published on.
+    pub(super) fn channels(&self, config: &RedisConfig) -> impl Iterator<Item = (Kind, String)> {
+        let name = &config.channel.name;
+        let of_topic = config.publishing.has_topic_channels;
+        let of_topic = of_topic.then(|| format!("{name}{TOPIC_SEPARATOR}{}", self.event.event.topic));
+        let of_topic = of_topic.map(|channel| (Kind::TopicChannel, channel));
+        std::iter::once((Kind::Channel, name.clone())).chain(of_topic)
+    }
+}
+
 /// A pipeline, and for each command the index of its event and what it is for.
 #[derive(Default)]
 pub(super) struct Commands {
-    pub(super) pipeline: Pipeline,
+    pipeline: Pipeline,
     purposes: Vec<(usize, Kind)>,
 }
 
+/// What became of a pipeline.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// The events that Redis rejected.
+    pub(super) undeliverable: Vec<Undeliverable>,
+    /// Whether that ended the transaction, so that nothing was done.
+    pub(super) is_aborted: bool,
+}
+
 impl Commands {
-    /// The commands for these events. With a stream they are one transaction; without one, `asks_role` adds `ROLE`.
-    pub(super) fn new(config: &RedisConfig, asks_role: bool, events: &[(usize, &StoredEvent)]) -> Self {
+    /// The commands for these events, but those for sharded channels. With a stream they are one transaction; without one, `asks_role` adds
+    /// `ROLE`.
+    pub(super) fn new(config: &RedisConfig, asks_role: bool, events: &[Prepared<'_>]) -> Self {
         let mut commands = Self::default();
-        let json: Vec<Vec<u8>> = events
-            .iter()
-            .map(|(_, event)| {
-                let mut json = Vec::with_capacity(event.event.payload.as_str().len() + 256);
-                events::StoredEvent::of(event, Form::AsSent).write_json(&mut json);
-                json
-            })
-            .collect();
-        match &config.publishing.stream {
-            Some(stream) => {
-                commands.pipeline.atomic();
-                for ((index, event), json) in events.iter().zip(&json) {
-                    commands.add(
-                        *index,
-                        Kind::Entry,
-                        entry(stream, config.publishing.stream_length_max, event, json),
-                    );
-                }
+        if let Some(stream) = &config.publishing.stream {
+            commands.pipeline.atomic();
+            for event in events {
+                let entry = entry(stream, config.publishing.stream_length_max, event);
+                commands.add(event.index, Kind::Entry, entry);
             }
-            None if asks_role => commands.add(usize::MAX, Kind::Role, cmd("ROLE")),
-            None => {}
         }
-        for ((index, event), json) in events.iter().zip(&json) {
-            commands.add(*index, Kind::Channel, publish(&config.channel, json));
-            if config.publishing.has_topic_channels {
-                let channel = format!("{}{TOPIC_SEPARATOR}{}", config.channel, event.event.topic);
-                commands.add(*index, Kind::TopicChannel, publish(&channel, json));
+        if config.channel.is_sharded {
+            return commands;
+        }
+        if config.publishing.stream.is_none() && asks_role {
+            commands.add(usize::MAX, Kind::Role, cmd("ROLE"));
+        }
+        for event in events {
+            for (kind, channel) in event.channels(config) {
+                commands.add(event.index, kind, publish("PUBLISH", &channel, &event.json));
             }
         }
         commands
+    }
+
+    /// Adds a message for a sharded channel.
+    pub(super) fn add_sharded(&mut self, event: &Prepared<'_>, kind: Kind, channel: &str) {
+        self.add(event.index, kind, publish("SPUBLISH", channel, &event.json));
+    }
+
+    /// Sends them.
+    pub(super) async fn send(&self, connection: &mut MultiplexedConnection) -> Result<Sent, SinkError> {
+        if self.purposes.is_empty() {
+            return Ok(Sent::default());
+        }
+        let error = match self.pipeline.query_async::<Value>(connection).await {
+            Ok(answers) => {
+                self.check_role(&answers)?;
+                return Ok(Sent::default());
+            }
+            Err(error) => error,
+        };
+        let is_aborted = error.code() == Some("EXECABORT");
+        let Some(errors) = error.clone().into_server_errors().filter(|errors| !errors.is_empty()) else {
+            let is_timeout = error.is_timeout();
+            let error = sink_error("publishing", &error);
+            // A Redis that is slow, or paused, has not ended the connection: that is no sign of too much.
+            let is_cut = error.kind == SinkErrorKind::Unreachable && !is_timeout;
+            return Err(if is_cut { error.cut() } else { error });
+        };
+        Ok(Sent {
+            undeliverable: self.undeliverable(&errors)?,
+            is_aborted,
+        })
     }
 
     fn add(&mut self, index: usize, kind: Kind, command: Cmd) {
@@ -73,7 +128,7 @@ impl Commands {
     }
 
     /// Whether the server that took the pipeline is still a master, where `ROLE` asked.
-    pub(super) fn check_role(&self, answers: &Value) -> Result<(), SinkError> {
+    fn check_role(&self, answers: &Value) -> Result<(), SinkError> {
         match (self.purposes.first(), answers) {
             (Some((_, Kind::Role)), Value::Array(answers)) => answers.first().map_or(Ok(()), check_role),
             _ => Ok(()),
@@ -81,7 +136,7 @@ impl Commands {
     }
 
     /// The events that these errors are about, if each is about one event; otherwise what is wrong with the server.
-    pub(super) fn undeliverable(&self, errors: &[(usize, ServerError)]) -> Result<Vec<Undeliverable>, SinkError> {
+    fn undeliverable(&self, errors: &[(usize, ServerError)]) -> Result<Vec<Undeliverable>, SinkError> {
         let mut undeliverable = Vec::with_capacity(errors.len());
         for (number, error) in errors {
             let purpose = self.purposes.get(*number).copied();
@@ -127,16 +182,23 @@ pub(super) fn check_role(role: &Value) -> Result<(), SinkError> {
     if is_master {
         return Ok(());
     }
+    if matches!(name, Some(Value::BulkString(name)) if name == b"sentinel") {
+        return Err(SinkError::new(
+            SinkErrorKind::WrongScheme,
+            "this is a Sentinel: REDIS_URL must begin with redis+sentinel:// or rediss+sentinel://, and name the service",
+        ));
+    }
     Err(SinkError::new(SinkErrorKind::ReadOnly, "this Redis is a replica"))
 }
 
-fn publish(channel: &str, json: &[u8]) -> Cmd {
-    let mut publish = cmd("PUBLISH");
+fn publish(command: &str, channel: &str, json: &[u8]) -> Cmd {
+    let mut publish = cmd(command);
     publish.arg(channel).arg(json);
     publish
 }
 
-fn entry(stream: &str, length_max: u64, event: &StoredEvent, json: &[u8]) -> Cmd {
+fn entry(stream: &str, length_max: u64, prepared: &Prepared<'_>) -> Cmd {
+    let event = prepared.event;
     let mut entry = cmd("XADD");
     entry.arg(stream).arg("MAXLEN").arg("~").arg(length_max).arg("*");
     let cursor = event.cursor.to_string();
@@ -144,7 +206,7 @@ fn entry(stream: &str, length_max: u64, event: &StoredEvent, json: &[u8]) -> Cmd
         event.event.topic.as_str().as_bytes(),
         event.event.event_id.as_str().as_bytes(),
         cursor.as_bytes(),
-        json,
+        &prepared.json,
     ];
     for (field, value) in FIELDS.iter().zip(values) {
         entry.arg(field).arg(value);

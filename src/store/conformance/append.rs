@@ -154,6 +154,7 @@ pub(super) async fn headers_come_back_byte_for_byte(db: &dyn TestDatabase) {
             after: Cursor::BEGINNING,
             limit: 10,
             bytes_max,
+            turn: crate::store::Turn::Client,
         };
         store.scan(&scan).await.unwrap().events.len()
     };
@@ -320,14 +321,14 @@ pub(super) async fn conflict_returns_first_copy_and_changes_nothing(db: &dyn Tes
         ..event("t", "1", r#"{"v":2}"#)
     };
     let again = Writer::of(&other).await.send(std::slice::from_ref(&rival)).await;
-    assert_eq!(again.outcomes, [Outcome::Conflict(Some(places(&first)[0]))]);
+    assert_eq!(again.outcomes, [Outcome::Conflict(places(&first)[0])]);
     // Only payloads are compared: another time or source is a plain duplicate.
     let retold = Event {
         payload: sent.payload.clone(),
         ..rival
     };
     let again = Writer::of(&other).await.send(&[retold]).await;
-    assert_eq!(again.outcomes, [Outcome::Duplicate(Some(places(&first)[0]))]);
+    assert_eq!(again.outcomes, [Outcome::Duplicate(places(&first)[0])]);
     assert_eq!(listed(&store).await, before);
 }
 

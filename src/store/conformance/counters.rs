@@ -80,6 +80,12 @@ pub(super) async fn topics_are_listed_largest_first_and_capped(db: &dyn TestData
     sent.extend(events("z3", "", 3));
     sent.extend(vec![event("noisy", "1", "{}"); 50]);
     writer.send(&sent).await;
+    assert_eq!(
+        store.stats().await.unwrap().topics.len(),
+        max,
+        "also before the largest are known"
+    );
+    store.find_largest_topics().await.unwrap();
     let stats = store.stats().await.unwrap();
     assert_eq!(stats.topic_count, TOPICS_MAX + 6);
     assert_eq!(stats.topics.len(), max);
@@ -87,6 +93,35 @@ pub(super) async fn topics_are_listed_largest_first_and_capped(db: &dyn TestData
     assert!(stats.topics[2..].iter().all(|(_, unique)| *unique == 1));
     let distinct = i64::try_from(max + 3 + 2 + 3 + 1).unwrap();
     assert_eq!(stats.counts, counts(distinct + 49, distinct, 49, 0));
+    // What is counted is exact, whenever it was found out which are the largest.
+    writer.send(&events("z2", "more ", 5)).await;
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.topics[..2], [("z2".to_owned(), 7), ("z3".to_owned(), 3)]);
+}
+
+pub(super) async fn new_topic_is_counted_once_whoever_brings_it(db: &dyn TestDatabase) {
+    let (store, other) = (migrated(db).await, db.store());
+    let (mut one, mut two) = (Writer::of(&store).await, Writer::of(&other).await);
+    for round in 0..20 {
+        let topics: Vec<Event> = (0..5)
+            .map(|number| event(&format!("{round}.{number}"), "1", "{}"))
+            .collect();
+        let single = [event(&format!("{round}.single"), "1", "{}")];
+        tokio::join!(
+            async {
+                one.send(&topics).await;
+                one.send(&single).await
+            },
+            async {
+                two.send(&single).await;
+                two.send(&topics).await
+            }
+        );
+    }
+    assert_eq!(store.stats().await.unwrap().topic_count, 120);
+    let names = ["0.0", "none", "19.single", "none.2"];
+    assert_eq!(store.unknown_topics(&names).await.unwrap(), ["none", "none.2"]);
+    assert_eq!(store.verify().await.unwrap().drifts, Vec::<String>::new());
 }
 
 pub(super) async fn stats_are_one_snapshot(db: &dyn TestDatabase) {

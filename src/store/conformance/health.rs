@@ -5,8 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{TestDatabase, Writer, event, listed, migrated, topic, until_stable};
-use crate::event::{Cursor, Timestamp};
-use crate::store::{ErrorClass, Filter, Lease, List, Prune, Scan, ScanError};
+use crate::event::{Cursor, EventId, Timestamp};
+use crate::store::{ConflictList, ErrorClass, Expiry, Filter, Lease, List, Scan, ScanError, TopicList};
 
 pub(super) async fn store_has_its_name(db: &dyn TestDatabase) {
     assert_eq!(db.store().name(), db.name());
@@ -110,12 +110,12 @@ pub(super) async fn closed_store_takes_no_calls(db: &dyn TestDatabase) {
         after: Cursor::BEGINNING,
         limit: 1,
         bytes_max: usize::MAX,
+        turn: crate::store::Turn::Client,
     };
-    let prune = Prune {
-        before: Timestamp::from_micros(0).unwrap(),
+    let conflicts = ConflictList {
+        topic: None,
         after: Cursor::BEGINNING,
         limit: 1,
-        dry_run: true,
     };
     let classes = [
         store
@@ -136,7 +136,15 @@ pub(super) async fn closed_store_takes_no_calls(db: &dyn TestDatabase) {
         store.probe().await.err(),
         store.verify().await.err(),
         store.clock().await.err(),
-        store.prune(&prune).await.err(),
+        store.find(&topic("t"), &EventId::parse("1").unwrap()).await.err(),
+        store.topics(&TopicList::default()).await.err(),
+        store.conflicts(&conflicts).await.err(),
+        store.begin_partition(Duration::ZERO).await.err(),
+        store.partitions().await.err(),
+        store.expire(&Expiry::of_all(0)).await.err(),
+        store.archived().await.err(),
+        store.forget_identities(Timestamp::from_micros(0).unwrap()).await.err(),
+        store.prune_conflicts(Timestamp::from_micros(0).unwrap(), 1).await.err(),
         store.migrate().await.err(),
         store.check_schema().await.err(),
         store.appender(0).await.err(),
@@ -150,6 +158,6 @@ pub(super) async fn closed_store_takes_no_calls(db: &dyn TestDatabase) {
         store.prune_commit_ledger(0, lease.length, 1).await.err(),
     ];
     let classes: Vec<_> = classes.map(|error| error.map(|error| error.class)).to_vec();
-    assert_eq!(classes, [Some(ErrorClass::NotSent); 21]);
+    assert_eq!(classes, [Some(ErrorClass::NotSent); 29]);
     assert_eq!(listed(&db.store()).await.len(), 1, "another one goes on");
 }

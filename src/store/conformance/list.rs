@@ -179,6 +179,59 @@ pub(super) async fn many_concurrent_reads_wait_for_a_connection(db: &dyn TestDat
     }
 }
 
+/// A list ends before its payloads are larger than a limit, but has at least one event, in either order and by either index.
+pub(super) async fn list_is_limited_by_bytes(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
+    let mut writer = Writer::of(&store).await;
+    for batch in super::outbox::large().chunks(4) {
+        writer.send(batch).await;
+    }
+    until_stable(&store).await;
+    let all = listed(&store).await;
+    let one = all[0].event.payload.as_str().len();
+    let topic = all[0].event.topic.clone();
+    assert!(all.iter().all(|stored| stored.event.topic == topic));
+    for topic in [None, Some(topic)] {
+        for order in [Order::Ascending, Order::Descending] {
+            for (bytes_max, limit, expected) in [
+                (Some(0), 10, 1),
+                (Some(one), 10, 1),
+                (Some(2 * one - 1), 10, 1),
+                (Some(2 * one), 10, 2),
+                (Some(2 * one), 1, 1),
+                (Some(6 * one - 1), 10, 5),
+                (Some(6 * one), 10, 6),
+                (None, 10, 6),
+            ] {
+                let list = List {
+                    filter: Filter {
+                        topic: topic.clone(),
+                        ..Filter::default()
+                    },
+                    order,
+                    limit,
+                    bytes_max,
+                    ..List::default()
+                };
+                let page = store.list(&list).await.unwrap();
+                let mut wanted = all.clone();
+                if order == Order::Descending {
+                    wanted.reverse();
+                }
+                assert_eq!(page.events, wanted[..expected], "{list:?}");
+                assert_eq!(page.is_last, expected == 6, "{list:?}");
+                // What did not fit comes behind `next`.
+                let next = if order == Order::Ascending && expected < 6 {
+                    wanted[expected - 1].cursor
+                } else {
+                    page.next
+                };
+                assert_eq!(page.next, next, "{list:?}");
+            }
+        }
+    }
+}
+
 pub(super) async fn next_of_full_list_is_its_last_event(db: &dyn TestDatabase) {
     let store = migrated(db).await;
     Writer::of(&store).await.send(&events("t", "", 5)).await;

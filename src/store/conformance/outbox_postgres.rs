@@ -120,7 +120,7 @@ fn mark_is_lazy_and_dead_letter_is_durable() {
         db.execute(
             "create table seen (number bigint generated always as identity, what text, setting text, isolation text);
              create function see() returns trigger language plpgsql as $$ begin
-                 insert into eventsieve.seen (what, setting, isolation) select tg_op || ' ' || tg_table_name,
+                 insert into \"select\".seen (what, setting, isolation) select tg_op || ' ' || tg_table_name,
                      current_setting('synchronous_commit'), current_setting('transaction_isolation');
                  return null;
              end $$;

@@ -156,7 +156,7 @@ fn object_twice(value: impl Strategy<Value = Twice>) -> impl Strategy<Value = Tw
     })
 }
 
-/// The stores that have no JSON of their own compare as PostgreSQL's `jsonb` does.
+/// Two digests are the same where PostgreSQL's `jsonb` finds the values equal.
 #[test]
 fn random_payloads_compare_as_in_postgresql() {
     on_postgres(async |db| {
@@ -177,7 +177,11 @@ fn random_payloads_compare_as_in_postgresql() {
         let mut same = 0;
         for ((one, other), expected) in pairs.into_iter().zip(equal) {
             let payload = |text: &str| Payload::parse(text.to_owned()).unwrap();
-            assert_eq!(payload(&one).is_same_value(&payload(&other)), expected, "{one} {other}");
+            assert_eq!(
+                payload(&one).digest() == payload(&other).digest(),
+                expected,
+                "{one} {other}"
+            );
             same += u32::from(expected);
         }
         assert!(

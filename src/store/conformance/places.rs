@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::retention::{end_partition, expired};
 use super::{TestDatabase, Writer, event, events, listed, migrated, scanned_all, until_stable};
-use crate::event::{Cursor, Timestamp};
-use crate::store::{Filter, Lease, Page, Prune, Scan, ScanError, Store};
+use crate::event::{Cursor, TopicGlob};
+use crate::store::{Expiry, Filter, Lease, Page, Scan, ScanError, Store};
 
 fn scan(after: Cursor) -> Scan {
     Scan {
@@ -15,6 +16,7 @@ fn scan(after: Cursor) -> Scan {
         after,
         limit: 100,
         bytes_max: usize::MAX,
+        turn: crate::store::Turn::Client,
     }
 }
 
@@ -28,7 +30,8 @@ async fn older_copy(db: &dyn TestDatabase) -> Arc<dyn Store> {
     let newest = "(select max(batch) from batches)";
     db.execute(&format!(
         "update topic_counts set received = received - 1, unique_processed = unique_processed - 1 where topic = 'lost';
-         delete from events where batch = {newest}; delete from batches where batch = {newest}"
+         update totals set received = received - 1, unique_processed = unique_processed - 1 where received > 0;
+         delete from identities where batch = {newest}; delete from events where batch = {newest}; delete from batches where batch = {newest}"
     ))
     .await;
     if db.name() == "postgres" {
@@ -176,21 +179,14 @@ pub(super) async fn restarts_lose_no_place(db: &dyn TestDatabase) {
     }
 }
 
-pub(super) async fn cursor_before_pruned_events_is_truncated(db: &dyn TestDatabase) {
+pub(super) async fn cursor_before_expired_events_is_truncated(db: &dyn TestDatabase) {
     let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     writer.send(&events("t", "old ", 3)).await;
     until_stable(&store).await;
     let (old, end_of_old) = scanned_all(&store, Cursor::BEGINNING, 10).await;
-    // Times are of microseconds.
-    let before = Timestamp::from_micros(old[2].received_at.micros() + 1).unwrap();
-    let step = Prune {
-        before,
-        after: Cursor::BEGINNING,
-        limit: 1000,
-        dry_run: false,
-    };
-    assert_eq!(store.prune(&step).await.unwrap().removed, 3);
+    end_partition(&store).await;
+    assert_eq!(expired(&store, Expiry::of_all).await.removed, 3);
     let new = writer.send(&events("t", "new ", 2)).await;
     until_stable(&store).await;
     for (after, is_truncated) in [
@@ -203,6 +199,46 @@ pub(super) async fn cursor_before_pruned_events_is_truncated(db: &dyn TestDataba
         (Cursor::new(new.batch, 0), false),
     ] {
         assert_eq!(page(&store, after).await.is_truncated, is_truncated, "{after}");
+    }
+}
+
+/// Who reads one topic is told of that topic alone, also where other topics lost events in the middle.
+pub(super) async fn truncation_is_told_by_topic(db: &dyn TestDatabase) {
+    let store = migrated(db).await;
+    let mut writer = Writer::of(&store).await;
+    let sent = writer
+        .send(&[
+            event("keep", "1", "{}"),
+            event("go", "1", "{}"),
+            event("keep", "2", "{}"),
+        ])
+        .await;
+    end_partition(&store).await;
+    let only_go = |partition| Expiry {
+        topics: vec![(TopicGlob::parse("go").unwrap(), true)],
+        others: false,
+        ..Expiry::of_all(partition)
+    };
+    assert_eq!(expired(&store, only_go).await.removed, 1);
+    until_stable(&store).await;
+    let is_truncated = async |topic: Option<&str>, position| {
+        let filter = Filter {
+            topic: topic.map(super::topic),
+            ..Filter::default()
+        };
+        let after = Cursor::new(sent.batch, position);
+        let page = store.scan(&Scan { filter, ..scan(after) }).await;
+        page.unwrap().is_truncated
+    };
+    for (topic, position, expected) in [
+        (None, 0, true),
+        (Some("go"), 0, true),
+        (Some("keep"), 0, false),
+        (Some("other"), 0, false),
+        (None, 1, false),
+        (Some("go"), 1, false),
+    ] {
+        assert_eq!(is_truncated(topic, position).await, expected, "{topic:?} {position}");
     }
 }
 
@@ -251,41 +287,21 @@ pub(super) async fn longest_lease_is_kept(db: &dyn TestDatabase) {
     assert_eq!(store.claim_unpublished(lease, 10).await.unwrap(), [0; 0]);
 }
 
-/// Events that were received by a clock that was ahead say nothing about those behind them.
-pub(super) async fn events_from_the_future_do_not_stop_pruning(db: &dyn TestDatabase) {
+/// Batches that were received by a clock that was ahead say nothing about those behind them.
+pub(super) async fn batches_from_the_future_stay_in_the_ledger_alone(db: &dyn TestDatabase) {
     let store = migrated(db).await;
     let mut writer = Writer::of(&store).await;
     let future = writer.send(&events("t", "future ", 3)).await.batch;
     writer.send(&events("t", "old ", 3)).await;
-    until_stable(&store).await;
-    let before = listed(&store).await[5].received_at.micros() + 1;
     let year = if db.name() == "postgres" {
         "interval '365 days'"
     } else {
         "31536000000000"
     };
     db.execute(&format!(
-        "update events set received_at = received_at + {year} where batch = {future};
-         update batches set received_at = received_at + {year}, published_at = published_at + {year} where batch = {future}"
+        "update batches set received_at = received_at + {year}, published_at = published_at + {year} where batch = {future}"
     ))
     .await;
-    let mut step = Prune {
-        before: Timestamp::from_micros(before).unwrap(),
-        after: Cursor::BEGINNING,
-        limit: 3,
-        dry_run: false,
-    };
-    let mut removed = 0;
-    loop {
-        let pruned = store.prune(&step).await.unwrap();
-        removed += pruned.removed;
-        match pruned.next {
-            Some(next) => step.after = next,
-            None => break,
-        }
-    }
-    assert_eq!(removed, 3);
-    // Nor of the ledger.
     super::outbox::age(db, &format!("batch <> {future}")).await;
     until_stable(&store).await;
     let pruned = store

@@ -13,30 +13,33 @@ use super::{
     Options, TestDatabase, Writer, counts, event, events, eventually, kinds, listed, migrated, places, run,
     scanned_all, until_stable,
 };
-use crate::config::DatabaseUrl;
+use crate::config::Database;
 use crate::event::Cursor;
 use crate::store::{self, Filter, List, Order, Outcome, Scan, Store};
+
+/// The schema of the tests: a key word, which no statement may leave out or leave unquoted. (The black-box tests use the default.)
+const SCHEMA: &str = "select";
 
 /// A database of its own on the server that `DATABASE_URL` names, whose user may create databases.
 pub(super) struct Server {
     server: PgConnectOptions,
-    database: String,
-    url: DatabaseUrl,
+    name: String,
+    database: Database,
 }
 
 impl Server {
     /// Another connection to the test's own database.
     pub(super) async fn connect(&self) -> PgConnection {
-        let own = self.server.clone().database(&self.database);
+        let own = self.server.clone().database(&self.name);
         // The statements of the service name the schema; those of the tests need not.
-        own.options([("search_path", "eventsieve,public")])
+        own.options([("search_path", format!("\"{SCHEMA}\",public"))])
             .connect()
             .await
             .unwrap()
     }
 
     pub(super) fn database(&self) -> &str {
-        &self.database
+        &self.name
     }
 
     /// A transaction that is writing, in *another* database of the server. Other tests wait while it is open.
@@ -50,23 +53,23 @@ impl Server {
 #[async_trait]
 impl TestDatabase for Server {
     async fn open() -> Self {
-        let url = parsed(&["conformance"]).unwrap_or_else(|problem| {
+        let server = parsed(&["conformance"]).unwrap_or_else(|problem| {
             panic!("these tests need a PostgreSQL (deploy/test-services.sh starts one): {problem}")
         });
-        let server: PgConnectOptions = url.expose().parse().unwrap();
+        let server: PgConnectOptions = server.expose_url().parse().unwrap();
         let server = server.disable_statement_logging();
-        let database = format!("eventsieve_conformance_{}", Uuid::new_v4().simple());
-        let url = server.clone().database(&database).to_url_lossy();
-        let url = parsed(&["conformance", "--database-url", url.as_str()]).unwrap();
+        let name = format!("eventsieve_conformance_{}", Uuid::new_v4().simple());
+        let url = server.clone().database(&name).to_url_lossy();
+        let database = parsed(&["conformance", "--database-url", url.as_str(), "--schema", SCHEMA]).unwrap();
         let mut admin = server
             .connect()
             .await
             .expect("the PostgreSQL that DATABASE_URL names answers");
         admin
-            .execute(AssertSqlSafe(format!("create database {database} template template0")))
+            .execute(AssertSqlSafe(format!("create database {name} template template0")))
             .await
             .unwrap();
-        Self { server, database, url }
+        Self { server, name, database }
     }
 
     fn name(&self) -> &'static str {
@@ -74,7 +77,7 @@ impl TestDatabase for Server {
     }
 
     fn store(&self) -> Arc<dyn Store> {
-        store::open(&self.url).unwrap()
+        store::open(&self.database).unwrap()
     }
 
     async fn execute(&self, sql: &str) {
@@ -93,19 +96,19 @@ impl TestDatabase for Server {
     async fn forbid_writes(&self) {
         self.execute(&format!(
             "alter database {} set default_transaction_read_only = on",
-            self.database
+            self.name
         ))
         .await;
     }
 
     async fn remove(self) {
         let mut admin = self.server.connect().await.unwrap();
-        let drop = format!("drop database {} with (force)", self.database);
+        let drop = format!("drop database {} with (force)", self.name);
         admin.execute(AssertSqlSafe(drop)).await.unwrap();
     }
 }
 
-fn parsed(arguments: &[&str]) -> Result<DatabaseUrl, String> {
+fn parsed(arguments: &[&str]) -> Result<Database, String> {
     let options = Options::try_parse_from(arguments).map_err(|error| error.to_string())?;
     options.store.check().map_err(|error| error.to_string())
 }
@@ -150,6 +153,12 @@ fn open_foreign_transaction_delays_and_skips_none() {
         let stability = store.stability().await.unwrap();
         assert!(stability.visibility_lag_seconds > 0.0);
         assert!(stability.last_stable < Cursor::new(newer.batch, 0) && newer.batch < stability.committed_below);
+        // What waits has an age, also if it was received by a clock that was ahead.
+        for sign in ["+", "-"] {
+            let moved = format!("update batches set received_at = received_at {sign} interval '1 day'");
+            db.execute(&moved).await;
+            assert!(store.stability().await.unwrap().visibility_lag_seconds > 0.0);
+        }
         for (order, limit) in [
             (Order::Ascending, 100),
             (Order::Ascending, 4),
@@ -236,7 +245,7 @@ fn duplicate_of_open_transaction_returns_its_position() {
             (kinds(&first), kinds(&second)),
             (vec!["stored"], vec!["conflict", "stored"])
         );
-        assert_eq!(second.outcomes[0], Outcome::Conflict(Some(places(&first)[0])));
+        assert_eq!(second.outcomes[0], Outcome::Conflict(places(&first)[0]));
         assert_eq!(store.stats().await.unwrap().counts, counts(4, 3, 1, 1));
     });
 }
@@ -287,7 +296,7 @@ fn attempt_after_timeout_is_counted_once() {
 fn overlapping_batches_never_deadlock() {
     on_postgres(async |db| {
         super::append::overlapping_batches_store_each_event_once(db).await;
-        db.execute("delete from events; delete from batches; delete from topic_counts")
+        db.execute("delete from events; delete from identities; delete from batches; delete from topic_counts; delete from totals; delete from topics")
             .await;
         super::append::batches_of_same_topics_never_deadlock(db).await;
         // The writers are gone: a backend that ends has reported all that it counted.
@@ -328,7 +337,8 @@ fn batches_keep_rising_when_transaction_ids_start_low() {
         Writer::of(&store).await.send(&events("t", "old ", 3)).await;
         Writer::of(&store).await.send(&events("u", "old ", 2)).await;
         db.execute(
-            "update events set batch = batch + 1000000000; update batches set batch = batch + 1000000000;
+            "update events set batch = batch + 100000000; update identities set batch = batch + 100000000;
+             update batches set batch = batch + 100000000;
              update log set log_oid = null",
         )
         .await;
@@ -383,6 +393,7 @@ fn page_of_one_topic_is_bounded() {
                 after: Cursor::BEGINNING,
                 limit: 10,
                 bytes_max: usize::MAX,
+                turn: crate::store::Turn::Client,
             })
             .await
             .unwrap();
@@ -398,14 +409,13 @@ fn unsafe_defaults_are_overruled_for_writers() {
             "synchronous_commit = off",
             "default_transaction_isolation = 'serializable'",
         ] {
-            db.execute(&format!("alter database {} set {setting}", db.database))
-                .await;
+            db.execute(&format!("alter database {} set {setting}", db.name)).await;
         }
         // The settings of a commit, recorded by a trigger.
         db.execute(
             "create table seen (synchronous_commit text, isolation text);
              create function see() returns trigger language plpgsql as $$ begin
-                 insert into eventsieve.seen select current_setting('synchronous_commit'), current_setting('transaction_isolation');
+                 insert into \"select\".seen select current_setting('synchronous_commit'), current_setting('transaction_isolation');
                  return null;
              end $$;
              create trigger see after insert on batches for each statement execute function see()",
@@ -428,8 +438,7 @@ fn newer_schema_is_accepted() {
     on_postgres(async |db| {
         let store = migrated(db).await;
         db.execute(
-            "insert into eventsieve.migrations (version, description, success, checksum, execution_time)
-             values (9999, 'of a later version', true, '', 0)",
+            "insert into \"select\".migrations (version, name, checksum) values (9999, 'of a later version', '')",
         )
         .await;
         store.check_schema().await.unwrap();
@@ -479,11 +488,7 @@ fn damaged_schema_is_found() {
         for found in [store.migrate().await.err(), store.check_schema().await.err()] {
             let error = found.unwrap();
             assert_eq!(error.class, store::ErrorClass::Configuration);
-            assert!(
-                error.line().contains("eventsieve.parked is missing"),
-                "{}",
-                error.line()
-            );
+            assert!(error.line().contains("select.parked is missing"), "{}", error.line());
         }
     });
 }
@@ -563,7 +568,7 @@ fn every_key_is_sorted_by_bytes() {
         let sql = "select c.relname || '.' || a.attname from pg_index i join pg_class c on c.oid = i.indrelid
                        join pg_attribute a on a.attrelid = c.oid and a.attnum = any (i.indkey)
                        join pg_collation l on l.oid = a.attcollation
-                   where c.relnamespace = 'eventsieve'::regnamespace and l.collname <> 'C'";
+                   where c.relnamespace = '\"select\"'::regnamespace and l.collname <> 'C'";
         let others: Vec<String> = sqlx::query_scalar(sql)
             .fetch_all(&mut db.connect().await)
             .await
@@ -595,8 +600,8 @@ fn closed_store_leaves_no_connection() {
 /// the whole table.
 #[test]
 fn first_copies_are_found_by_key_under_any_plan() {
-    const SCANS: &str = "select pg_stat_get_numscans('events_pkey'::regclass),
-        pg_stat_get_numscans('events'::regclass) + pg_stat_get_numscans('events_topic_log_idx'::regclass)";
+    const SCANS: &str = "select pg_stat_get_numscans('identities_pkey'::regclass),
+        pg_stat_get_numscans('identities'::regclass)";
     on_postgres(async |server| {
         let mut pg = server.connect().await;
         // Those of a session are counted when it ends at the latest.
@@ -607,7 +612,7 @@ fn first_copies_are_found_by_key_under_any_plan() {
         let sent = events("t", "e", 20);
         let store = migrated(server).await;
         Writer::of(&store).await.send(&sent).await;
-        server.execute("vacuum analyze events").await;
+        server.execute("vacuum analyze identities").await;
         for again in [&sent[..1], &sent[..2]] {
             let (by_key, by_others) = scans().await;
             Writer::of(&store).await.send(again).await;
@@ -615,5 +620,126 @@ fn first_copies_are_found_by_key_under_any_plan() {
             assert!(found.0 > by_key, "{} are looked for", again.len());
             assert_eq!(found.1, by_others, "{} are found by their key", again.len());
         }
+    });
+}
+
+/// Flushes that began before a partition ended still use its numbers. Until they have ended no other partition ends, and nothing behind
+/// them is shown.
+#[test]
+fn partition_does_not_end_before_commits_of_the_last_one_have() {
+    on_postgres(async |db| {
+        let (store, other) = (migrated(db).await, db.store());
+        let (mut slow, mut fast) = (Writer::of(&store).await, Writer::of(&other).await);
+        slow.send(&events("t", "before ", 1)).await;
+        until_stable(&store).await;
+        let (_, start) = scanned_all(&store, Cursor::BEGINNING, 10).await;
+        let mut lock = stall(db).await;
+        let late = events("t", "late ", 2);
+        let meanwhile = async {
+            eventually("the slow commit waits", async || waiting(db).await.len() == 1).await;
+            super::retention::end_partition(&other).await;
+            let first = other.partitions().await.unwrap()[0].first_batch;
+            for round in 0..5 {
+                fast.send(&events("u", &format!("{round} "), 2)).await;
+                assert!(!other.begin_partition(Duration::ZERO).await.unwrap());
+                assert!(other.partitions().await.unwrap()[0].is_open);
+                assert!(other.expire(&store::Expiry::of_all(first)).await.unwrap().is_open);
+                assert_eq!(scanned_all(&other, start, 10).await.0, []);
+            }
+            let archived = store::Archived {
+                manifest: "m".to_owned(),
+                events: 1,
+            };
+            assert!(!other.mark_archived(first, &archived).await.unwrap());
+            lock.execute("rollback").await.unwrap();
+        };
+        let (late, ()) = tokio::join!(slow.send(&late), meanwhile);
+        until_stable(&store).await;
+        let seen = scanned_all(&store, start, 3).await.0;
+        assert_eq!(seen[0].cursor.batch(), late.batch);
+        assert_eq!(seen, listed(&store).await[1..]);
+        super::retention::end_partition(&store).await;
+        assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    });
+}
+
+/// A process that has slept through the end of its lease finds that another one has gone on.
+#[test]
+fn exchange_by_a_process_that_was_frozen_is_refused() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        let sent = ["debug", "keep", "pay"].map(|topic| event(topic, "1", "{}"));
+        Writer::of(&store).await.send(&sent).await;
+        super::retention::end_partition(&store).await;
+        until_stable(&store).await;
+        let first = store.partitions().await.unwrap()[0].first_batch;
+        let mut pg = db.connect().await;
+        let begin = "select begin_copy(first_batch, table_name, true) from partitions order by first_batch limit 1";
+        let copy = "select copy_kept(first_batch, '{debug}', '{t}', false, null, table_name, copy_name, 0, 0, 100)
+                    from partitions order by first_batch limit 1";
+        let table = "select table_name from partitions order by first_batch limit 1";
+        // Cut off after it had copied: all of it is made anew.
+        let before: String = sqlx::query_scalar(table).fetch_one(&mut pg).await.unwrap();
+        pg.execute(begin).await.unwrap();
+        pg.execute(copy).await.unwrap();
+        let only_debug = |partition| store::Expiry {
+            topics: vec![(crate::event::TopicGlob::parse("debug").unwrap(), true)],
+            others: false,
+            ..store::Expiry::of_all(partition)
+        };
+        assert_eq!(super::retention::expired(&store, only_debug).await.removed, 1);
+        for copy in ["null", "'events_1'"] {
+            for call in [
+                format!("exchange_partition({first}, '{before}', {copy}, null, null)"),
+                format!("count_copied({first}, '{before}', {copy})"),
+            ] {
+                let error = pg.execute(AssertSqlSafe(format!("select {call}"))).await.unwrap_err();
+                assert!(error.to_string().contains("another process"), "{error}");
+            }
+        }
+        assert_eq!(listed(&store).await.len(), 2);
+        // What was copied for another decision is not used.
+        pg.execute(begin).await.unwrap();
+        pg.execute(copy).await.unwrap();
+        assert_eq!(
+            super::retention::expired(&store, store::Expiry::of_all).await.removed,
+            2
+        );
+        assert_eq!(listed(&store).await, []);
+        assert_eq!(store.verify().await.unwrap().drifts, [""; 0]);
+    });
+}
+
+/// However often partitions end, numbers stay below those that the numbering would begin anew with.
+#[test]
+fn numbers_do_not_run_ahead_of_the_clock() {
+    on_postgres(async |db| {
+        let store = migrated(db).await;
+        let mut writer = Writer::of(&store).await;
+        let mut pg = db.connect().await;
+        for round in 0..4 {
+            let newest = writer.send(&events("t", &format!("{round} "), 1)).await.batch;
+            let now: i64 = sqlx::query_scalar("select number_of_now()")
+                .fetch_one(&mut pg)
+                .await
+                .unwrap();
+            assert!(newest < now, "{newest} {now}");
+            super::retention::end_partition(&store).await;
+        }
+    });
+}
+
+/// The functions with the rights of the owner are not for everybody.
+#[test]
+fn nobody_else_may_call_the_functions() {
+    on_postgres(async |db| {
+        migrated(db).await;
+        let sql = "select count(*) from pg_proc
+                   where pronamespace = '\"select\"'::regnamespace and has_function_privilege('public', oid, 'execute')";
+        let open: i64 = sqlx::query_scalar(sql)
+            .fetch_one(&mut db.connect().await)
+            .await
+            .unwrap();
+        assert_eq!(open, 0);
     });
 }

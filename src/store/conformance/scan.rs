@@ -47,6 +47,7 @@ pub(super) async fn scan_with_any_filter_shows_what_list_shows(db: &dyn TestData
                 after: Cursor::BEGINNING,
                 limit,
                 bytes_max: usize::MAX,
+                turn: crate::store::Turn::Client,
             };
             assert_eq!(scanned_with(&store, &scan).await.0, expected, "{scan:?}");
             let scan = Scan {
@@ -125,6 +126,7 @@ pub(super) async fn rare_filter_gives_short_pages_that_advance(db: &dyn TestData
                 after: Cursor::BEGINNING,
                 limit,
                 bytes_max: usize::MAX,
+                turn: crate::store::Turn::Client,
             };
             assert_eq!(scanned_with(&store, &scan).await.0, rare, "{scan:?}");
             scan.limit = 1000;
@@ -163,6 +165,7 @@ pub(super) async fn scan_beside_two_writers_skips_nothing(db: &dyn TestDatabase)
                 after: next,
                 limit: 7,
                 bytes_max: usize::MAX,
+                turn: crate::store::Turn::Client,
             })
             .await
             .unwrap();
@@ -224,6 +227,7 @@ pub(super) async fn page_is_limited_by_bytes(db: &dyn TestDatabase) {
             after: Cursor::BEGINNING,
             limit,
             bytes_max,
+            turn: crate::store::Turn::Client,
         };
         let (sizes, seen) = pages(&store, &scan).await;
         assert_eq!(sizes, expected, "{scan:?}");
@@ -256,6 +260,7 @@ pub(super) async fn filtered_page_uses_all_its_bytes(db: &dyn TestDatabase) {
             after: Cursor::BEGINNING,
             limit: 100,
             bytes_max: 35,
+            turn: crate::store::Turn::Client,
         };
         let (sizes, seen) = pages(&store, &scan).await;
         assert_eq!(sizes, [3, 3, 3, 1], "{scan:?}");

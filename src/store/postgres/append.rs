@@ -4,26 +4,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{Connection, Executor, Row as _};
+use uuid::Uuid;
 
-use super::connect::{Role, bounded, connect};
+use super::connect::{Address, IS_READ_ONLY, READ_COMMITTED, Role, Session, bounded, connect};
 use super::error;
-use super::schema::RAISE_NUMBERS;
+use super::schema::PREPARE_NUMBERS;
 use crate::event::{Cursor, Headers, Timestamp};
 use crate::store::{Appended, Appender, Batch, GroupCommit, LogPosition, Outcome, Row, StoreError};
 
 /// The group commit; `migrations/postgres` says what the functions do.
 const APPEND: &str =
-    "select * from eventsieve.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    "select * from eventsieve.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 /// The group commit of a single row.
-const APPEND_ROW: &str = "select * from eventsieve.append_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-
-/// Whether the server takes no writes.
-const IS_READ_ONLY: &str =
-    "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only";
+const APPEND_ROW: &str = "select * from eventsieve.append_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
 /// The number of lanes of a topic's counters. The writers of a process take consecutive lanes from a random start, so that two
 /// writers seldom share a lane; reads add the lanes up.
@@ -31,20 +28,20 @@ const LANES: u32 = 16;
 
 /// The connection of one writer.
 pub(super) struct PgAppender {
-    pg: PgConnection,
+    pg: Session,
     lane: i32,
 }
 
 impl PgAppender {
     /// Connects, and fails on a server that takes no writes. Each group commit makes sure that batch numbers keep rising; here it
     /// is done once at the start, so that it can be logged.
-    pub(super) async fn open(options: &PgConnectOptions, writer_id: u32) -> Result<Self, StoreError> {
-        let mut pg = connect(options, Role::Writer).await?;
+    pub(super) async fn open(address: &Address, writer_id: u32) -> Result<Self, StoreError> {
+        let mut pg = connect(address, Role::Writer).await?;
         let limit = Duration::from_secs(3);
         let read_only: bool = bounded(
             limit,
             "prepare the session of a writer",
-            sqlx::query_scalar(IS_READ_ONLY).fetch_one(&mut pg),
+            pg.scalar(pg.query(IS_READ_ONLY)),
         )
         .await
         .map_err(StoreError::before_sending)?;
@@ -54,7 +51,7 @@ impl PgAppender {
         let raised: bool = bounded(
             limit,
             "begin the numbering of batches anew",
-            sqlx::query_scalar(RAISE_NUMBERS).fetch_one(&mut pg),
+            pg.scalar(pg.query(PREPARE_NUMBERS)),
         )
         .await
         .map_err(StoreError::before_sending)?;
@@ -80,7 +77,9 @@ impl PgAppender {
 
     async fn call_row(&mut self, commit: &GroupCommit<'_>, row: Row) -> Result<PgRow, sqlx::Error> {
         let event = commit.batch.event(row);
-        sqlx::query(APPEND_ROW)
+        let query = self
+            .pg
+            .query(APPEND_ROW)
             .bind(commit.id)
             .bind(self.lane)
             .bind(commit.lease.map(|lease| lease.owner))
@@ -91,14 +90,17 @@ impl PgAppender {
             .bind(event.source.as_str())
             .bind(event.payload.as_str())
             .bind(signed(row.copies))
-            .bind(event.headers.as_ref().map(Headers::as_str))
-            .fetch_one(&mut self.pg)
-            .await
+            .bind(row.digest)
+            .bind(key(row))
+            .bind(event.headers.as_ref().map(Headers::as_str));
+        self.pg.fetch_one(query).await
     }
 
     async fn call_rows(&mut self, commit: &GroupCommit<'_>) -> Result<PgRow, sqlx::Error> {
         let rows = Rows::of(commit.batch);
-        sqlx::query(APPEND)
+        let query = self
+            .pg
+            .query(APPEND)
             .bind(commit.id)
             .bind(self.lane)
             .bind(commit.lease.map(|lease| lease.owner))
@@ -113,9 +115,10 @@ impl PgAppender {
             .bind(&rows.count_topics)
             .bind(&rows.count_received)
             .bind(&rows.count_rows)
-            .bind(rows.has_headers.then_some(&rows.headers))
-            .fetch_one(&mut self.pg)
-            .await
+            .bind(&rows.digests)
+            .bind(&rows.keys)
+            .bind(rows.has_headers.then_some(&rows.headers));
+        self.pg.fetch_one(query).await
     }
 }
 
@@ -136,9 +139,9 @@ impl Appender for PgAppender {
 
     async fn dry_run(&mut self, commit: &GroupCommit<'_>, timeout: Duration) -> Result<(), StoreError> {
         let dry_run = async {
-            self.pg.execute("begin").await?;
+            self.pg.begin(READ_COMMITTED).await?;
             let result = self.call(commit).await;
-            self.pg.execute("rollback").await?;
+            self.pg.end("rollback").await?;
             result
         };
         bounded(timeout, "dry-run a batch", dry_run).await.map(drop)
@@ -157,6 +160,8 @@ struct Rows<'a> {
     has_headers: bool,
     positions: Vec<i32>,
     copies: Vec<i32>,
+    digests: Vec<i64>,
+    keys: Vec<Uuid>,
     count_topics: Vec<&'a str>,
     count_received: Vec<i64>,
     count_rows: Vec<i64>,
@@ -176,6 +181,8 @@ impl<'a> Rows<'a> {
             rows.has_headers |= event.headers.is_some();
             rows.positions.push(signed(row.position));
             rows.copies.push(signed(row.copies));
+            rows.digests.push(row.digest);
+            rows.keys.push(key(row));
             if rows.count_topics.last() != Some(&event.topic.as_str()) {
                 rows.count_topics.push(event.topic.as_str());
                 rows.count_received.push(0);
@@ -199,11 +206,10 @@ fn appended_row(answer: &PgRow) -> Result<Appended, sqlx::Error> {
             received_at,
         })
     } else {
-        let first = first_copy(
-            answer.try_get("first_batch")?,
-            answer.try_get("first_position")?,
-            answer.try_get("first_received")?,
-        );
+        let first = LogPosition {
+            cursor: Cursor::new(answer.try_get("first_batch")?, answer.try_get("first_position")?),
+            received_at: timestamp(answer.try_get("first_received")?),
+        };
         missed(first, answer.try_get("is_conflict")?)
     };
     Ok(Appended {
@@ -219,12 +225,15 @@ fn appended_rows(batch: &Batch, answer: &PgRow) -> Result<Appended, sqlx::Error>
     let missed_positions: Option<Vec<i32>> = answer.try_get("missed")?;
     let mut missed_at = vec![None; batch.len()];
     if let Some(missed_positions) = missed_positions {
-        let batches: Vec<Option<i64>> = answer.try_get("first_batches")?;
-        let positions: Vec<Option<i32>> = answer.try_get("first_positions")?;
-        let received: Vec<Option<DateTime<Utc>>> = answer.try_get("first_received")?;
+        let batches: Vec<i64> = answer.try_get("first_batches")?;
+        let positions: Vec<i32> = answer.try_get("first_positions")?;
+        let received: Vec<DateTime<Utc>> = answer.try_get("first_received")?;
         let conflicts: Vec<bool> = answer.try_get("conflicts")?;
         for (index, position) in missed_positions.into_iter().enumerate() {
-            let first = first_copy(batches[index], positions[index], received[index]);
+            let first = LogPosition {
+                cursor: Cursor::new(batches[index], positions[index]),
+                received_at: timestamp(received[index]),
+            };
             missed_at[usize::try_from(position).unwrap_or(usize::MAX)] = Some(missed(first, conflicts[index]));
         }
     }
@@ -250,16 +259,8 @@ fn written(answer: &PgRow) -> Result<(i64, Timestamp), sqlx::Error> {
     Ok((answer.try_get("batch")?, timestamp(answer.try_get("received_at")?)))
 }
 
-/// The position of the first copy, unless it was pruned a moment ago.
-fn first_copy(batch: Option<i64>, position: Option<i32>, received: Option<DateTime<Utc>>) -> Option<LogPosition> {
-    Some(LogPosition {
-        cursor: Cursor::new(batch?, position?),
-        received_at: timestamp(received?),
-    })
-}
-
 /// The outcome of a row that was not stored.
-fn missed(first: Option<LogPosition>, is_conflict: bool) -> Outcome {
+fn missed(first: LogPosition, is_conflict: bool) -> Outcome {
     if is_conflict {
         Outcome::Conflict(first)
     } else {
@@ -270,6 +271,10 @@ fn missed(first: Option<LogPosition>, is_conflict: bool) -> Outcome {
 /// The store's clock lies within the years that a [`Timestamp`] knows.
 pub(super) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp::from_micros(time.timestamp_micros()).expect("PostgreSQL's clock shows a year before 10000")
+}
+
+fn key(row: Row) -> Uuid {
+    Uuid::from_bytes(row.key.0)
 }
 
 fn signed(number: u32) -> i32 {

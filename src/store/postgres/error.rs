@@ -15,6 +15,10 @@ pub(super) fn sqlstate(error: &sqlx::Error) -> String {
 pub(super) fn failed_to(action: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
         let class = match &error {
+            // A check without a name is that of a partitioned table: this session does not know the partition yet.
+            sqlx::Error::Database(database) if database.is_check_violation() && database.constraint().is_none() => {
+                ErrorClass::Contention
+            }
             sqlx::Error::Database(database) => classify(&database.code().unwrap_or_default(), database.message()),
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => ErrorClass::Ambiguous,
             _ => ErrorClass::Unexpected,

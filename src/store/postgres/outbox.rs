@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Row;
-use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use uuid::Uuid;
 
 use super::Postgres;
 use super::append::{interval, timestamp};
-use super::connect::{Role, bounded, connect};
+use super::connect::{Role, Session, bounded, connect};
 use super::error::{decoding, failed_to};
 use super::read::{LIST_TIMEOUT, stored_event, stored_events};
 use super::statistics::backlog;
@@ -37,7 +37,7 @@ const PAGE_EVENTS_MAX: i64 = 1000;
 
 impl Postgres {
     /// Runs one statement on the connection of the relay.
-    async fn relay(
+    pub(super) async fn relay(
         &self,
         action: &'static str,
         query: Query<'_, sqlx::Postgres, PgArguments>,
@@ -45,9 +45,9 @@ impl Postgres {
         let mut slot = self.relay.lock().await;
         let mut pg = match slot.take() {
             Some(pg) => pg,
-            None => connect(self.options()?, Role::Relay).await?,
+            None => connect(self.address()?, Role::Relay).await?,
         };
-        let rows = bounded(TIMEOUT, action, query.fetch_all(&mut pg)).await;
+        let rows = bounded(TIMEOUT, action, pg.fetch_all(query)).await;
         if !matches!(&rows, Err(error) if error.class.breaks_connection()) {
             *slot = Some(pg);
         }
@@ -58,7 +58,8 @@ impl Postgres {
 #[async_trait]
 impl Outbox for Postgres {
     async fn claim_unpublished(&self, lease: Lease, limit: u32) -> Result<Vec<i64>, StoreError> {
-        let query = sqlx::query(CLAIM)
+        let query = self
+            .query(CLAIM)
             .bind(lease.owner)
             .bind(interval(lease.length))
             .bind(i64::from(limit))
@@ -74,12 +75,15 @@ impl Outbox for Postgres {
         bytes_max: usize,
     ) -> Result<EventsPage, StoreError> {
         let (after_batch, after_position) = after.map_or((-1, 0), |after| (after.batch(), after.position()));
-        let query = sqlx::query(EVENTS_OF)
+        let query = self
+            .query(EVENTS_OF)
             .bind(batches)
             .bind(after_batch)
             .bind(after_position)
             .bind(PAGE_EVENTS_MAX)
-            .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+            .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
+            .bind(batches.iter().min().copied().unwrap_or(0))
+            .bind(batches.iter().max().copied().unwrap_or(0));
         let rows = self.relay("read the events of batches", query).await?;
         let is_last = match rows.first() {
             Some(row) => {
@@ -94,14 +98,14 @@ impl Outbox for Postgres {
     }
 
     async fn mark_published(&self, owner: Uuid, batches: &[i64]) -> Result<u64, StoreError> {
-        let query = sqlx::query(MARK_PUBLISHED).bind(owner).bind(batches);
+        let query = self.query(MARK_PUBLISHED).bind(owner).bind(batches);
         count(&self.relay("mark batches as published", query).await?)
     }
 
     async fn release(&self, owner: Uuid, batches: Option<&[i64]>) -> Result<u64, StoreError> {
         let query = match batches {
-            Some(batches) => sqlx::query(RELEASE).bind(owner).bind(batches),
-            None => sqlx::query(RELEASE_ALL).bind(owner),
+            Some(batches) => self.query(RELEASE).bind(owner).bind(batches),
+            None => self.query(RELEASE_ALL).bind(owner),
         };
         count(&self.relay("release batches", query).await?)
     }
@@ -118,7 +122,7 @@ impl Outbox for Postgres {
             .values()
             .map(|reason| reason.replace('\0', "\u{fffd}"))
             .collect();
-        let query = sqlx::query(DEAD_LETTER).bind(batches).bind(positions).bind(reasons);
+        let query = self.query(DEAD_LETTER).bind(batches).bind(positions).bind(reasons);
         self.relay("dead-letter events", query).await.map(drop)
     }
 
@@ -128,7 +132,7 @@ impl Outbox for Postgres {
 
     async fn remove_dead_letters(&self, events: &[Cursor]) -> Result<u64, StoreError> {
         let (batches, positions) = places(events);
-        let query = sqlx::query(REMOVE_DEAD_LETTERS).bind(batches).bind(positions);
+        let query = self.query(REMOVE_DEAD_LETTERS).bind(batches).bind(positions);
         count(&self.relay("remove dead letters", query).await?)
     }
 
@@ -142,7 +146,8 @@ impl Outbox for Postgres {
         age: Duration,
         limit: u32,
     ) -> Result<CommitLedgerPruned, StoreError> {
-        let query = sqlx::query(PRUNE_COMMIT_LEDGER)
+        let query = self
+            .query(PRUNE_COMMIT_LEDGER)
             .bind(after)
             .bind(interval(age))
             .bind(i64::from(limit));
@@ -160,7 +165,7 @@ impl Outbox for Postgres {
     }
 }
 
-async fn dead_letters(pg: &mut PgConnection, (after, limit): (Cursor, u32)) -> Result<Vec<DeadLetter>, StoreError> {
+async fn dead_letters(pg: &mut Session, (after, limit): (Cursor, u32)) -> Result<Vec<DeadLetter>, StoreError> {
     let dead_letter = |row: &PgRow| {
         Ok(DeadLetter {
             event: stored_event(row)?,
@@ -168,11 +173,12 @@ async fn dead_letters(pg: &mut PgConnection, (after, limit): (Cursor, u32)) -> R
             reason: row.try_get("reason")?,
         })
     };
-    let query = sqlx::query(DEAD_LETTERS)
+    let query = pg
+        .query(DEAD_LETTERS)
         .bind(after.batch())
         .bind(after.position())
         .bind(i64::from(limit));
-    let rows = query.fetch_all(pg).await.map_err(failed_to("list dead letters"))?;
+    let rows = pg.fetch_all(query).await.map_err(failed_to("list dead letters"))?;
     rows.iter().map(dead_letter).collect::<Result<_, _>>().map_err(decoding)
 }
 

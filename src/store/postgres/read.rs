@@ -7,21 +7,25 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
-use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
+use uuid::Uuid;
 
 use super::append::timestamp;
+use super::connect::Session;
 use super::error::{decoding, failed_to};
-use super::schema::RAISE_NUMBERS;
+use super::schema::PREPARE_NUMBERS;
 use super::statistics::end_of;
-use crate::event::{Cursor, Event, EventId, Headers, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::store::{Filter, List, Order, Page, Scan, StoreError};
+use crate::event::{Cursor, Event, EventId, Headers, IdentityKey, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::store::{Filter, Found, List, LogPosition, Order, Page, Scan, StoreError};
 
 /// The query time limit of a list or of a page of a scan, the wait for a connection included.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many rows a page of a scan examines at most when a filter matches rarely.
 const SCAN_ROWS_MAX: i64 = 5000;
+
+const FIND: &str = include_str!("sql/find.sql");
 
 /// The statements of an index path. A statement must not leave the choice of the index to a plan, so each path has its own.
 struct IndexPath {
@@ -57,7 +61,7 @@ impl IndexPath {
 }
 
 /// Lists what is committed.
-pub(super) async fn list(pg: &mut PgConnection, list: &List) -> Result<Page, StoreError> {
+pub(super) async fn list(pg: &mut Session, list: &List) -> Result<Page, StoreError> {
     let path = IndexPath::of(&list.filter);
     let sql = match list.order {
         Order::Ascending => path.list,
@@ -68,35 +72,48 @@ pub(super) async fn list(pg: &mut PgConnection, list: &List) -> Result<Page, Sto
         Order::Ascending => (-1, 0),
         Order::Descending => (i64::MAX, 0),
     });
-    let rows = bind(sqlx::query(sql), &list.filter)
+    let query = bind(pg.query(sql), &list.filter)
         .bind(batch)
         .bind(position)
         .bind(list.below.unwrap_or(i64::MAX))
         .bind(i64::from(list.limit))
-        .bind(i64::try_from(list.offset).unwrap_or(i64::MAX))
-        .fetch_all(pg)
+        .bind(i64::try_from(list.offset).unwrap_or(i64::MAX));
+    let is_one = list.filter.topic.is_some() && list.filter.event_id.is_some();
+    let query = if is_one {
+        query
+    } else {
+        query.bind(
+            list.bytes_max
+                .and_then(|bytes| i64::try_from(bytes).ok())
+                .unwrap_or(i64::MAX),
+        )
+    };
+    let rows = pg
+        .fetch_all(bind_key(query, &list.filter))
         .await
         .map_err(failed_to("list events"))?;
-    let last_stable = rows.first().map(last_stable).transpose()?.unwrap_or(Cursor::BEGINNING);
-    Ok(list.page(stored_events(&rows)?, last_stable))
+    let Some(first) = rows.first() else {
+        return Err(decoding(sqlx::Error::RowNotFound));
+    };
+    let is_cut = !is_one && first.try_get("is_cut").map_err(decoding)?;
+    Ok(list.page(stored_events(&rows)?, is_cut, last_stable(first)?))
 }
 
 /// Reads on from a cursor, up to the last stable position. `None`: the cursor lies above the end of the log.
-pub(super) async fn scan(pg: &mut PgConnection, scan: &Scan) -> Result<Option<Page>, StoreError> {
+pub(super) async fn scan(pg: &mut Session, scan: &Scan) -> Result<Option<Page>, StoreError> {
     let page = scan_once(pg, scan).await?;
     if page.is_some() {
         return Ok(page);
     }
     // A server that was restored or promoted, and that nothing was stored on since: its numbering has not begun anew yet.
     // Whether this transaction or another one has done it by now does not matter.
-    sqlx::query(RAISE_NUMBERS)
-        .execute(&mut *pg)
+    pg.fetch_all(pg.query(PREPARE_NUMBERS))
         .await
         .map_err(failed_to("begin the numbering of batches anew"))?;
     scan_once(pg, scan).await
 }
 
-async fn scan_once(pg: &mut PgConnection, scan: &Scan) -> Result<Option<Page>, StoreError> {
+async fn scan_once(pg: &mut Session, scan: &Scan) -> Result<Option<Page>, StoreError> {
     let Filter {
         topic,
         source,
@@ -107,13 +124,14 @@ async fn scan_once(pg: &mut PgConnection, scan: &Scan) -> Result<Option<Page>, S
     let is_checked = source.is_some() || since.is_some() || until.is_some() || (event_id.is_some() && topic.is_none());
     let limit = i64::from(scan.limit);
     let rows_max = if is_checked { limit.max(SCAN_ROWS_MAX) } else { limit };
-    let rows = bind(sqlx::query(IndexPath::of(&scan.filter).scan), &scan.filter)
+    let query = bind(pg.query(IndexPath::of(&scan.filter).scan), &scan.filter)
         .bind(scan.after.batch())
         .bind(scan.after.position())
         .bind(rows_max)
         .bind(limit)
-        .bind(i64::try_from(scan.bytes_max).unwrap_or(i64::MAX))
-        .fetch_all(pg)
+        .bind(i64::try_from(scan.bytes_max).unwrap_or(i64::MAX));
+    let rows = pg
+        .fetch_all(bind_key(query, &scan.filter))
         .await
         .map_err(failed_to("read events from a cursor"))?;
     let Some(first) = rows.first() else {
@@ -150,6 +168,42 @@ fn bind<'q>(
         .bind(filter.source.as_ref().map(Source::as_str))
         .bind(filter.since.map(time))
         .bind(filter.until.map(time))
+}
+
+/// Binds the key of an identity, which only the statements of that index path have.
+fn bind_key<'q>(
+    query: Query<'q, sqlx::Postgres, PgArguments>,
+    filter: &Filter,
+) -> Query<'q, sqlx::Postgres, PgArguments> {
+    match (&filter.topic, &filter.event_id) {
+        (Some(topic), Some(event_id)) => query.bind(key_of(topic, event_id)),
+        _ => query,
+    }
+}
+
+fn key_of(topic: &Topic, event_id: &EventId) -> Uuid {
+    Uuid::from_bytes(IdentityKey::of(topic, event_id).0)
+}
+
+/// Looks for an identity.
+pub(super) async fn find(pg: &mut Session, (topic, event_id): (&Topic, &EventId)) -> Result<Option<Found>, StoreError> {
+    let rows = pg
+        .fetch_all(pg.query(FIND).bind(key_of(topic, event_id)))
+        .await
+        .map_err(failed_to("look for an event"))?;
+    let found = |row: &PgRow| {
+        Ok(Found {
+            first: LogPosition {
+                cursor: Cursor::new(row.try_get("first_batch")?, row.try_get("first_position")?),
+                received_at: timestamp(row.try_get("first_received")?),
+            },
+            event: match row.try_get::<Option<i64>, _>("batch")? {
+                Some(_) => Some(stored_event(row)?),
+                None => None,
+            },
+        })
+    };
+    rows.first().map(found).transpose().map_err(decoding)
 }
 
 fn last_stable(row: &PgRow) -> Result<Cursor, StoreError> {

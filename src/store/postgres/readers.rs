@@ -1,36 +1,63 @@
 //! The connections that reads share.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolConfig, PoolError, QueueMode, RecycleResult};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
 
-use super::connect::{Role, close, closed, connect};
+use tokio::sync::Semaphore;
+
+use super::connect::{Address, Role, Session, close, closed, connect};
 use crate::store::{ErrorClass, StoreError};
 
 /// How many reads run at once; more wait for a connection.
 const READERS_MAX: usize = 8;
 
+/// How many of them are for clients: two are left for figures, for probes, and for the reader of the live stream.
+const CLIENT_READERS_MAX: usize = 6;
+
 /// A pool of connections for reads. A connection is either idle in the pool or on loan to one read.
-pub(super) struct Readers(Pool<Connector>);
+pub(super) struct Readers {
+    pool: Pool<Connector>,
+    clients: Semaphore,
+}
 
 impl Readers {
-    pub(super) fn new(options: PgConnectOptions) -> Self {
+    pub(super) fn new(address: Address) -> Self {
         let config = PoolConfig {
             queue_mode: QueueMode::Lifo,
             ..PoolConfig::new(READERS_MAX)
         };
-        let pool = Pool::builder(Connector(options)).config(config).build();
-        Self(pool.expect("a pool without time limits of its own needs no runtime"))
+        let pool = Pool::builder(Connector(address)).config(config).build();
+        Self {
+            pool: pool.expect("a pool without time limits of its own needs no runtime"),
+            clients: Semaphore::new(CLIENT_READERS_MAX),
+        }
     }
 
     /// Runs one read that has no argument, as [`Readers::run_with`].
     pub(super) async fn run<T, F>(&self, limit: Duration, read: F) -> Result<T, StoreError>
     where
-        F: AsyncFn(&mut PgConnection) -> Result<T, StoreError> + Copy,
+        F: AsyncFn(&mut Session) -> Result<T, StoreError> + Copy,
     {
-        self.run_with(limit, read, async |pg: &mut PgConnection, read: F| read(pg).await)
+        self.run_with(limit, read, async |pg: &mut Session, read: F| read(pg).await)
             .await
+    }
+
+    /// Runs one read for a client, as [`Readers::run_with`], when it has a turn.
+    pub(super) async fn run_for_client<A: Copy, T>(
+        &self,
+        limit: Duration,
+        argument: A,
+        read: impl AsyncFn(&mut Session, A) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let turn = tokio::time::timeout(limit, self.clients.acquire()).await;
+        let Ok(_turn) = turn else {
+            let message = format!("no turn for the read became free within {limit:?}");
+            return Err(StoreError::new(ErrorClass::Contention, message));
+        };
+        let left = limit.saturating_sub(begun.elapsed());
+        self.run_with(left, argument, read).await
     }
 
     /// Runs one read within `limit`, the wait for a connection included. An idle connection may have died meanwhile: then all
@@ -42,14 +69,14 @@ impl Readers {
         &self,
         limit: Duration,
         argument: A,
-        read: impl AsyncFn(&mut PgConnection, A) -> Result<T, StoreError>,
+        read: impl AsyncFn(&mut Session, A) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let attempt = async {
-            let mut loan = Loan::of(&self.0).await?;
+            let mut loan = Loan::of(&self.pool).await?;
             let mut result = read(loan.connection(), argument).await;
             if loan.was_idle() && matches!(&result, Err(error) if error.class.breaks_connection()) {
                 self.drop_idle();
-                *loan.connection() = self.0.manager().create().await?;
+                *loan.connection() = self.pool.manager().create().await?;
                 result = read(loan.connection(), argument).await;
             }
             if result.is_ok() {
@@ -66,36 +93,36 @@ impl Readers {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.pool.is_closed()
     }
 
     /// Closes the idle connections. A connection that is on loan is closed as soon as its read ends.
     pub(super) async fn close(&self) {
-        let idle = self.0.retain(|_, _| false).removed;
-        self.0.close();
+        let idle = self.pool.retain(|_, _| false).removed;
+        self.pool.close();
         for pg in idle {
             close(pg).await;
         }
     }
 
     fn drop_idle(&self) {
-        drop(self.0.retain(|_, _| false));
+        drop(self.pool.retain(|_, _| false));
     }
 }
 
 /// Opens the connections of the pool.
-struct Connector(PgConnectOptions);
+struct Connector(Address);
 
 impl Manager for Connector {
-    type Type = PgConnection;
+    type Type = Session;
     type Error = StoreError;
 
-    async fn create(&self) -> Result<PgConnection, StoreError> {
+    async fn create(&self) -> Result<Session, StoreError> {
         connect(&self.0, Role::Reader).await
     }
 
     /// No ping: it would cost each read a round trip, and [`Readers::run`] copes with a dead connection.
-    async fn recycle(&self, _: &mut PgConnection, _: &Metrics) -> RecycleResult<StoreError> {
+    async fn recycle(&self, _: &mut Session, _: &Metrics) -> RecycleResult<StoreError> {
         Ok(())
     }
 }
@@ -119,7 +146,7 @@ impl Loan {
         Object::metrics(self.object()).recycle_count > 0
     }
 
-    fn connection(&mut self) -> &mut PgConnection {
+    fn connection(&mut self) -> &mut Session {
         self.0.as_mut().expect(HAS_OBJECT)
     }
 

@@ -2,16 +2,23 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 
 use super::append::timestamp;
+use super::connect::Session;
 use super::error::{decoding, failed_to};
-use crate::event::{Cursor, Timestamp, Topic};
-use crate::store::{Backlog, Counts, Stability, StoreError, StoreStats, TOPICS_MAX};
+use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic};
+use crate::store::{
+    Backlog, Conflict, ConflictList, ConflictPage, Counts, Stability, StoreError, StoreStats, TOPICS_MAX, TopicList,
+    TopicSummary,
+};
 
 const STATS: &str = include_str!("sql/stats.sql");
 const BACKLOG: &str = include_str!("sql/backlog.sql");
 const TOPIC_COUNTS: &str = include_str!("sql/topic_counts.sql");
+const UNKNOWN_TOPICS: &str = include_str!("sql/unknown_topics.sql");
+const TOPICS: &str = include_str!("sql/topics.sql");
+const CONFLICTS: &str = include_str!("sql/conflicts.sql");
 const STABILITY: &str = include_str!("sql/stability.sql");
 
 /// The clock of the server; `received_at` is the clock of a transaction, `now()`.
@@ -26,10 +33,9 @@ const UNSAFE_SETTINGS: &str = "select name from pg_settings
     where name in ('fsync', 'full_page_writes') and setting = 'off' order by name";
 
 /// The counters and more, in one snapshot.
-pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreError> {
-    let rows = sqlx::query(STATS)
-        .bind(TOPICS_MAX)
-        .fetch_all(pg)
+pub(super) async fn stats(pg: &mut Session) -> Result<StoreStats, StoreError> {
+    let rows = pg
+        .fetch_all(pg.query(STATS).bind(TOPICS_MAX))
         .await
         .map_err(failed_to("read the counters"))?;
     let read = || {
@@ -40,6 +46,7 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
             topic_count: totals.try_get("topics")?,
             topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
             backlog: backlog_of(totals)?,
+            held_back: totals.try_get("held_back")?,
             stability: stability_of(totals)?,
         })
     };
@@ -47,8 +54,8 @@ pub(super) async fn stats(pg: &mut PgConnection) -> Result<StoreStats, StoreErro
 }
 
 /// What is not published.
-pub(super) async fn backlog(pg: &mut PgConnection) -> Result<Backlog, StoreError> {
-    let row = sqlx::query(BACKLOG).fetch_one(pg).await;
+pub(super) async fn backlog(pg: &mut Session) -> Result<Backlog, StoreError> {
+    let row = pg.fetch_one(pg.query(BACKLOG)).await;
     backlog_of(&row.map_err(failed_to("count the backlog"))?).map_err(decoding)
 }
 
@@ -61,15 +68,89 @@ fn backlog_of(row: &PgRow) -> sqlx::Result<Backlog> {
 }
 
 /// The counters of one topic.
-pub(super) async fn topic_counts(pg: &mut PgConnection, topic: &Topic) -> Result<Counts, StoreError> {
-    let row = sqlx::query(TOPIC_COUNTS).bind(topic.as_str()).fetch_one(pg).await;
+pub(super) async fn topic_counts(pg: &mut Session, topic: &Topic) -> Result<Counts, StoreError> {
+    let row = pg.fetch_one(pg.query(TOPIC_COUNTS).bind(topic.as_str())).await;
     counts(&row.map_err(failed_to("read the counters of a topic"))?).map_err(decoding)
 }
 
+/// Those of some topics that have no counters.
+pub(super) async fn unknown_topics(pg: &mut Session, topics: &[&str]) -> Result<Vec<String>, StoreError> {
+    let unknown = pg.scalars(pg.query(UNKNOWN_TOPICS).bind(topics)).await;
+    unknown.map_err(failed_to("look for topics"))
+}
+
+/// Topics by name.
+pub(super) async fn topics(pg: &mut Session, list: &TopicList) -> Result<Vec<TopicSummary>, StoreError> {
+    let rows = pg
+        .fetch_all(
+            pg.query(TOPICS)
+                .bind(&list.after)
+                .bind(&list.prefix)
+                .bind(list.below())
+                .bind(i64::from(list.limit)),
+        )
+        .await
+        .map_err(failed_to("list the topics"))?;
+    let time = |row: &PgRow, name| {
+        row.try_get::<Option<DateTime<Utc>>, _>(name)
+            .map(|time| time.map(timestamp))
+    };
+    let summary = |row: &PgRow| {
+        Ok(TopicSummary {
+            topic: Topic::from_stored(row.try_get::<String, _>("topic")?),
+            counts: counts(row)?,
+            first_received_at: time(row, "first_received_at")?,
+            last_received_at: time(row, "last_received_at")?,
+        })
+    };
+    rows.iter()
+        .map(summary)
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(decoding)
+}
+
+/// A page of conflicts.
+pub(super) async fn conflicts(pg: &mut Session, list: &ConflictList) -> Result<ConflictPage, StoreError> {
+    let rows = pg
+        .fetch_all(
+            pg.query(CONFLICTS)
+                .bind(list.topic.as_ref().map(Topic::as_str))
+                .bind(list.after.batch())
+                .bind(list.after.position())
+                .bind(i64::from(list.limit)),
+        )
+        .await
+        .map_err(failed_to("list conflicts"))?;
+    let read = || {
+        let last_stable = end_of(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("last_stable")?);
+        let is_there = |row: &&PgRow| !matches!(row.try_get::<Option<&str>, _>("topic"), Ok(None));
+        let conflicts = rows
+            .iter()
+            .filter(is_there)
+            .map(conflict)
+            .collect::<Result<_, sqlx::Error>>()?;
+        Ok(list.page(conflicts, last_stable))
+    };
+    read().map_err(decoding)
+}
+
+fn conflict(row: &PgRow) -> Result<Conflict, sqlx::Error> {
+    Ok(Conflict {
+        cursor: Cursor::new(row.try_get("batch")?, row.try_get("position")?),
+        topic: Topic::from_stored(row.try_get::<String, _>("topic")?),
+        event_id: EventId::from_stored(row.try_get::<String, _>("event_id")?),
+        first: Cursor::new(row.try_get("first_batch")?, row.try_get("first_position")?),
+        occurred_at: timestamp(row.try_get("occurred_at")?),
+        received_at: timestamp(row.try_get("received_at")?),
+        source: Source::from_stored(row.try_get::<String, _>("source")?),
+        payload: row.try_get::<Option<String>, _>("payload")?.map(Payload::from_stored),
+    })
+}
+
 /// How far the log is stable.
-pub(super) async fn stability(pg: &mut PgConnection) -> Result<Stability, StoreError> {
-    let row = sqlx::query(STABILITY)
-        .fetch_one(pg)
+pub(super) async fn stability(pg: &mut Session) -> Result<Stability, StoreError> {
+    let row = pg
+        .fetch_one(pg.query(STABILITY))
         .await
         .map_err(failed_to("read the last stable position"))?;
     stability_from(&row)
@@ -89,20 +170,20 @@ fn stability_of(row: &PgRow) -> Result<Stability, sqlx::Error> {
 }
 
 /// The clock of the server.
-pub(super) async fn clock(pg: &mut PgConnection) -> Result<Timestamp, StoreError> {
-    let time = sqlx::query_scalar::<_, DateTime<Utc>>(CLOCK).fetch_one(pg).await;
+pub(super) async fn clock(pg: &mut Session) -> Result<Timestamp, StoreError> {
+    let time = pg.scalar(pg.query(CLOCK)).await;
     time.map(timestamp).map_err(failed_to("read the clock"))
 }
 
 /// The version of the server.
-pub(super) async fn version(pg: &mut PgConnection) -> Result<String, StoreError> {
-    let version = sqlx::query_scalar(VERSION).fetch_one(pg).await;
+pub(super) async fn version(pg: &mut Session) -> Result<String, StoreError> {
+    let version = pg.scalar(pg.query(VERSION)).await;
     version.map_err(failed_to("read the version of the server"))
 }
 
 /// The settings that are off and should not be.
-pub(super) async fn unsafe_settings(pg: &mut PgConnection) -> Result<Vec<String>, StoreError> {
-    let names = sqlx::query_scalar(UNSAFE_SETTINGS).fetch_all(pg).await;
+pub(super) async fn unsafe_settings(pg: &mut Session) -> Result<Vec<String>, StoreError> {
+    let names = pg.scalars(pg.query(UNSAFE_SETTINGS)).await;
     names.map_err(failed_to("read the settings of the server"))
 }
 

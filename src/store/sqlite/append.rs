@@ -1,39 +1,42 @@
 //! The group commit: one transaction of plain statements. It holds the only write lock, so it sees every first copy.
 
-use std::collections::HashSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+use super::clock::{in_micros, now, timestamp};
 use super::connect::Link;
+use super::counters::Counters;
 use super::error::{committing, failed_to};
 use super::readers::Readers;
-use crate::event::{Cursor, Event, Headers, Payload, Timestamp};
-use crate::store::{Appended, Appender, Counts, ErrorClass, GroupCommit, LogPosition, Outcome, StoreError};
+use crate::event::{Cursor, Event, Headers, Timestamp};
+use crate::store::{
+    Appended, Appender, CONFLICT_PAYLOAD_BYTES_MAX, CONFLICTS_PER_MINUTE, ErrorClass, GroupCommit, LogPosition,
+    Outcome, Row, StoreError,
+};
 
 /// The attempt of this group commit that was committed, if any.
 const EARLIER: &str = "select batch, received_at from batches where flush_id = ?1";
 
-/// What that attempt stored.
-const STORED_BY: &str = "select position from events where batch = ?1";
-
 const NEXT_BATCH: &str = "update log set last_batch = last_batch + 1 returning last_batch";
-
-const RAISE_NUMBERS: &str = include_str!("sql/raise_numbers.sql");
-
-const INSERT_GAP: &str = "insert into gaps (after_batch, before_batch) values (?1, ?2)";
 
 const INSERT_BATCH: &str = "insert into batches (batch, flush_id, received_at, owner, lease_until, published_at)
     values (?1, ?2, ?3, ?4, ?5, ?6)";
 
+const INSERT_IDENTITY: &str = "
+    insert into identities (key, batch, position, received_at, digest) values (?1, ?2, ?3, ?4, ?5) on conflict (key) do nothing";
+
 const INSERT_EVENT: &str = "
-    insert into events (topic, event_id, occurred_at, source, payload, headers, received_at, batch, position)
-    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) on conflict (topic, event_id) do nothing";
+    insert into events (batch, position, topic, event_id, occurred_at, source, payload, headers, received_at)
+    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
-const FIRST_COPY: &str = "select batch, position, received_at, payload from events where topic = ?1 and event_id = ?2";
+const FIRST_COPY: &str = "select batch, position, received_at, digest from identities where key = ?1";
 
-const COUNT_EVENTS: &str = include_str!("sql/count_events.sql");
+const INSERT_CONFLICT: &str = include_str!("sql/insert_conflict.sql");
+
+/// Notes how large the rows of a batch are.
+const ADD_BYTES: &str = "update partitions set bytes = bytes + ?1 where ended_at is null";
 
 /// A batch that stored nothing has nothing to publish.
 const NOTHING_TO_PUBLISH: &str =
@@ -62,7 +65,7 @@ impl SqliteAppender {
         }
     }
 
-    /// Runs a group commit in a transaction and leaves it open. The wait for the lock of another process takes at most `limit`;
+    /// Runs a group commit in a transaction and leaves it open. The wait for the lock of another process takes at most `limit`, and its own;
     /// after that only the disk can be slow, and waiting for the disk is never given up: there is no other disk to try.
     fn begin(
         &mut self,
@@ -72,7 +75,7 @@ impl SqliteAppender {
         self.link.file.check()?;
         let connection = &mut self.link.connection;
         let transaction = connection
-            .busy_timeout(limit)
+            .busy_timeout(limit.min(commit.lock_limit))
             .and_then(|()| connection.transaction_with_behavior(TransactionBehavior::Immediate))
             .map_err(failed_to("begin a group commit"))?;
         let appended = write(&transaction, commit).map_err(failed_to("commit a batch"))?;
@@ -146,19 +149,6 @@ impl Appender for SqliteAppender {
     }
 }
 
-/// Begins the numbering of batches anew, above every number that may ever have been given out: the file may be an older copy of
-/// itself, whose newest batches are lost.
-pub(super) fn raise_numbers(connection: &mut Connection) -> Result<(), StoreError> {
-    let mut raise = || {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let newest: i64 = transaction.query_row("select last_batch from log", [], |row| row.get(0))?;
-        let base: i64 = transaction.query_row(RAISE_NUMBERS, [now().micros()], |row| row.get(0))?;
-        transaction.execute(INSERT_GAP, [newest, base])?;
-        transaction.commit()
-    };
-    raise().map_err(failed_to("begin the numbering of batches anew"))
-}
-
 /// Stores the batch, or finds the answer of an earlier attempt.
 fn write(connection: &Connection, commit: &GroupCommit<'_>) -> rusqlite::Result<Appended> {
     let earlier: Option<(i64, i64)> = connection
@@ -178,16 +168,15 @@ fn earlier_answer(
     batch: i64,
     received_at: Timestamp,
 ) -> rusqlite::Result<Appended> {
-    let stored: HashSet<i64> = connection
-        .prepare_cached(STORED_BY)?
-        .query_map([batch], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
     let mut outcomes = Vec::with_capacity(commit.batch.rows().len());
     for row in commit.batch.rows() {
-        outcomes.push(if stored.contains(&i64::from(row.position)) {
-            Outcome::Stored(position_of(batch, row.position, received_at))
-        } else {
-            missed(connection, commit.batch.event(*row))?
+        // What the attempt stored has its identity, also if it has expired meanwhile.
+        let stored = position_of(batch, row.position, received_at);
+        outcomes.push(match first_copy(connection, *row)? {
+            Outcome::Duplicate(first) | Outcome::Conflict(first) if first.cursor == stored.cursor => {
+                Outcome::Stored(stored)
+            }
+            outcome => outcome,
         });
     }
     Ok(Appended {
@@ -214,40 +203,38 @@ fn store(connection: &Connection, commit: &GroupCommit<'_>) -> rusqlite::Result<
     ])?;
 
     let mut outcomes = Vec::with_capacity(commit.batch.rows().len());
-    let mut counters = Counters::default();
-    let mut insert = connection.prepare_cached(INSERT_EVENT)?;
+    let (mut counters, mut bytes) = (Counters::default(), 0);
+    let mut insert_identity = connection.prepare_cached(INSERT_IDENTITY)?;
+    let mut insert_event = connection.prepare_cached(INSERT_EVENT)?;
     for row in commit.batch.rows() {
         let event = commit.batch.event(*row);
-        let inserted = insert.execute(params![
-            event.topic.as_str(),
-            event.event_id.as_str(),
-            event.occurred_at.micros(),
-            event.source.as_str(),
-            event.payload.as_str(),
-            event.headers.as_ref().map(Headers::as_str),
-            micros,
-            batch,
-            row.position
-        ])?;
-        let outcome = if inserted == 1 {
-            Outcome::Stored(position_of(batch, row.position, received_at))
+        let place = position_of(batch, row.position, received_at);
+        let is_new = insert_identity.execute(params![row.key.0, batch, row.position, micros, row.digest])? == 1;
+        let outcome = if is_new {
+            insert_event.execute(params![
+                batch,
+                row.position,
+                event.topic.as_str(),
+                event.event_id.as_str(),
+                event.occurred_at.micros(),
+                event.source.as_str(),
+                event.payload.as_str(),
+                event.headers.as_ref().map(Headers::as_str),
+                micros
+            ])?;
+            bytes += row_bytes(event);
+            Outcome::Stored(place)
         } else {
-            missed(connection, event)?
+            first_copy(connection, *row)?
         };
+        if let Outcome::Conflict(first) = outcome {
+            keep_conflict(connection, event, place, first)?;
+        }
         counters.add(event, i64::from(row.copies), &outcome);
         outcomes.push(outcome);
     }
-    let mut count = connection.prepare_cached(COUNT_EVENTS)?;
-    for (topic, counts) in &counters.0 {
-        let Counts {
-            received,
-            unique_processed,
-            duplicate_dropped,
-            conflicts,
-            ..
-        } = counts;
-        count.execute(params![topic, received, unique_processed, duplicate_dropped, conflicts])?;
-    }
+    connection.prepare_cached(ADD_BYTES)?.execute([bytes])?;
+    counters.write(connection, micros)?;
     if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stored(_))) {
         connection.prepare_cached(NOTHING_TO_PUBLISH)?.execute([batch])?;
     }
@@ -258,46 +245,57 @@ fn store(connection: &Connection, commit: &GroupCommit<'_>) -> rusqlite::Result<
     })
 }
 
-/// The outcome of an event whose identity was stored before.
-fn missed(connection: &Connection, event: &Event) -> rusqlite::Result<Outcome> {
-    let mut statement = connection.prepare_cached(FIRST_COPY)?;
-    let mut rows = statement.query(params![event.topic.as_str(), event.event_id.as_str()])?;
-    let Some(row) = rows.next()? else {
-        // Only a repeated group commit can get here: the first copy was pruned meanwhile.
-        return Ok(Outcome::Duplicate(None));
-    };
-    let first = Some(LogPosition {
-        cursor: Cursor::new(row.get(0)?, row.get(1)?),
-        received_at: timestamp(row.get(2)?)?,
-    });
-    let payload = row.get_ref(3)?.as_str()?;
-    let is_same =
-        payload == event.payload.as_str() || Payload::from_stored(payload.to_owned()).is_same_value(&event.payload);
-    Ok(if is_same {
+/// The outcome of a row whose identity was stored before.
+fn first_copy(connection: &Connection, row: Row) -> rusqlite::Result<Outcome> {
+    let (first, digest) = connection.prepare_cached(FIRST_COPY)?.query_row([row.key.0], |found| {
+        let first = LogPosition {
+            cursor: Cursor::new(found.get(0)?, found.get(1)?),
+            received_at: timestamp(found.get(2)?)?,
+        };
+        Ok((first, found.get::<_, i64>(3)?))
+    })?;
+    Ok(if digest == row.digest {
         Outcome::Duplicate(first)
     } else {
         Outcome::Conflict(first)
     })
 }
 
-/// What a batch adds to the counters, by topic. The rows of a batch are sorted by topic.
-#[derive(Default)]
-struct Counters<'a>(Vec<(&'a str, Counts)>);
+/// Keeps what was sent under an identity that has another value, unless too many were kept in the last minute.
+fn keep_conflict(
+    connection: &Connection,
+    event: &Event,
+    place: LogPosition,
+    first: LogPosition,
+) -> rusqlite::Result<()> {
+    let payload = event.payload.as_str();
+    let now = place.received_at.micros();
+    connection.prepare_cached(INSERT_CONFLICT)?.execute(params![
+        place.cursor.batch(),
+        place.cursor.position(),
+        event.topic.as_str(),
+        event.event_id.as_str(),
+        first.cursor.batch(),
+        first.cursor.position(),
+        event.occurred_at.micros(),
+        now,
+        event.source.as_str(),
+        (payload.len() <= CONFLICT_PAYLOAD_BYTES_MAX).then_some(payload),
+        CONFLICTS_PER_MINUTE,
+        now.saturating_sub(60_000_000)
+    ])?;
+    Ok(())
+}
 
-impl<'a> Counters<'a> {
-    fn add(&mut self, event: &'a Event, copies: i64, outcome: &Outcome) {
-        if self.0.last().is_none_or(|(topic, _)| *topic != event.topic.as_str()) {
-            self.0.push((event.topic.as_str(), Counts::default()));
-        }
-        let Some((_, counts)) = self.0.last_mut() else { return };
-        let stored = i64::from(matches!(outcome, Outcome::Stored(_)));
-        counts.received += copies;
-        counts.unique_processed += stored;
-        counts.duplicate_dropped += copies - stored;
-        if matches!(outcome, Outcome::Conflict(_)) {
-            counts.conflicts += copies;
-        }
-    }
+/// The size of an event's row, by its texts: the topic is in the index as well, and the numbers take some 64 bytes. As in
+/// `expiry_page.sql`.
+fn row_bytes(event: &Event) -> i64 {
+    let texts = event.payload.as_str().len()
+        + event.headers.as_ref().map_or(0, |headers| headers.as_str().len())
+        + 2 * event.topic.as_str().len()
+        + event.event_id.as_str().len()
+        + event.source.as_str().len();
+    i64::try_from(texts + 64).unwrap_or(i64::MAX)
 }
 
 fn position_of(batch: i64, position: u32, received_at: Timestamp) -> LogPosition {
@@ -307,31 +305,4 @@ fn position_of(batch: i64, position: u32, received_at: Timestamp) -> LogPosition
         cursor: Cursor::new(batch, position),
         received_at,
     }
-}
-
-/// A row that was received later than this from now was received when the clock was wrong: it says nothing about those behind it.
-pub(super) const FUTURE_MICROS: i64 = 3_600_000_000;
-
-/// The store's clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the store's clock, which makes received_at"
-)]
-pub(super) fn now() -> Timestamp {
-    let micros = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_micros()).ok());
-    micros
-        .and_then(Timestamp::from_micros)
-        .expect("the system's clock is between the years 1970 and 9999")
-}
-
-/// A stored time.
-pub(super) fn timestamp(micros: i64) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_micros(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, micros))
-}
-
-pub(super) fn in_micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

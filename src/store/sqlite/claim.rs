@@ -2,10 +2,16 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use super::connect::{StoreFile, make_folder};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::connect::{PRIVATE_FILE, StoreFile, make_folder};
 use crate::store::{ErrorClass, StoreError};
+
+const NO_LINKS: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// Locks a file beside the store and writes the id of this process into it. The lock ends with the handle of the file, and so
 /// with the process, however the process ends. (Not the store itself is locked: closing another handle of it would drop
@@ -18,17 +24,22 @@ pub(super) fn claim(store: &StoreFile) -> Result<File, StoreError> {
     let name = PathBuf::from(format!("{}-lock", real.display()));
     let unusable = |message: String| StoreError::new(ErrorClass::Configuration, message);
     let cannot_write = |error: std::io::Error| {
-        unusable(format!(
-            "cannot write {}: check that this user may write to its folder",
-            name.display()
-        ))
-        .with_source(error)
+        let is_link = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+        let hint = if is_link {
+            "it is a symbolic link, which is not followed"
+        } else {
+            "check that this user may write to its folder"
+        };
+        unusable(format!("cannot write {}: {hint}", name.display())).with_source(error)
     };
     let mut file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(PRIVATE_FILE)
+        // A link in its place would let whoever made it choose the file that is locked and written to.
+        .custom_flags(NO_LINKS)
         .open(&name)
         .map_err(cannot_write)?;
     match file.try_lock() {

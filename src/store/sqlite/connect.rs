@@ -1,6 +1,8 @@
 //! Connections to the file: how they are opened and set up.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,6 +18,10 @@ const SETTINGS: &str = "pragma synchronous = full; pragma temp_store = memory; p
 
 /// The memory of the writer for pages (in KiB, thus negative): keys are looked up at random places.
 const WRITER_CACHE: &str = "pragma cache_size = -32768";
+
+/// The rights of folders and files that the store makes: its owner's alone.
+const PRIVATE_FOLDER: u32 = 0o700;
+pub(super) const PRIVATE_FILE: u32 = 0o600;
 
 /// How long a connection waits for the lock of another connection, unless a call sets another limit.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,6 +108,7 @@ impl Link {
         if role == Role::Migrator {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
             make_folder(path)?;
+            make_private(path)?;
         } else if !path.exists() {
             let message = format!(
                 "there is no store at {}: set DATABASE_URL to your store, or create one with `eventsieve migrate` or `eventsieve serve`",
@@ -170,12 +177,29 @@ pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
         let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
         File::open(above.unwrap_or(Path::new(".")))?.sync_all()
     };
-    fs::create_dir_all(folder)
+    let making = DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder);
+    making
         .and_then(|()| missing.iter().try_for_each(sync))
         .map_err(|error| {
             let message = format!("cannot create the folder {} for the store", folder.display());
             StoreError::new(ErrorClass::Configuration, message).with_source(error)
         })
+}
+
+/// Makes an empty file for the store where there is none, which only its owner can read. SQLite gives its other files the same rights.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE_FILE)
+        .open(path);
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            let message = format!("cannot create the file {}", path.display());
+            Err(StoreError::new(ErrorClass::Configuration, message).with_source(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The error of a call after the store was closed.

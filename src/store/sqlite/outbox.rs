@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Row, TransactionBehavior, named_params, params};
 use uuid::Uuid;
 
-use super::append::{FUTURE_MICROS, in_micros, now, timestamp};
+use super::clock::{FUTURE_MICROS, in_micros, now, timestamp};
 use super::connect::{Link, Role, blocking, closed};
 use super::error::{committing, failed_to};
-use super::read::{LIST_TIMEOUT, Taken, backlog, stored_event};
+use super::read::{LIST_TIMEOUT, Taken, stored_event};
+use super::statistics::backlog;
 use super::{Sqlite, schema};
 use crate::config::OUTBOX_LEASE_CREDIBLE;
 use crate::event::Cursor;

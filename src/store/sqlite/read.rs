@@ -1,16 +1,17 @@
-//! Reads of the log: lists, scans and counters. Each runs in a transaction of its own and sees one snapshot.
+//! Reads of the log: lists and scans. Each runs in a transaction of its own and sees one snapshot.
 //!
 //! The statement decides which index serves a read: everything, one topic, or one identity ([`IndexPath`]). Other filters are
 //! checked row by row.
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::append::{now, timestamp};
+use super::clock::timestamp;
 use super::error::failed_to;
-use crate::event::{Cursor, Event, EventId, Headers, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::store::{Backlog, Counts, Filter, List, Order, Page, Scan, Stability, StoreError, StoreStats, TOPICS_MAX};
+use super::statistics::stability;
+use crate::event::{Cursor, Event, EventId, Headers, IdentityKey, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::store::{Filter, Found, List, LogPosition, Order, Page, Scan, StoreError};
 
 /// The query time limit of a list or of a page of a scan, the wait for a connection included.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,20 +19,10 @@ pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many rows a page of a scan examines at most when a filter matches rarely.
 const SCAN_ROWS_MAX: u32 = 5000;
 
-const LAST_BATCH: &str = "select last_batch from log";
-
 /// Whether events behind a cursor are gone: pruned, or lost with the copy of the file that gave it out.
 const IS_TRUNCATED: &str = include_str!("sql/is_truncated.sql");
 
-const TOTALS: &str = include_str!("sql/totals.sql");
-
-const TOPICS: &str = "select topic, unique_processed from topic_counts order by unique_processed desc, topic limit ?1";
-
-const BACKLOG: &str = "
-    select count(*), min(received_at), (select count(*) from parked) from batches where published_at is null";
-
-const TOPIC_COUNTS: &str = "
-    select received, unique_processed, duplicate_dropped, conflicts, pruned from topic_counts where topic = ?1";
+const FIND: &str = include_str!("sql/find.sql");
 
 /// The statements of an index path. Each names its index, so that no plan can choose another one.
 struct IndexPath {
@@ -78,6 +69,13 @@ fn each(
     };
     let (batch, position) = list.behind.map_or(start, |cursor| (cursor.batch(), cursor.position()));
     let mut statement = connection.prepare_cached(sql)?;
+    if let (Some(topic), Some(event_id)) = (&filter.topic, &filter.event_id) {
+        // Only the statements of this index path have it.
+        let key = statement
+            .parameter_index(":key")?
+            .expect("a statement for one identity has its key");
+        statement.raw_bind_parameter(key, IdentityKey::of(topic, event_id).0)?;
+    }
     let mut rows = statement.query(named_params! {
         ":topic": filter.topic.as_ref().map(Topic::as_str),
         ":event_id": filter.event_id.as_ref().map(EventId::as_str),
@@ -101,15 +99,12 @@ fn each(
 /// Lists what is committed.
 pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreError> {
     let read = || {
-        let mut events = Vec::new();
-        each(connection, list, &list.filter, |row| {
-            events.push(stored_event(row)?);
-            Ok(true)
-        })?;
-        Ok((events, stability(connection)?.last_stable))
+        let mut taken = Taken::new(list.bytes_max.unwrap_or(usize::MAX));
+        each(connection, list, &list.filter, |row| taken.take(row))?;
+        Ok((taken, stability(connection)?.last_stable))
     };
-    let (events, last_stable) = read().map_err(failed_to("list events"))?;
-    Ok(list.page(events, last_stable))
+    let (taken, last_stable) = read().map_err(failed_to("list events"))?;
+    Ok(list.page(taken.events, taken.is_cut, last_stable))
 }
 
 /// Reads on from a cursor, up to the last stable position, which is the end of the log. `None`: the cursor lies above it.
@@ -151,7 +146,7 @@ pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Option<Page>,
             Ok(taken.events.len() < scan.limit as usize)
         })?;
         let stable = stability(connection)?.last_stable;
-        Ok((taken, scanned, last, stable, is_truncated(connection, scan.after)?))
+        Ok((taken, scanned, last, stable, is_truncated(connection, scan)?))
     };
     let (taken, scanned, last, stable, is_truncated) = read().map_err(failed_to("read events from a cursor"))?;
     if scan.after > stable {
@@ -173,10 +168,37 @@ pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Option<Page>,
     }))
 }
 
-fn is_truncated(connection: &Connection, after: Cursor) -> rusqlite::Result<bool> {
+fn is_truncated(connection: &Connection, scan: &Scan) -> rusqlite::Result<bool> {
+    let topic = scan.filter.topic.as_ref().map(Topic::as_str);
     connection
         .prepare_cached(IS_TRUNCATED)?
-        .query_row([after.batch(), after.position().into()], |row| row.get(0))
+        .query_row(params![scan.after.batch(), scan.after.position(), topic], |row| {
+            row.get(0)
+        })
+}
+
+/// Looks for an identity.
+pub(super) fn find(connection: &Connection, topic: &Topic, event_id: &EventId) -> Result<Option<Found>, StoreError> {
+    let found = |row: &Row<'_>| {
+        Ok(Found {
+            first: LogPosition {
+                cursor: Cursor::new(row.get("first_batch")?, row.get("first_position")?),
+                received_at: timestamp(row.get("first_received")?)?,
+            },
+            event: match row.get::<_, Option<i64>>("batch")? {
+                Some(_) => Some(stored_event(row)?),
+                None => None,
+            },
+        })
+    };
+    connection
+        .prepare_cached(FIND)
+        .and_then(|mut statement| {
+            statement
+                .query_row([IdentityKey::of(topic, event_id).0], found)
+                .optional()
+        })
+        .map_err(failed_to("look for an event"))
 }
 
 /// Events whose payloads have a limited number of bytes together, or a single event.
@@ -220,72 +242,6 @@ fn matches(filter: &Filter, row: &Row<'_>) -> rusqlite::Result<bool> {
         && is("source", filter.source.as_ref().map(Source::as_str))?
         && filter.since.is_none_or(|since| occurred_at >= since.micros())
         && filter.until.is_none_or(|until| occurred_at < until.micros()))
-}
-
-/// The counters and more.
-pub(super) fn stats(connection: &Connection) -> Result<StoreStats, StoreError> {
-    let read = || {
-        let (counts, topic_count) = connection
-            .prepare_cached(TOTALS)?
-            .query_row([], |row| Ok((counts(row)?, row.get(5)?)))?;
-        let topics = connection
-            .prepare_cached(TOPICS)?
-            .query_map([TOPICS_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        Ok(StoreStats {
-            counts,
-            topic_count,
-            topics,
-            backlog: backlog(connection)?,
-            stability: stability(connection)?,
-        })
-    };
-    read().map_err(failed_to("read the counters"))
-}
-
-/// What is not published.
-pub(super) fn backlog(connection: &Connection) -> rusqlite::Result<Backlog> {
-    let (batches, oldest, dead_letters): (i64, Option<i64>, i64) = connection
-        .prepare_cached(BACKLOG)?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    // Never 0 for what waits, whatever happened to the clock.
-    let age = oldest.map_or(0, |oldest| now().micros().saturating_sub(oldest).max(1000));
-    Ok(Backlog {
-        batches,
-        oldest_seconds: Duration::from_micros(age.unsigned_abs()).as_secs_f64(),
-        dead_letters,
-    })
-}
-
-/// The counters of one topic.
-pub(super) fn topic_counts(connection: &Connection, topic: &Topic) -> Result<Counts, StoreError> {
-    let read = || {
-        let mut statement = connection.prepare_cached(TOPIC_COUNTS)?;
-        let mut rows = statement.query([topic.as_str()])?;
-        rows.next()?.map_or(Ok(Counts::default()), counts)
-    };
-    read().map_err(failed_to("read the counters of a topic"))
-}
-
-/// How far the log is stable: batches are committed in the order of their numbers, so everything committed is stable.
-pub(super) fn stability(connection: &Connection) -> rusqlite::Result<Stability> {
-    let last: i64 = connection.prepare_cached(LAST_BATCH)?.query_row([], |row| row.get(0))?;
-    Ok(Stability {
-        last_stable: Cursor::new(last, i32::MAX),
-        committed_below: last + 1,
-        visibility_lag_seconds: 0.0,
-    })
-}
-
-/// Counters from a row that begins with them.
-pub(super) fn counts(row: &Row<'_>) -> rusqlite::Result<Counts> {
-    Ok(Counts {
-        received: row.get(0)?,
-        unique_processed: row.get(1)?,
-        duplicate_dropped: row.get(2)?,
-        conflicts: row.get(3)?,
-        pruned: row.get(4)?,
-    })
 }
 
 fn cursor(row: &Row<'_>) -> rusqlite::Result<Cursor> {

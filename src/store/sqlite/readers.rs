@@ -13,6 +13,9 @@ use crate::store::{ErrorClass, StoreError};
 /// How many reads run at once; more wait for a connection.
 const READERS_MAX: usize = 8;
 
+/// How many of them are for clients: two are left for figures, for probes, and for the reader of the live stream.
+const CLIENT_READERS_MAX: usize = 6;
+
 /// A pool of connections for reads. A connection is either idle here or on loan to one read. A read whose caller was cancelled
 /// continues until its time limit, and keeps its permit until then.
 ///
@@ -21,6 +24,7 @@ const READERS_MAX: usize = 8;
 pub(super) struct Readers {
     file: Arc<StoreFile>,
     permits: Arc<Semaphore>,
+    clients: Arc<Semaphore>,
     idle: Arc<std::sync::Mutex<Vec<Link>>>,
 }
 
@@ -29,8 +33,27 @@ impl Readers {
         Self {
             file,
             permits: Arc::new(Semaphore::new(READERS_MAX)),
+            clients: Arc::new(Semaphore::new(CLIENT_READERS_MAX)),
             idle: Arc::default(),
         }
+    }
+
+    /// Runs one read for a client, as [`Readers::run`], when it has a turn.
+    pub(super) async fn run_for_client<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let Ok(turn) = tokio::time::timeout(limit, self.clients.clone().acquire_owned()).await else {
+            let message = format!("no turn for the read became free within {limit:?}");
+            return Err(StoreError::new(ErrorClass::Contention, message));
+        };
+        let read = move |connection: &Connection| {
+            let _turn = turn;
+            read(connection)
+        };
+        self.run(limit.saturating_sub(begun.elapsed()), read).await
     }
 
     /// Runs one read within `limit`, the wait for a connection included, in a transaction: the read sees one snapshot.

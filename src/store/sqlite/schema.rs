@@ -38,6 +38,10 @@ pub(super) fn migrate(link: &mut Link) -> Result<i64, StoreError> {
     version(&link.connection)?;
     link.check_writable()
         .map_err(|error| error.as_class(ErrorClass::Configuration))?;
+    // Takes effect only in a file without tables: expired events give their space back in steps.
+    link.connection
+        .pragma_update(None, "auto_vacuum", "incremental")
+        .map_err(failed())?;
     let mode = set_wal(&link.connection).map_err(failed())?;
     if mode != "wal" {
         let message = format!(

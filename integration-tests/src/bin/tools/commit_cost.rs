@@ -1,11 +1,11 @@
-//! The cost of a group commit: the statement of the service (`append`, and `append_row` for a single row) against one
-//! common table expression that stores and counts the same rows in the same transaction, but does not read the first copies: it
-//! can neither report a conflict nor the cursor of a first copy.
+//! The cost of a group commit: the statement of the service (`append`, and `append_row` for a single row) against the table that a
+//! user would write by hand, with its counters in a second transaction: it can neither report a conflict nor the cursor of a first
+//! copy, nor say after a lost reply whether it has stored a batch.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::postgres::Statement::{self, GroupCommit, GroupCommitRow, Plain};
+use crate::postgres::Statement::{self, ByHand, GroupCommit, GroupCommitRow};
 use crate::report::{self, Ratio, Results};
 use crate::runs::Servers;
 use crate::sides::{Side, What};
@@ -21,7 +21,7 @@ const PAIRS: [[Side; 2]; 4] = [
 const fn pair(statement: Statement, size: usize, events: usize) -> [Side; 2] {
     [
         Side::new(What::Batch(statement, size), 4, events),
-        Side::new(What::Batch(Plain, size), 4, events),
+        Side::new(What::Batch(ByHand, size), 4, events),
     ]
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::overload::{self, Overloads};
-use crate::postgres::Statement::GroupCommit;
+use crate::postgres::Statement::{ByHand, GroupCommit};
 use crate::report::{self, Ratio, Results};
 use crate::runs::{Run, Servers};
 use crate::settings::{is_wanted, scaled};
@@ -25,6 +25,8 @@ const SERVICE_5000: Side = Side::new(What::Service(Store::Postgres, 5000), 8, 30
 const COMMIT_100: Side = Side::new(What::Batch(GroupCommit, 100), 4, 200_000);
 const COMMIT_1000: Side = Side::new(What::Batch(GroupCommit, 1000), 4, 300_000);
 const COMMIT_5000: Side = Side::new(What::Batch(GroupCommit, 5000), 4, 300_000);
+const BY_HAND_100: Side = Side::new(What::Batch(ByHand, 100), 4, 200_000);
+const BY_HAND_1000: Side = Side::new(What::Batch(ByHand, 1000), 4, 300_000);
 const SINGLE: Side = Side::new(What::Service(Store::Postgres, 1), 64, 60_000);
 const INSERT_8: Side = Side::new(What::Insert, 8, 60_000);
 const INSERT_64: Side = Side::new(What::Insert, 64, 60_000);
@@ -43,9 +45,11 @@ const SQLITE_LONE: Side = Side::new(What::Service(Store::Sqlite, 1), 1, 10_000);
 
 /// Sides that are compared with each other run one after the other, because the speed of a machine changes from minute to
 /// minute.
-const SIDES: [Side; 21] = [
+const SIDES: [Side; 23] = [
+    BY_HAND_100,
     COMMIT_100,
     SERVICE_100,
+    BY_HAND_1000,
     COMMIT_1000,
     SERVICE_1000,
     SQLITE_1000,
@@ -114,6 +118,8 @@ fn aims(results: &Results) -> Vec<Ratio> {
         results.ratio(SERVICE_1000, COMMIT_1000, rate).at_least(0.75),
         results.ratio(SERVICE_100, COMMIT_100, rate).at_least(0.85),
         results.ratio(SERVICE_5000, COMMIT_5000, rate).at_least(0.75),
+        results.ratio(SERVICE_1000, BY_HAND_1000, rate).at_least(0.75),
+        results.ratio(SERVICE_100, BY_HAND_100, rate).at_least(0.9),
         results.ratio(SINGLE, insert, rate).at_least(1.25),
         results.ratio(SINGLE, count, rate).at_least(5.0),
         results.ratio(SINGLE_HOT, hot_count, rate).at_least(5.0),

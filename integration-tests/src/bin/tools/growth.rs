@@ -26,6 +26,10 @@ const COMMIT: Side = Side::new(What::Batch(GroupCommit, 1000), 4, 300_000);
 /// How the store is filled: with this many events at a time.
 const FILL: Side = Side::new(What::Batch(GroupCommit, 5000), 4, 500_000);
 
+/// What the events and their identities take on disk, with their indexes.
+const BYTES: &str = "select (pg_total_relation_size('eventsieve.identities')
+    + sum(pg_total_relation_size(relid)))::bigint from pg_partition_tree('eventsieve.events')";
+
 /// What was measured at one number of rows: medians.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
@@ -87,6 +91,7 @@ async fn marks(servers: &Servers, ids: Ids, rounds: usize) -> Result<Vec<Mark>> 
         }
         // A server that has grown slowly would have done so by itself.
         world.execute("vacuum analyze events").await;
+        world.execute("vacuum analyze identities").await;
         let mut seen_here = Vec::new();
         for round in 0..rounds {
             let empty = servers.run_with(service_side, ids).await?.rate;
@@ -109,7 +114,7 @@ async fn marks(servers: &Servers, ids: Ids, rounds: usize) -> Result<Vec<Mark>> 
             commit: of(|[.., commit]| *commit),
             first_ratio: of(|[empty, first, ..]| first / empty),
             ratio: of(|[empty, _, service, _]| service / empty),
-            bytes: world.number("select pg_total_relation_size('events')").await,
+            bytes: world.number(BYTES).await,
         });
         rows = usize::try_from(world.totals().await.rows)?;
     }

@@ -5,6 +5,8 @@
 //! tools growth         the same with millions of events in the store (`make bench-growth`)
 //! tools commit-cost    one group commit against one plain statement (`make commit-cost`)
 //! tools sink-cost      publishing to Redis and to 500 stream subscribers against publishing to neither (`make sink-cost`)
+//! tools neighbours     a client that behaves beside six attacks, in the memory of a small container (`make neighbours`)
+//! tools endurance      mixed load for an hour on each store, in 256 MB (`make endurance`)
 //! tools screenshot F   a picture of the dashboard under load, written to F (`make screenshot`)
 //! ```
 //!
@@ -18,10 +20,12 @@
 //! | `ROUNDS` | `5` | the number of rounds |
 //! | `SCALE` | `1.0` | multiplies the number of events |
 //! | `SIDES` | unset | runs only the sides whose name contains it |
+//! | `MINUTES` | `60` | how long the endurance run lasts on each store |
 //! | `JSON` | `target/bench-COMMAND.json` | the file that gets the result of each run |
 
 mod commit_cost;
 mod contest;
+mod endurance;
 mod events;
 mod growth;
 mod http;
@@ -38,11 +42,14 @@ mod subscriber;
 
 use std::fs;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use integration_tests::containers::neighbours::six_attacks;
+use integration_tests::world::World;
 
 use crate::runs::Servers;
 
-const USAGE: &str = "usage: tools contest | growth | commit-cost | sink-cost | screenshot FILE.png";
+const USAGE: &str =
+    "usage: tools contest | growth | commit-cost | sink-cost | neighbours | endurance | screenshot FILE.png";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -51,7 +58,24 @@ async fn main() -> Result<()> {
     if command == "screenshot" {
         return screenshot::screenshot(&arguments.next().context(USAGE)?).await;
     }
+    if command == "neighbours" {
+        return beside_attacks().await;
+    }
+    if command == "endurance" {
+        return endurance::endurance().await;
+    }
     benchmark(&command).await
+}
+
+/// Six attacks on each store. Fails if the client beside one was more than three times as slow as alone.
+async fn beside_attacks() -> Result<()> {
+    let mut slow = Vec::new();
+    for (name, world) in [("sqlite", World::embedded()), ("postgres", World::new().await)] {
+        println!("on {name}");
+        slow.extend(six_attacks(world.settings()).await);
+    }
+    ensure!(slow.is_empty(), "more than three times as slow: {slow:#?}");
+    Ok(())
 }
 
 async fn benchmark(command: &str) -> Result<()> {

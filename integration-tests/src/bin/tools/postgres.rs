@@ -1,6 +1,8 @@
 //! PostgreSQL's protocol (version 3.0: the chapter "Frontend/Backend Protocol" of its manual) as the load side speaks it: one
 //! prepared statement, whose messages are built before the clock starts. No client could be faster.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use anyhow::{Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,8 +17,9 @@ pub enum Statement {
     GroupCommit,
     /// Its form for a batch of a single row.
     GroupCommitRow,
-    /// One common table expression, which stores and counts the rows, and reads no first copies.
-    Plain,
+    /// What a user would write by hand: rows into a table whose primary key is the identity, and the counters of the topics in a second
+    /// transaction. It reads no first copies, keeps no ledger and owes nothing to a sink.
+    ByHand,
 }
 
 impl Statement {
@@ -24,7 +27,7 @@ impl Statement {
     pub fn name(self) -> &'static str {
         match self {
             Statement::GroupCommit | Statement::GroupCommitRow => "group commit",
-            Statement::Plain => "plain statement",
+            Statement::ByHand => "table by hand",
         }
     }
 
@@ -32,10 +35,10 @@ impl Statement {
     pub fn sql(self) -> &'static str {
         match self {
             Statement::GroupCommit => {
-                "select * from eventsieve.append($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+                "select * from eventsieve.append($1, $2, null, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
             }
             Statement::GroupCommitRow => GROUP_COMMIT_ROW,
-            Statement::Plain => PLAIN,
+            Statement::ByHand => "call by_hand.store($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         }
     }
 }
@@ -43,55 +46,64 @@ impl Statement {
 /// It is given arrays, and mentions those that it does not use, because PostgreSQL must know the type of each.
 const GROUP_COMMIT_ROW: &str = "
     select * from eventsieve.append_row($1, $2, null, null, ($3::text[])[1], ($4::text[])[1], ($5::timestamptz[])[1],
-        ($6::text[])[1], ($7::text[])[1], ($9::int[])[1])
+        ($6::text[])[1], ($7::text[])[1], ($9::int[])[1], ($13::bigint[])[1], ($14::uuid[])[1])
     where $8::int[] is not null and $10::text[] is not null and $11::bigint[] is not null and $12::bigint[] is not null";
 
-const PLAIN: &str = "
-with flush as (
-    insert into eventsieve.batches (batch, flush_id, received_at)
-    select xid_offset + pg_current_xact_id()::text::bigint, $1, now() from eventsieve.log
-    returning batch, received_at
-), stored as (
-    insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
-    select r.topic, r.event_id, r.occurred_at, r.source, r.payload::json, flush.received_at, flush.batch, r.position
-    from flush, unnest($3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::int[])
-        as r(topic, event_id, occurred_at, source, payload, position)
-    on conflict (topic, event_id) do nothing
-    returning topic, position
-), counted as (
-    insert into eventsieve.topic_counts as c (topic, lane, received, unique_processed, duplicate_dropped, conflicts)
-    select t.topic, $2, t.received, coalesce(s.stored, 0), t.received - coalesce(s.stored, 0), 0
-    from unnest($10::text[], $11::bigint[], $12::bigint[]) as t(topic, received, rows)
-        left join (select topic, count(*) as stored from stored group by topic) s on s.topic = t.topic
+/// The tables that a user would write by hand. Both transactions are one call, which saves that user a round trip.
+pub const BY_HAND: &str = "
+create schema if not exists by_hand;
+create table if not exists by_hand.events (
+    topic text not null, event_id text not null, occurred_at timestamptz not null, source text not null, payload json not null,
+    received_at timestamptz not null default now(), number bigint, primary key (topic, event_id)
+);
+create table if not exists by_hand.counts (
+    topic text primary key, received bigint not null, unique_processed bigint not null
+);
+create or replace procedure by_hand.store(
+    p_id uuid, p_shard int, p_topics text[], p_event_ids text[], p_occurred timestamptz[], p_sources text[], p_payloads text[],
+    p_positions int[], p_copies int[], p_count_topics text[], p_count_received bigint[], p_count_rows bigint[], p_digests bigint[],
+    p_keys uuid[]
+) language plpgsql as $$
+declare v_topics text[]; v_stored bigint[];
+begin
+    with stored as (
+        insert into by_hand.events (topic, event_id, occurred_at, source, payload)
+        select r.topic, r.event_id, r.occurred_at, r.source, r.payload::json
+        from unnest(p_topics, p_event_ids, p_occurred, p_sources, p_payloads) as r(topic, event_id, occurred_at, source, payload)
+        on conflict do nothing
+        returning topic
+    )
+    select array_agg(topic), array_agg(stored) into v_topics, v_stored
+    from (select topic, count(*) as stored from stored group by topic) s;
+    commit;
+    insert into by_hand.counts as c (topic, received, unique_processed)
+    select t.topic, t.received, coalesce(s.stored, 0)
+    from unnest(p_count_topics, p_count_received) as t(topic, received)
+        left join unnest(v_topics, v_stored) as s(topic, stored) on s.topic = t.topic
     order by t.topic
-    on conflict (topic, lane) do update set
-        received = c.received + excluded.received,
-        unique_processed = c.unique_processed + excluded.unique_processed,
-        duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped
-)
-select flush.batch, flush.received_at, (select array_agg(position) from stored) from flush where $9::int[] is not null";
+    on conflict (topic) do update set
+        received = c.received + excluded.received, unique_processed = c.unique_processed + excluded.unique_processed;
+end $$";
 
 /// One row, and nothing else.
-pub const INSERT: &str =
-    "insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
-    values ($1, $2, $3, $4, $5, now(), $6, 0) on conflict (topic, event_id) do nothing";
+pub const INSERT: &str = "insert into by_hand.events (topic, event_id, occurred_at, source, payload, number)
+    values ($1, $2, $3, $4, $5, $6) on conflict do nothing";
 
 /// One row, and the exact counter of its topic, as one statement and one transaction.
 pub const INSERT_AND_COUNT: &str = "with stored as (
-        insert into eventsieve.events (topic, event_id, occurred_at, source, payload, received_at, batch, position)
-        values ($1, $2, $3, $4, $5, now(), $6, 0) on conflict (topic, event_id) do nothing returning 1
+        insert into by_hand.events (topic, event_id, occurred_at, source, payload, number)
+        values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning 1
     )
-    insert into eventsieve.topic_counts as c (topic, lane, received, unique_processed, duplicate_dropped, conflicts)
-    select $1, 0, 1, count(*), 1 - count(*), 0 from stored
-    on conflict (topic, lane) do update set
-        received = c.received + 1,
-        unique_processed = c.unique_processed + excluded.unique_processed,
-        duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped";
+    insert into by_hand.counts as c (topic, received, unique_processed)
+    select $1, 1, count(*) from stored
+    on conflict (topic) do update set
+        received = c.received + 1, unique_processed = c.unique_processed + excluded.unique_processed";
 
 const TEXT: i32 = 25;
 const TIMESTAMPTZ: i32 = 1184;
 const INT4: i32 = 23;
 const INT8: i32 = 20;
+const UUID: i32 = 2950;
 
 /// Connects to a database that asks for no password, and prepares the statement.
 pub async fn connect(address: &str, database: &str, statement: &str) -> Result<TcpStream> {
@@ -185,7 +197,28 @@ pub fn batch(events: &[Event], shard: i32) -> Vec<u8> {
         &array(TEXT, topics.iter().map(|(topic, ..)| topic.as_bytes())),
         &array(INT8, topics.iter().map(|(_, received, _)| received.to_be_bytes())),
         &array(INT8, topics.iter().map(|(.., rows)| rows.to_be_bytes())),
+        &array(
+            INT8,
+            rows.iter()
+                .map(|&(index, _)| half_of_key(&events[index], 2).to_be_bytes()),
+        ),
+        &array(UUID, rows.iter().map(|&(index, _)| key(&events[index]))),
     ])
+}
+
+/// A key and a digest as the service makes them: random bits that follow from the identity. (Here the digest does, too: a duplicate
+/// has the payload of its first copy.)
+fn key(event: &Event) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&half_of_key(event, 0).to_be_bytes());
+    key[8..].copy_from_slice(&half_of_key(event, 1).to_be_bytes());
+    key
+}
+
+fn half_of_key(event: &Event, half: u8) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (half, &event.topic, &event.event_id).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The messages of a single row, which is a batch of its own with this number.

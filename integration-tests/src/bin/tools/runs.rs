@@ -81,6 +81,34 @@ impl Run {
     }
 }
 
+/// What a store has counted.
+struct Totals {
+    rows: i64,
+    received: i64,
+    unique: i64,
+}
+
+/// The totals of the service's tables, or of those by hand.
+async fn totals(world: &World, is_by_hand: bool) -> Totals {
+    if is_by_hand {
+        let sum = async |column: &str| {
+            let sql = format!("select coalesce(sum({column}), 0)::bigint from by_hand.counts");
+            world.number(&sql).await
+        };
+        return Totals {
+            rows: world.number("select count(*) from by_hand.events").await,
+            received: sum("received").await,
+            unique: sum("unique_processed").await,
+        };
+    }
+    let totals = world.totals().await;
+    Totals {
+        rows: totals.rows,
+        received: totals.received,
+        unique: totals.unique,
+    }
+}
+
 impl Servers {
     /// Starts both servers.
     pub async fn start() -> Self {
@@ -121,7 +149,14 @@ impl Servers {
 
     /// Runs one side on a store that may already hold events.
     pub async fn run_on(&self, world: &World, side: Side, maker: &mut Maker) -> Result<Run> {
-        let before = world.totals().await;
+        let is_by_hand = matches!(
+            side.what,
+            What::Batch(Statement::ByHand, _) | What::Insert | What::InsertAndCount
+        );
+        if is_by_hand {
+            world.execute(postgres::BY_HAND).await;
+        }
+        let before = totals(world, is_by_hand).await;
         let (events, distinct) = maker.with_duplicates(side.events);
         let requests = side.requests(&events);
         drop(events);
@@ -134,7 +169,7 @@ impl Servers {
                     .await?
             }
         };
-        let after = world.totals().await;
+        let after = totals(world, is_by_hand).await;
         let stored = after.rows - before.rows;
         ensure!(stored == i64::try_from(distinct)?, "{stored} rows of {distinct} events");
         if side.what != What::Insert {
@@ -144,7 +179,6 @@ impl Servers {
                 counted == expected,
                 "(received, unique) counted {counted:?}, expected {expected:?}"
             );
-            ensure!(after.received == after.unique + after.duplicates, "{after:?}");
         }
         Ok(run)
     }

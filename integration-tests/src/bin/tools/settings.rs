@@ -9,6 +9,11 @@ pub fn rounds() -> Result<usize> {
     Ok(variable("ROUNDS", 5)?)
 }
 
+/// For how many minutes the endurance run lasts on each store.
+pub fn minutes() -> Result<u64> {
+    Ok(variable("MINUTES", 60)?)
+}
+
 /// The file that gets the result of each run.
 pub fn json_file(command: &str) -> Result<String> {
     Ok(variable("JSON", format!("target/bench-{command}.json"))?)

@@ -2,7 +2,6 @@
 
 use super::super::channel::News;
 use super::*;
-use crate::config::RedisUrl;
 
 /// The log of a service: what is committed, and how much of it is stable.
 #[derive(Debug, Default)]
@@ -264,6 +263,18 @@ async fn a_bad_cursor_ends_it_with_a_channel() {
     assert_eq!(error.to_string(), "rejected with status 422: no cursor");
 }
 
+#[derive(clap::Parser)]
+struct Tail {
+    #[command(flatten)]
+    arguments: Args,
+}
+
+/// The channel of this Redis.
+fn channel(url: &str) -> Channel {
+    let tail = <Tail as clap::Parser>::parse_from(["tail", "--redis", "--redis-url", url]);
+    tail.arguments.channel().unwrap()
+}
+
 /// Speaks enough of Redis' protocol for a subscriber: confirms, sends `messages`, and then is cut, or never answers again.
 async fn serve_redis(stream: &mut BufReader<TcpStream>, messages: &[&str], is_cut: bool) -> std::io::Result<()> {
     let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
@@ -303,7 +314,7 @@ async fn read_number(stream: &mut BufReader<TcpStream>) -> std::io::Result<usize
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_is_cut_or_silent_is_made_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = RedisUrl::from(format!("redis://{}", listener.local_addr().unwrap()));
+    let url = format!("redis://{}", listener.local_addr().unwrap());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         for (messages, is_cut) in [(&["a", "b"][..], true), (&["c"], false), (&[], false)] {
@@ -312,7 +323,7 @@ async fn a_subscription_that_is_cut_or_silent_is_made_again() {
             drop(serve_redis(&mut BufReader::new(stream), messages, is_cut).await);
         }
     });
-    let news = Channel::new(&url, "events").unwrap().news();
+    let news = channel(&url).news();
     let heard: Vec<News> = soon(news.take(7).collect()).await;
     let message = |text: &str| News::Message(text.to_owned());
     let away = |reason: &str| News::Away(reason.to_owned());
@@ -331,9 +342,13 @@ async fn a_subscription_that_is_cut_or_silent_is_made_again() {
 #[tokio::test]
 async fn a_bad_redis_url_is_a_usage_error_without_password() {
     for (arguments, word) in [
-        (&["--redis", "--redis-url", ""], "--redis-url"),
+        (&["--redis", "--redis-url", ""][..], "--redis-url"),
         (&["--redis", "--redis-url", "http://:secret@host"], "must begin with"),
         (&["--redis", "--redis-url", "redis://:secret@"], "must be like"),
+        (
+            &["--redis", "--redis-url", "redis://:secret@h", "--redis-sharded"],
+            "REDIS_SHARDED",
+        ),
     ] {
         let arguments = ["eventsieve", "tail"].iter().chain(arguments);
         let cli = crate::cli::Cli::read(arguments.map(Into::into)).unwrap();

@@ -7,10 +7,10 @@ use utoipa::openapi::schema::AnyOf;
 
 use super::{Answers, JSON, content, errors, invalid, of, read_errors, reference, retry_after, text, with};
 use crate::api::health::{
-    ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, ServiceInfo, SinkHealth, StoreHealth,
+    ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, QueueHealth, ServiceInfo, SinkHealth, StoreHealth,
 };
 use crate::api::stats::{
-    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Stats, TopicStats, UptimeStats,
+    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Retention, Stats, TopicStats, UptimeStats,
 };
 use crate::event::ValidationErrorKind;
 use crate::http::docs::examples;
@@ -72,6 +72,7 @@ impl StatsAnswers {
                 parked: 0,
             },
             log: Log { unsettled_seconds: 0.0 },
+            retention: Retention { held_back: 0 },
             store: "postgres".into(),
             fanout: "redis".into(),
         }
@@ -143,6 +144,10 @@ impl HealthAnswers {
                 kind: "redis".into(),
                 status: component(sink_error),
                 reason: sink_error.map(Into::into),
+            },
+            queue: QueueHealth {
+                status: ComponentStatus::Up,
+                reason: None,
             },
         }
     }

@@ -40,8 +40,8 @@ impl PublishAnswers {
             topic: "order.created".into(),
             event_id: "evt-1".into(),
             status,
-            cursor: Some(examples::cursor()),
-            received_at: Some(examples::received_at()),
+            cursor: examples::cursor(),
+            received_at: examples::received_at(),
         };
         let unique = (status == EventStatus::Stored).into();
         Self::committed(unique, 0, EventResult::Received(result))
@@ -65,12 +65,15 @@ impl PublishAnswers {
             ("incomplete", ApiError::BodyIncomplete),
             ("timeout", ApiError::BodyTimeout),
             ("too_large", ApiError::BodyTooLarge(10 << 20)),
-            ("media_type", ApiError::UnsupportedMediaType),
+            ("too_many_topics_at_once", ApiError::TooManyTopicsAtOnce(10_000)),
+            ("too_many_topics", ApiError::TooManyTopics { seconds: 12 }),
+            ("media_type", ApiError::UnsupportedMediaType { is_missing: false }),
             ("content_coding", ApiError::UnsupportedContentCoding),
             ("missing", missing),
             ("internal", ApiError::Internal),
             ("starting", ApiError::STARTING),
             ("out_of_memory", ApiError::OUT_OF_MEMORY),
+            ("read_only", ApiError::READ_ONLY),
             ("queue_full", SubmitError::Full.into()),
             ("stopping", SubmitError::Stopping.into()),
             ("too_late", SubmitError::TooLate.into()),

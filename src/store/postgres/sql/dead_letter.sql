@@ -14,4 +14,4 @@ from durable, unnest($1::bigint[], $2::int[], $3::text[]) as r(batch, position, 
         offset 0
         for key share
     ) e
-on conflict (batch, position) do update set reason = excluded.reason
+on conflict (batch, position, shard) do update set reason = excluded.reason

@@ -1,5 +1,5 @@
 -- The events of some batches. $1 the batches; $2, $3 batch and position after which the page begins; $4 how many events at
--- most; $5 how many bytes of payload at most, but at least one event. Reads batch by batch, so events of other batches in
+-- most; $5 how many bytes of payload at most, but at least one event; $6, $7 the lowest and the highest of the batches. Reads batch by batch, so events of other batches in
 -- between cost nothing, and it stops at the limit. A page of no events is one row whose event is null.
 with examined as materialized (
     select e.*
@@ -10,6 +10,7 @@ with examined as materialized (
             select e.*
             from eventsieve.events e
             where e.batch = b.batch and (e.batch, e.position) > ($2::bigint, $3::int)
+              and e.batch between $6::bigint and $7::bigint
             order by e.batch, e.position
             limit $4::bigint + 1
         ) e

@@ -1,16 +1,17 @@
--- A page of a cursor read of everything, by the index events_log_idx.
+-- A page of a cursor read of everything, by the index events_pkey.
 -- $1 null, $2 event_id, $3 source, $4 since, $5 until; $6, $7 batch and position after which the page begins;
 -- $8 how many rows to examine; $9 how many events at most; $10 how many bytes of payload at most, but at least one event.
 -- A page of no events is one row whose event is null. is_unknown: the log has not given out a cursor as high as that.
 with s as materialized (
     select e.first_unstable, e.last_stable, $6::bigint > e.newest as is_unknown,
-           eventsieve.is_truncated($6::bigint, $7::int) as is_truncated
+           eventsieve.is_truncated($6::bigint, $7::int, $1) as is_truncated
     from eventsieve.log_end e
 ), examined as materialized (
     select e.*
     from eventsieve.events e
     where $1::text is null
       and (e.batch, e.position) > ($6::bigint, $7::int)
+      and e.batch >= $6::bigint
       and e.batch < (select first_unstable from s)
     order by e.batch, e.position
     limit $8::bigint

@@ -1,17 +1,20 @@
--- A page of a cursor read of one identity, by the index events_pkey.
+-- A page of a cursor read of one identity, by its key.
 -- $1 topic, $2 event_id, $3 source, $4 since, $5 until; $6, $7 batch and position after which the page begins;
--- $8 how many rows to examine; $9 how many events at most; $10 how many bytes of payload at most, but at least one event.
+-- $8 how many rows to examine; $9 how many events at most; $10 how many bytes of payload at most, but at least one event; $11 key.
 -- A page of no events is one row whose event is null. is_unknown: the log has not given out a cursor as high as that.
 with s as materialized (
     select e.first_unstable, e.last_stable, $6::bigint > e.newest as is_unknown,
-           eventsieve.is_truncated($6::bigint, $7::int) as is_truncated
+           eventsieve.is_truncated($6::bigint, $7::int, $1) as is_truncated
     from eventsieve.log_end e
 ), examined as materialized (
     select e.*
-    from eventsieve.events e
-    where e.topic = $1
+    from eventsieve.identities i
+        join eventsieve.events e on e.batch = i.batch and e.position = i.position
+    where i.key = $11
+      and e.topic = $1
       and e.event_id = $2
       and (e.batch, e.position) > ($6::bigint, $7::int)
+      and e.batch >= $6::bigint
       and e.batch < (select first_unstable from s)
     order by e.batch, e.position
     limit $8::bigint

@@ -4,13 +4,14 @@
 -- A page of no events is one row whose event is null. is_unknown: the log has not given out a cursor as high as that.
 with s as materialized (
     select e.first_unstable, e.last_stable, $6::bigint > e.newest as is_unknown,
-           eventsieve.is_truncated($6::bigint, $7::int) as is_truncated
+           eventsieve.is_truncated($6::bigint, $7::int, $1) as is_truncated
     from eventsieve.log_end e
 ), examined as materialized (
     select e.*
     from eventsieve.events e
     where e.topic = $1
       and (e.batch, e.position) > ($6::bigint, $7::int)
+      and e.batch >= $6::bigint
       and e.batch < (select first_unstable from s)
     order by e.batch, e.position
     limit $8::bigint

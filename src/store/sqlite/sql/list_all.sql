@@ -1,6 +1,6 @@
 -- Lists everything, in log order. :batch, :position the place behind which the list begins; :below only batches below this number.
 select topic, event_id, occurred_at, source, payload, headers, received_at, batch, position
-from events indexed by events_log_idx
+from events indexed by sqlite_autoindex_events_1
 where :topic is null
   and (:event_id is null or event_id = :event_id)
   and (:source is null or source = :source)

@@ -1,6 +1,8 @@
 -- The totals of a recount.
-select coalesce(sum(received), 0), coalesce(sum(unique_processed), 0), coalesce(sum(duplicate_dropped), 0),
-       coalesce(sum(conflicts), 0), coalesce(sum(pruned), 0),
+select received, unique_processed, duplicate_dropped, conflicts, pruned,
        (select count(*) from events) as rows,
-       (select count(*) from batches where published_at is null) as outbox_batches
-from topic_counts
+       (select count(*) from batches where published_at is null) as outbox_batches,
+       (select count(*) from identities) as identities,
+       (select identities_forgotten from log) as identities_forgotten,
+       (select count(*) from partitions) as partitions
+from totals
