@@ -30,7 +30,7 @@ tester: ## check the running containers from outside; ARGS=--list shows what is 
 # In containers with names and ports of their own, which end with it. ARGS: a part of a test's name, in quotes.
 compose-test: ## build the images, and test the deployment: faults between hosts, replicas, the images themselves
 	integration-tests/setup build containers
-	docker compose --profile test build
+	docker compose --profile test build --build-arg PROFILE=release
 	cargo build --workspace --bins --tests --examples --locked
 	EVENTSIEVE_BIN=target/debug/eventsieve target/debug/compose-test $(ARGS)
 

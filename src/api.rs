@@ -15,6 +15,7 @@
 
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod problem;
 pub(crate) mod publish;
 mod scalars;

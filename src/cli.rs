@@ -12,6 +12,7 @@ pub(crate) mod event_text;
 mod fake;
 pub(crate) mod get;
 pub(crate) mod healthcheck;
+pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod ls;
 pub(crate) mod man;
@@ -67,6 +68,7 @@ enum Command {
     Outbox(outbox::Args),
     Migrate(migrate::Args),
     Prune(prune::Args),
+    Keys(keys::Args),
     Healthcheck(healthcheck::Args),
     Openapi(openapi::Args),
     #[command(hide = true)]
@@ -110,6 +112,7 @@ impl Cli {
             Command::Outbox(args) => args.run().await,
             Command::Migrate(args) => args.run().await,
             Command::Prune(args) => args.run().await,
+            Command::Keys(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
             Command::Openapi(args) => args.run(),
             Command::Completions(args) => args.run(Self::shown()),
@@ -172,37 +175,49 @@ mod tests {
 
     #[test]
     fn every_flag_has_a_variable_and_a_help_text() {
-        for command in Cli::command().get_subcommands() {
+        for (command_name, command) in all(&Cli::command()) {
             for flag in command.get_arguments() {
-                let name = format!("{} {}", command.get_name(), flag.get_id());
+                let name = format!("{command_name} {}", flag.get_id());
                 assert!(flag.is_positional() || flag.get_env().is_some(), "{name}");
                 assert!(flag.get_help().is_some(), "{name}");
             }
         }
     }
 
+    /// All commands, those below another one too, each by its whole name.
+    fn all(program: &clap::Command) -> Vec<(String, clap::Command)> {
+        let mut all = Vec::new();
+        for command in program.get_subcommands() {
+            all.push((command.get_name().to_owned(), command.clone()));
+            for below in command.get_subcommands() {
+                let name = format!("{} {}", command.get_name(), below.get_name());
+                all.push((name, below.clone()));
+            }
+        }
+        all
+    }
+
     #[test]
     fn the_help_of_every_command_has_an_example() {
-        for mut command in Cli::command().get_subcommands().cloned() {
+        for (name, mut command) in all(&Cli::command()) {
             let help = command.render_long_help().to_string();
             let examples = help.split("Example").nth(1).unwrap_or_default();
-            let call = format!("\n  eventsieve {}", command.get_name());
+            let call = format!("\n  eventsieve {name}");
             assert!(examples.contains(&call), "{help}");
         }
     }
 
     /// The help without the width of a terminal and the variables of this process.
-    fn help(command: &clap::Command) -> String {
+    fn help(name: &str, command: &clap::Command) -> String {
         let mut command = command.clone().mut_args(|flag| flag.hide_env_values(true));
-        let name = format!("eventsieve {}", command.get_name());
-        command = command.bin_name(name);
+        command = command.bin_name(format!("eventsieve {name}"));
         command.render_long_help().to_string()
     }
 
     #[test]
     fn help_of_every_command_is_as_reviewed() {
-        for command in Cli::command().get_subcommands() {
-            insta::assert_snapshot!(format!("help_{}", command.get_name()), help(command));
+        for (name, command) in all(&Cli::command()) {
+            insta::assert_snapshot!(format!("help_{}", name.replace(' ', "_")), help(&name, &command));
         }
     }
 }

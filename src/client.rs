@@ -13,7 +13,7 @@ pub mod target;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -25,6 +25,7 @@ use self::target::Target;
 use crate::api::events::LIMIT_MAX;
 use crate::api::publish::PublishAnswer;
 use crate::api::stats::Stats;
+use crate::config;
 
 /// How long opening a connection may take: longer than one lost SYN (which is retransmitted after 1 s and 3 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,6 +59,12 @@ impl Client {
         if !target.is_encrypted() {
             // Otherwise reqwest would read the system's certificates even without TLS, and fail in an image that has none.
             builder = builder.tls_certs_only([]);
+        }
+        if let Some(key) = config::client_key().map_err(ClientError::Setup)? {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))
+                .map_err(|_| ClientError::Setup("EVENTSIEVE_KEY is not a key".to_owned()))?;
+            value.set_sensitive(true);
+            builder = builder.default_headers([(AUTHORIZATION, value)].into_iter().collect());
         }
         let http = builder
             .build()

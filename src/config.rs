@@ -1,6 +1,7 @@
 //! Configuration: each setting is one field, with its flag, its environment variable (the flag wins), its default, its type and
 //! its help text. A start reports all problems together. Secrets are redacted at their types.
 
+mod access;
 mod error;
 mod http;
 mod ingest;
@@ -19,6 +20,8 @@ mod value;
 use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches};
 
+use self::access::AccessSettings;
+pub(crate) use self::access::{AccessConfig, client_key};
 pub(crate) use self::error::ConfigError;
 pub(crate) use self::http::HttpConfig;
 pub(crate) use self::ingest::{EVENT_BYTES, IngestConfig};
@@ -40,7 +43,7 @@ use self::trace::TraceOptions;
 use self::value::Checked;
 
 /// The variables that have no flag, and their meanings.
-pub const VARIABLES: [(&str, &str); 11] = [
+pub const VARIABLES: [(&str, &str); 15] = [
     (
         "DATABASE_URL_FILE",
         "The file that holds the URL of the store, if DATABASE_URL is not set",
@@ -56,6 +59,19 @@ pub const VARIABLES: [(&str, &str); 11] = [
     (
         "REDIS_SENTINEL_PASSWORD_FILE",
         "The file that holds the password of the Sentinels, if REDIS_SENTINEL_PASSWORD is not set",
+    ),
+    (
+        "EVENTSIEVE_ADMIN_KEY",
+        "A key that may do everything, of at least 32 characters",
+    ),
+    (
+        "EVENTSIEVE_ADMIN_KEY_FILE",
+        "The file that holds that key, if EVENTSIEVE_ADMIN_KEY is not set",
+    ),
+    ("EVENTSIEVE_KEY", "The key that commands present to a service"),
+    (
+        "EVENTSIEVE_KEY_FILE",
+        "The file that holds that key, if EVENTSIEVE_KEY is not set",
     ),
     (
         "RUST_LOG",
@@ -98,6 +114,8 @@ pub struct ServeSettings {
     #[command(flatten)]
     http: HttpConfig,
     #[command(flatten)]
+    access: AccessSettings,
+    #[command(flatten)]
     ingest: IngestConfig,
     #[command(flatten)]
     sink: SinkSettings,
@@ -116,6 +134,8 @@ pub struct Config {
     pub database: Database,
     /// The HTTP server.
     pub http: HttpConfig,
+    /// Who may do what, beside the keys in the store.
+    pub access: AccessConfig,
     /// Group commits, and the memory that requests may occupy.
     pub ingest: IngestConfig,
     /// Where stored events are published.
@@ -136,7 +156,9 @@ impl ServeOptions {
     /// The configuration, or all problems.
     pub fn check(&self) -> Result<Config, ConfigError> {
         let config = self.check_with(&RedisFiles::from_environment())?;
+        let admin = access::admin_key().map_err(|problem| ConfigError(vec![problem]))?;
         Ok(Config {
+            access: AccessConfig { admin, ..config.access },
             notify: NotifyConfig::read(),
             ..config
         })
@@ -160,6 +182,7 @@ impl ServeOptions {
         let config = Config {
             database,
             http,
+            access: settings.access.check(None),
             ingest,
             sink,
             retention: settings.retention.clone(),

@@ -24,7 +24,7 @@ mod validation_error;
 
 pub(crate) use body::{parse_json, parse_lines};
 pub(crate) use cursor::Cursor;
-pub(crate) use glob::TopicGlob;
+pub(crate) use glob::{NameRange, TopicGlob, TopicGlobs, above_prefix};
 pub(crate) use headers::{HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers};
 pub(crate) use identity::IdentityKey;
 pub(crate) use name::{EventId, NAME_BYTES_MAX, Source, Topic};

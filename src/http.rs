@@ -11,6 +11,8 @@ mod dashboard;
 mod docs;
 mod error;
 mod events;
+mod guard;
+mod keys;
 pub mod listener;
 mod measure;
 mod metrics;

@@ -1,5 +1,6 @@
 //! Composition: builds the service from its modules, starts it, and stops it in the reverse order.
 
+mod access;
 mod delivery;
 mod handles;
 mod largest;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::access::Access;
 use self::delivery::Delivery;
 use self::largest::find_largest_topics;
 use self::notify::Reports;
@@ -26,6 +28,7 @@ use crate::http::{self, AppState, Health, Parts, Phase};
 use crate::ingest::{Ingest, Writer};
 use crate::lifecycle::{Signals, Tasks};
 use crate::metrics::Metrics;
+use crate::principals::Principals;
 use crate::relay::{Relay, prune_commit_ledger, watch_backlog};
 use crate::retention::{Archive, Keeper};
 use crate::store::backoff::Backoff;
@@ -70,6 +73,7 @@ pub struct Service {
     listener: Listener,
     metrics_listener: Option<Listener>,
     address: SocketAddr,
+    access: Access,
     life: LifeConfig,
 }
 
@@ -119,8 +123,11 @@ impl Service {
             .with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.address()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), url = listener.url()?, "listening");
+        let access = Access::new(&config.access, &store, address);
         let parts = Parts {
             store: store.clone(),
+            keys: store.clone(),
+            principals: access.principals.clone(),
             ingest,
             metrics,
             limits: config.http,
@@ -141,6 +148,7 @@ impl Service {
             listener,
             metrics_listener,
             address,
+            access,
             life: config.life,
         })
     }
@@ -166,6 +174,7 @@ impl Service {
             ingest: self.parts.ingest.clone(),
             metrics: self.parts.metrics.clone(),
             subscribers: self.parts.subscribers.clone(),
+            principals: self.parts.principals.clone(),
             phase: self.phase,
             tasks: self.tasks,
             relay: Tasks::default(),
@@ -192,6 +201,10 @@ impl Service {
             }
             name = running.tasks.death() => bail!("the task {name:?} has ended unexpectedly"),
         }
+        tokio::select! {
+            known = self.access.know() => known?,
+            () = stop.cancelled() => return Ok(()),
+        }
         running.start(self.writers, self.relay, self.keeper, self.health);
         tokio::select! {
             () = stop.cancelled() => {}
@@ -208,6 +221,7 @@ struct Running {
     ingest: Ingest,
     metrics: Arc<Metrics>,
     subscribers: Subscribers,
+    principals: Principals,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
     /// The relay, which ends after the writers that queue batches for it.
@@ -240,6 +254,7 @@ impl Running {
         let ledger = prune_commit_ledger(store(), stop());
         self.tasks.spawn("commit ledger", ledger);
         self.tasks.spawn("retention", keeper.run(stop()));
+        self.tasks.spawn("keys", self.principals.clone().watch(stop()));
         self.phase.send_replace(Phase::Serving);
         tracing::info!(store = self.store.name(), "serving");
     }

@@ -26,6 +26,7 @@ mod batch;
 #[cfg(feature = "postgres")]
 mod conformance;
 mod error;
+mod keys;
 mod maintenance;
 mod name;
 mod outbox;
@@ -40,21 +41,22 @@ use std::sync::Arc;
 pub use self::append::{Appended, Appender, EventWriter, GroupCommit, LogPosition, Outcome};
 pub use self::batch::{Batch, Row};
 pub use self::error::{ErrorClass, StoreError};
+pub use self::keys::{KEYS_MAX, KeyChanges, KeySaved, KeyStore};
 pub use self::maintenance::{Maintenance, Verification};
 pub use self::name::Named;
 pub use self::outbox::{Backlog, CommitLedgerPruned, DeadLetter, EventsPage, Lease, NewDeadLetter, Outbox};
 pub use self::read::{
     CONFLICT_PAYLOAD_BYTES_MAX, CONFLICTS_PER_MINUTE, Conflict, ConflictList, ConflictPage, Counts, EventReader,
     Filter, Found, List, Order, Page, Scan, ScanError, Stability, StoreStats, TOPICS_MAX, TopicList, TopicSummary,
-    Turn,
+    TopicSums, Turn,
 };
 pub use self::retention::{Archived, Expired, Expiry, Partition, Retention};
 use crate::config::Database;
 
 /// A whole store. A caller that needs only a part of it takes the trait of that part.
-pub trait Store: EventReader + EventWriter + Outbox + Retention + Maintenance {}
+pub trait Store: EventReader + EventWriter + Outbox + Retention + KeyStore + Maintenance {}
 
-impl<T: EventReader + EventWriter + Outbox + Retention + Maintenance> Store for T {}
+impl<T: EventReader + EventWriter + Outbox + Retention + KeyStore + Maintenance> Store for T {}
 
 /// Opens the store in `database`. Nothing is connected yet: each call makes the connections that it needs.
 pub fn open(database: &Database) -> Result<Arc<dyn Store>, StoreError> {

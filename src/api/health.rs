@@ -49,6 +49,13 @@ pub struct Health {
     pub queue: QueueHealth,
 }
 
+/// The health of the service, for those who may not read more of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthStatusOnly {
+    /// As in the whole answer.
+    pub status: HealthStatus,
+}
+
 /// The status of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -52,6 +52,27 @@ pub struct Stats {
     pub fanout: Cow<'static, str>,
 }
 
+/// The counters of some topics together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SomeStats {
+    /// Events received: `unique_processed + duplicate_dropped`.
+    pub received: u64,
+    /// New events.
+    pub unique_processed: u64,
+    /// Events that were dropped as duplicates.
+    pub duplicate_dropped: u64,
+    /// Duplicates whose payload differed from that of the first copy.
+    pub conflicts: u64,
+    /// The unique events of each topic, the largest topic first. At most the 1000 largest topics.
+    #[serde(serialize_with = "as_object", deserialize_with = "largest_first")]
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub topics: Vec<(String, u64)>,
+    /// The number of topics.
+    pub topic_count: u64,
+    /// The events in the store: `unique_processed` without the pruned events.
+    pub database_total_rows: u64,
+}
+
 /// The counters of this process since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UptimeStats {

@@ -27,7 +27,9 @@ impl Args {
             return print(&page.text, "the page").map(drop);
         };
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        for command in std::iter::once(&program).chain(program.get_subcommands()) {
+        let commands = program.get_subcommands();
+        let commands = commands.flat_map(|command| std::iter::once(command).chain(command.get_subcommands()));
+        for command in std::iter::once(&program).chain(commands) {
             let page = Page::new(command)?;
             let file = folder.join(format!("{}.1", page.name));
             fs::write(&file, page.text).with_context(|| format!("cannot write {}", file.display()))?;

@@ -43,6 +43,8 @@ pub enum ValidationErrorKind {
     PayloadUnrepresentable,
     /// An object that is an event and an envelope at once.
     AmbiguousBody,
+    /// An event of a topic to which the key may not publish.
+    TopicForbidden,
     /// The store rejected the event, for a reason that validation does not find.
     StoreRefused,
     /// A parameter that is not a whole number.

@@ -10,14 +10,17 @@ mod swagger_ui;
 
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::Object;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{self, RefOr, Type};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
+use crate::access::Scope;
 use crate::api::events::{Event, Lines, Page, PageStatus, PublishRequest, StoredEvent, StreamEvent};
-use crate::api::health::{Health, Probe, ServiceInfo};
+use crate::api::health::{Health, HealthStatusOnly, Probe, ServiceInfo};
+use crate::api::keys::{KeyChange, KeyInfo, KeyWithSecret, Keys, NewKey, Rotation};
 use crate::api::problem::{Problem, ValidationErrors};
 use crate::api::publish::{AcceptedAnswer, Flushed, PublishAnswer};
-use crate::api::stats::{History, Stats, TopicStats};
+use crate::api::stats::{History, SomeStats, Stats, TopicStats};
 use crate::api::topics::{Conflicts, Topics};
 use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, ValidationError};
 
@@ -31,7 +34,8 @@ use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, Validatio
     tags(
         (name = "publish", description = "Publish events"),
         (name = "read", description = "Read events"),
-        (name = "observe", description = "Statistics, metrics and probes")
+        (name = "observe", description = "Statistics, metrics and probes"),
+        (name = "manage", description = "Keys")
     ),
     components(schemas(
         Topic,
@@ -55,11 +59,19 @@ use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, Validatio
         ServiceInfo,
         Probe,
         Health,
+        HealthStatusOnly,
         Stats,
+        SomeStats,
         TopicStats,
         Topics,
         Conflicts,
         History,
+        NewKey,
+        KeyChange,
+        Rotation,
+        KeyInfo,
+        KeyWithSecret,
+        Keys,
     ))
 )]
 struct Base;
@@ -71,7 +83,30 @@ pub(super) fn base() -> openapi::OpenApi {
     let page = (Page::<()>::name().into_owned(), Page::<()>::schema());
     let components = base.components.get_or_insert_default();
     components.schemas.extend([page]);
+    let about = "A key, as a bearer token or as the password of HTTP Basic. Where EVENTSIEVE_ANONYMOUS allows it, none is needed.";
+    let mut key = Http::new(HttpAuthScheme::Bearer);
+    key.description = Some(about.to_owned());
+    components
+        .security_schemes
+        .insert("key".to_owned(), SecurityScheme::Http(key).into());
     base
+}
+
+/// Notes in the routes of `paths` that they need a key with a scope, and what they answer without one.
+pub(super) fn secured(paths: &mut openapi::Paths, scope: Scope) {
+    for operation in paths.paths.values_mut().flat_map(operations) {
+        operation.security = Some(vec![SecurityRequirement::new("key", [scope.name()])]);
+        for (status, refusal) in answers::refusals() {
+            operation.responses.responses.entry(status).or_insert(refusal);
+        }
+    }
+}
+
+/// Notes in the routes of `paths` that they need none.
+pub(super) fn unsecured(paths: &mut openapi::Paths) {
+    for operation in paths.paths.values_mut().flat_map(operations) {
+        operation.security = Some(Vec::new());
+    }
 }
 
 /// The document with its routes, and with what all requests and answers have in common.
@@ -94,7 +129,11 @@ pub(super) fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     document
 }
 
-/// The operations of a path: the API uses these two methods.
+/// The operations of a path, by the methods that the API uses.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    item.get.iter_mut().chain(item.post.iter_mut())
+    let reading = item.get.iter_mut();
+    reading
+        .chain(&mut item.post)
+        .chain(&mut item.patch)
+        .chain(&mut item.delete)
 }

@@ -4,7 +4,7 @@
 //! router's 404 and 405 reach it in the same way.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::request_id::RequestId;
@@ -12,6 +12,7 @@ use crate::api::events::StreamNotice;
 use crate::api::problem::{Problem, ProblemOutcome, ValidationErrors};
 use crate::event::ValidationError;
 use crate::ingest::SubmitError;
+use crate::principals::{Exceeded, Unit};
 use crate::store::{ErrorClass, LogPosition, ScanError, StoreError};
 
 /// How long a client should wait before it tries again, in seconds: long enough for a queue to drain, short enough for a
@@ -49,6 +50,16 @@ pub(super) enum ApiError {
     },
     /// More new topics than may ever come in one request.
     TooManyTopicsAtOnce(u32),
+    /// The request presents no key where one is needed, or one that is unknown, wrong, revoked or expired.
+    Unauthenticated,
+    /// The principal may not do this, for this reason.
+    Forbidden(&'static str),
+    /// The key may not publish so much now, or never so much at once.
+    TooFast(Exceeded),
+    /// There are as many keys as there may be.
+    TooManyKeys,
+    /// There is no such key.
+    KeyUnknown,
     /// The request is invalid; these are the first validation errors.
     Invalid(Vec<ValidationError>),
     /// The request failed for this reason, nothing was stored, and a later attempt may succeed.
@@ -71,6 +82,12 @@ impl ApiError {
         Self::Unavailable("The service is starting: the store is not open yet. Try again.");
     /// The service still answers, but stops soon.
     pub(super) const STOPPING: Self = Self::Unavailable("The service is stopping.");
+    /// The key is not known here, and the store cannot be asked.
+    pub(super) const KEYS_UNAVAILABLE: Self =
+        Self::Unavailable("The store, which may know this key, cannot be reached: nothing was done. Try again.");
+    /// Others change the same key.
+    pub(super) const KEY_CONTENDED: Self =
+        Self::Unavailable("Others are changing the same key: nothing was changed. Try again.");
     /// The store takes no writes, as the last probe has found.
     pub(super) const READ_ONLY: Self =
         Self::Unavailable("The store is read-only: nothing was stored. Try again later.");
@@ -97,7 +114,12 @@ impl ApiError {
     /// The status of the answer.
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            ApiError::NotFound | ApiError::EventUnknown => StatusCode::NOT_FOUND,
+            ApiError::NotFound | ApiError::EventUnknown | ApiError::KeyUnknown => StatusCode::NOT_FOUND,
+            ApiError::Unauthenticated => StatusCode::UNAUTHORIZED,
+            ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
+            ApiError::TooFast(Exceeded { seconds: None, .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::TooManyKeys => StatusCode::CONFLICT,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::UnsupportedMediaType { .. } | ApiError::UnsupportedContentCoding => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -142,6 +164,13 @@ impl ApiError {
                     "The request has more new topics than the {max} that may come in a minute: nothing was stored. Send fewer at a time."
                 );
             }
+            ApiError::Unauthenticated => {
+                "This needs a key: send it as Authorization: Bearer KEY, or as the password of HTTP Basic. A key that is unknown, wrong, revoked or expired is none."
+            }
+            ApiError::Forbidden(reason) => reason,
+            ApiError::TooFast(exceeded) => return too_fast(exceeded),
+            ApiError::TooManyKeys => "There are as many keys as there may be: revoke some.",
+            ApiError::KeyUnknown => "There is no such key.",
             ApiError::Invalid(_) => "The request is invalid.",
             ApiError::Unavailable(reason) => reason,
             ApiError::CursorUnknown => StreamNotice::CURSOR_UNKNOWN_DETAIL,
@@ -174,7 +203,17 @@ impl ApiError {
         parts
             .headers
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if matches!(self, ApiError::Unauthenticated) {
+            let bearer = HeaderValue::from_static("Bearer");
+            parts.headers.insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if let ApiError::TooFast(exceeded) = self {
+            parts.headers.extend(rate_limit(exceeded));
+        }
         let retry_after = match self {
+            ApiError::TooFast(Exceeded {
+                seconds: Some(seconds), ..
+            }) => Some(whole(*seconds).max(1)),
             ApiError::TooManyTopics { seconds } => Some(*seconds),
             ApiError::Unavailable(_) => Some(RETRY_AFTER_SECONDS),
             _ => None,
@@ -212,6 +251,50 @@ impl ApiError {
             received_at: expired.map(|position| position.received_at),
             outcome: matches!(self, ApiError::OutcomeUnknown).then_some(ProblemOutcome::Unknown),
         }
+    }
+}
+
+/// A number of a limit, rounded up.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number beyond the range of the type becomes its end"
+)]
+fn whole(number: f64) -> u32 {
+    number.ceil() as u32
+}
+
+fn too_fast(exceeded: &Exceeded) -> String {
+    let unit = match exceeded.unit {
+        Unit::Events => "events",
+        Unit::Bytes => "bytes",
+    };
+    let (rate, burst) = (exceeded.rate, exceeded.burst());
+    match exceeded.seconds {
+        Some(_) => format!("This key may publish {rate} {unit} in a second: nothing was stored. Try again later."),
+        None => format!("This key may publish {burst} {unit} at once: nothing was stored. Send less at a time."),
+    }
+}
+
+/// The limit and what is left of it (draft-ietf-httpapi-ratelimit-headers).
+fn rate_limit(exceeded: &Exceeded) -> [(HeaderName, HeaderValue); 2] {
+    let (name, unit) = match exceeded.unit {
+        Unit::Events => ("events", ""),
+        Unit::Bytes => ("bytes", ";qu=\"content-bytes\""),
+    };
+    let policy = format!("\"{name}\";q={};w=10{unit}", exceeded.burst());
+    let seconds = exceeded.seconds.map(|seconds| format!(";t={}", whole(seconds).max(1)));
+    let left = format!("\"{name}\";r={}{}", exceeded.left.floor(), seconds.unwrap_or_default());
+    let value = |text: String| HeaderValue::from_str(&text).expect("numbers and names are plain");
+    [
+        (HeaderName::from_static("ratelimit-policy"), value(policy)),
+        (HeaderName::from_static("ratelimit"), value(left)),
+    ]
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::TooFast(exceeded)
     }
 }
 

@@ -12,6 +12,7 @@ use self::request::{ReadRequest, Style, TRUNCATED};
 use super::docs::answers::events::ListAnswers;
 use super::docs::parameters::ListParameters;
 use super::error::ApiError;
+use super::guard::{self, May};
 use super::prefix::Prefix;
 use super::room::Room;
 use super::state::AppState;
@@ -34,15 +35,16 @@ use crate::store;
     responses(ListAnswers)
 )]
 pub(super) async fn list(
+    May { who, .. }: May<guard::Read>,
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     prefix: Prefix,
 ) -> Result<Response, ApiError> {
     state.check_started()?;
-    let request = ReadRequest::parse(query.as_deref(), &headers).map_err(ApiError::Invalid)?;
+    let request = ReadRequest::parse(&who, query.as_deref(), &headers).map_err(ApiError::Invalid)?;
     if request.style == Style::Lines {
-        return lines::answer(state, request).await;
+        return lines::answer(state, who, request).await;
     }
     let limit = request.limit.map_or(LIMIT_DEFAULT, request::saturating);
     let room = state.answers.room(request::page_bytes_max(limit)).await?;
@@ -70,7 +72,7 @@ fn answer(request: &ReadRequest, page: &store::Page, prefix: &Prefix, room: Room
     }
     let page = Page {
         status: PageStatus::Success,
-        topic: request.filter.topic.as_ref().map(|topic| topic.as_str().into()),
+        topic: request.topic.as_ref().map(|topic| topic.as_str().into()),
         count: events.len(),
         events,
         next: page.next,

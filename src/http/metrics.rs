@@ -5,6 +5,7 @@ use axum::http::{HeaderName, header};
 
 use super::docs::answers::observe::MetricsAnswers;
 use super::error::ApiError;
+use super::guard::{self, May};
 use super::state::AppState;
 use crate::telemetry;
 
@@ -19,7 +20,10 @@ const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; versi
     tag = "observe",
     responses(MetricsAnswers)
 )]
-pub(super) async fn show(State(state): State<AppState>) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
+pub(super) async fn show(
+    _: May<guard::Metrics>,
+    State(state): State<AppState>,
+) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
     let rendered = state.metrics.render(|| state.set_gauges());
     let text = rendered.map_err(|error| {
         tracing::error!(%error, "failed to write the metrics, answering 500");

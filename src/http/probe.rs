@@ -9,9 +9,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::docs::answers::observe::{HealthAnswers, LiveAnswers, ReadyAnswers};
 use super::error::ApiError;
+use super::guard::Asking;
 use super::state::{AppState, Phase};
+use crate::access::Scope;
 use crate::api::health::{
-    ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, QueueHealth, SinkHealth, StoreHealth,
+    ComponentStatus, Health, HealthStatus, HealthStatusOnly, Probe, ProbeStatus, QueueHealth, SinkHealth, StoreHealth,
 };
 use crate::store::ErrorClass;
 
@@ -57,7 +59,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Probe>,
 
 /// Get the health of the store and the sink (Redis)
 ///
-/// A sink that is down does not prevent publishing, so the status stays 200.
+/// A sink that is down does not prevent publishing, so the status stays 200. Without the scope `read` there is only the `status`.
 #[utoipa::path(
     get,
     path = "/health",
@@ -65,7 +67,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Probe>,
     tag = "observe",
     responses(HealthAnswers)
 )]
-pub(super) async fn health(State(state): State<AppState>) -> Response {
+pub(super) async fn health(Asking(who): Asking, State(state): State<AppState>) -> Response {
     let stability = state.health.borrow().and_then(Result::ok);
     let unsettled_seconds = stability.map_or(0.0, |stability| stability.visibility_lag_seconds);
     let store_error = state.store_error();
@@ -96,7 +98,10 @@ pub(super) async fn health(State(state): State<AppState>) -> Response {
             reason: is_full.then(|| NO_ROOM.into()),
         },
     };
-    let mut response = (code, Json(health)).into_response();
+    let mut response = match who.is_some_and(|who| who.may(Scope::Read)) {
+        true => (code, Json(health)).into_response(),
+        false => (code, Json(HealthStatusOnly { status })).into_response(),
+    };
     if code == StatusCode::SERVICE_UNAVAILABLE {
         response
             .headers_mut()
@@ -121,8 +126,8 @@ fn component(works: bool) -> ComponentStatus {
     tag = "observe",
     responses(HealthAnswers)
 )]
-pub(super) async fn healthz(state: State<AppState>) -> Response {
-    health(state).await
+pub(super) async fn healthz(asking: Asking, state: State<AppState>) -> Response {
+    health(asking, state).await
 }
 
 impl AppState {

@@ -18,15 +18,19 @@ use super::docs::answers::publish::{FlushAnswers, PublishAnswers};
 use super::docs::examples;
 use super::docs::parameters::PublishParameters;
 use super::error::ApiError;
+use super::guard::{self, May};
 use super::observe::Tally;
 use super::prefer::Preferences;
 use super::state::AppState;
 use crate::api::events::{Lines, PublishRequest};
 use crate::api::publish::Flushed;
 use crate::config::EVENT_BYTES;
-use crate::event::{Event, Parsed, Trace, parse_json, parse_lines};
+use crate::event::{
+    Event, Loc, Parsed, Rejected, Trace, ValidationError, ValidationErrorKind, parse_json, parse_lines,
+};
 use crate::ingest::{EventOutcome, Handling, Reservation, Submission, SubmitError, in_turn};
 use crate::metrics::OutcomeLabel;
+use crate::principals::Principal;
 use crate::telemetry::Step;
 
 /// The configuration assumes that an event needs no more memory than this beside its text.
@@ -56,9 +60,15 @@ const BYTES_HEAVY: usize = 16 << 10;
     )),
     responses(PublishAnswers)
 )]
-pub(super) async fn publish(State(state): State<AppState>, sender: Sender, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn publish(
+    May { who, .. }: May<guard::Publish>,
+    State(state): State<AppState>,
+    sender: Sender,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let mut tally = Tally::default();
-    let answer = handle(&state, sender, (&headers, body), &mut tally).await;
+    let answer = handle(&state, (&who, sender), (&headers, body), &mut tally).await;
     let mut response = answer.into_response();
     // Nothing is known of a body that did not arrive.
     if tally.bytes > 0 {
@@ -72,7 +82,7 @@ type Sender = (Option<Extension<ClientAddress>>, Option<Extension<Trace>>);
 
 async fn handle(
     state: &AppState,
-    (client, trace): Sender,
+    (who, (client, trace)): (&Principal, Sender),
     (headers, mut body): (&HeaderMap, Body),
     tally: &mut Tally,
 ) -> Result<Response, ApiError> {
@@ -92,6 +102,9 @@ async fn handle(
     }
     let preferences = Preferences::of(headers);
     let parsed = check(state, parsed, preferences)?;
+    let parsed = allow(state, who, parsed, preferences)?;
+    tally.rejected = parsed.rejected.len();
+    who.take(tally.events, tally.bytes)?;
     let request = Request {
         parsed,
         preferences,
@@ -137,6 +150,41 @@ fn check(state: &AppState, parsed: Parsed, preferences: Preferences) -> Result<P
     }
     Ok(parsed)
 }
+
+/// Takes out the events of topics to which the principal may not publish, and fails if nothing of the request may be stored because of
+/// them.
+fn allow(state: &AppState, who: &Principal, mut parsed: Parsed, preferences: Preferences) -> Result<Parsed, ApiError> {
+    let topics = who.topics();
+    if topics.is_all() || parsed.events.iter().all(|event| topics.matches(&event.topic)) {
+        return Ok(parsed);
+    }
+    if preferences.handling == Handling::Strict {
+        return Err(ApiError::Forbidden(TOPIC));
+    }
+    let (events, indices) = (std::mem::take(&mut parsed.events), std::mem::take(&mut parsed.indices));
+    let before = parsed.rejected.len();
+    for (event, index) in events.into_iter().zip(indices) {
+        if topics.matches(&event.topic) {
+            parsed.events.push(event);
+            parsed.indices.push(index);
+        } else {
+            let mut loc = parsed.loc(index);
+            loc.push(Loc::name("topic"));
+            let error = ValidationError::new(ValidationErrorKind::TopicForbidden, TOPIC).at(loc);
+            let errors = vec![error];
+            parsed.rejected.push(Rejected { index, errors });
+        }
+    }
+    let rejected = (parsed.rejected.len() - before) as u64;
+    state.metrics.events_of(OutcomeLabel::Rejected).inc_by(rejected);
+    parsed.rejected.sort_by_key(|rejected| rejected.index);
+    if parsed.events.is_empty() {
+        return Err(ApiError::Invalid(parsed.into_errors()));
+    }
+    Ok(parsed)
+}
+
+const TOPIC: &str = "This key may not publish to this topic.";
 
 /// A request whose valid events may be stored.
 struct Request {
@@ -212,9 +260,13 @@ fn count(outcomes: &[EventOutcome], tally: &mut Tally) {
     tag = "publish",
     responses(FlushAnswers)
 )]
-pub(super) async fn flush(State(state): State<AppState>) -> Result<Json<Flushed>, ApiError> {
+pub(super) async fn flush(
+    May { who, .. }: May<guard::Publish>,
+    State(state): State<AppState>,
+) -> Result<Json<Flushed>, ApiError> {
     state.check_started()?;
     let flushed = state.ingest.flush().await.map_err(|_| ApiError::FLUSH_TIMEOUT)?;
-    let flushed = flushed as u64;
+    // Those of topics that exist for the principal alone cannot be told apart.
+    let flushed = if who.topics().is_all() { flushed as u64 } else { 0 };
     Ok(Json(Flushed { flushed }))
 }

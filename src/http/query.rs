@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use crate::access::KeyId;
 use crate::event::{
     Cursor, EventId, Loc, Source, Timestamp, Topic, VALIDATION_ERRORS_MAX, ValidationError, ValidationErrorKind,
 };
@@ -107,6 +108,16 @@ impl Query {
             text => Topic::parse(text.to_owned()).map(|topic| topic.to_string()),
         });
         topic.unwrap_or_default()
+    }
+
+    /// The id of a key.
+    pub(super) fn key_id(&mut self, name: &'static str) -> Option<KeyId> {
+        self.parsed(name, |text| {
+            KeyId::parse(text).ok_or_else(|| {
+                let message = "Input should be the id of a key";
+                ValidationError::new(ValidationErrorKind::StringPatternMismatch, message)
+            })
+        })
     }
 
     /// `source`

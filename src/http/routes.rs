@@ -10,48 +10,71 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::prefix::Prefix;
 use super::state::AppState;
 use super::{
-    admission, compress, dashboard, docs, events, metrics, observe, prefix, probe, publish, stats, stream, topics,
+    admission, compress, dashboard, docs, events, keys, metrics, observe, prefix, probe, publish, stats, stream, topics,
 };
+use crate::access::Scope;
+
+type Routes = UtoipaMethodRouter<AppState>;
+
+/// Routes whose handlers ask for a principal with this scope. A test calls each of them with and without it.
+fn needs(scope: Scope, (schemas, mut paths, methods): Routes) -> Routes {
+    docs::secured(&mut paths, scope);
+    (schemas, paths, methods)
+}
+
+/// Routes that everybody may call.
+fn open((schemas, mut paths, methods): Routes) -> Routes {
+    docs::unsecured(&mut paths);
+    (schemas, paths, methods)
+}
 
 /// The routes for publishing, each with its part of the document.
 fn publishing() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(docs::base())
-        .routes(routes!(publish::publish))
-        .routes(routes!(publish::flush))
+        .routes(needs(Scope::Publish, routes!(publish::publish)))
+        .routes(needs(Scope::Publish, routes!(publish::flush)))
+}
+
+/// The routes of keys.
+fn managing() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(needs(Scope::Manage, routes!(keys::list, keys::create)))
+        .routes(needs(Scope::Manage, routes!(keys::change, keys::revoke)))
+        .routes(needs(Scope::Manage, routes!(keys::rotate)))
 }
 
 /// The routes for reading, whose answers may be large.
 fn reading() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
-        .routes(routes!(events::list))
-        .routes(routes!(stream::stream))
-        .routes(routes!(topics::topics))
-        .routes(routes!(topics::event))
-        .routes(routes!(topics::conflicts))
-        .routes(routes!(stats::stats))
-        .routes(routes!(stats::history))
-        .routes(routes!(dashboard::root))
+        .routes(needs(Scope::Read, routes!(events::list)))
+        .routes(needs(Scope::Read, routes!(stream::stream)))
+        .routes(needs(Scope::Read, routes!(topics::topics)))
+        .routes(needs(Scope::Read, routes!(topics::event)))
+        .routes(needs(Scope::Read, routes!(topics::conflicts)))
+        .routes(needs(Scope::Read, routes!(stats::stats)))
+        .routes(needs(Scope::Read, routes!(stats::history)))
+        .routes(open(routes!(dashboard::root)))
 }
 
 /// The probes.
 fn probes() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
-        .routes(routes!(probe::health))
-        .routes(routes!(probe::healthz))
-        .routes(routes!(probe::livez))
-        .routes(routes!(probe::readyz))
+        .routes(open(routes!(probe::health)))
+        .routes(open(routes!(probe::healthz)))
+        .routes(open(routes!(probe::livez)))
+        .routes(open(routes!(probe::readyz)))
 }
 
 /// The metrics, which may have an address of their own.
 fn metrics_api() -> OpenApiRouter<AppState> {
-    OpenApiRouter::default().routes(routes!(metrics::show))
+    OpenApiRouter::default().routes(needs(Scope::Metrics, routes!(metrics::show)))
 }
 
 /// The pages for people and their files, which are not part of the API.
@@ -74,7 +97,9 @@ pub fn routes(state: AppState) -> Router {
     // Publishing does not pay for what is compressed.
     let large = Router::from(reading()).merge(pages()).merge(metrics());
     let large = large.layer(from_fn_with_state(state.clone(), compress::compress));
-    let small = Router::from(publishing()).merge(Router::from(probes()));
+    let small = Router::from(publishing())
+        .merge(Router::from(probes()))
+        .merge(Router::from(managing()));
     let service = layered(small.merge(large), state.clone());
     match &state.limits.proxy.base_path {
         base if base.as_str().is_empty() => service,
@@ -105,7 +130,8 @@ fn layered(routes: Router<AppState>, state: AppState) -> Router {
 /// The OpenAPI document as indented JSON, with a line feed at its end.
 pub fn document() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let api = publishing().merge(reading()).merge(probes()).merge(metrics_api());
+        let api = publishing().merge(reading()).merge(managing());
+        let api = api.merge(probes()).merge(metrics_api());
         let document = docs::complete(api.into_openapi()).to_pretty_json();
         document.expect("the document is made of JSON values") + "\n"
     });
@@ -166,6 +192,11 @@ mod tests {
             for (method, operation) in item.as_object().unwrap() {
                 let name = operation["operationId"].as_str().unwrap();
                 assert!(names.insert(name), "{method} {path} has the name of another: {name}");
+                let security = operation["security"].as_array();
+                assert!(
+                    security.is_some(),
+                    "{method} {path} neither needs a scope nor says that it needs none"
+                );
                 let summary = operation["summary"].as_str().unwrap();
                 assert!(
                     !summary.contains('`'),

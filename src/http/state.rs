@@ -12,8 +12,9 @@ use super::shared_stats::SharedStats;
 use crate::config::HttpConfig;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
+use crate::principals::Principals;
 use crate::sink::SinkErrorKind;
-use crate::store::{ErrorClass, EventReader, Stability};
+use crate::store::{ErrorClass, EventReader, KeyStore, Stability};
 use crate::subscribers::Subscribers;
 
 /// The state of the service, shared by all handlers. Cheap to clone, because it is cloned several times for each request: with a
@@ -26,6 +27,8 @@ pub struct AppState(Arc<Shared>);
 /// The parts of [`AppState`].
 pub struct Shared {
     pub(super) store: Arc<dyn EventReader>,
+    pub(super) keys: Arc<dyn KeyStore>,
+    pub(super) principals: Principals,
     pub(super) ingest: Ingest,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: HttpConfig,
@@ -49,6 +52,10 @@ pub struct Shared {
 pub struct Parts {
     /// The store, for reading.
     pub store: Arc<dyn EventReader>,
+    /// The store, for keys.
+    pub keys: Arc<dyn KeyStore>,
+    /// Who may do what.
+    pub principals: Principals,
     /// The queue of events to store.
     pub ingest: Ingest,
     /// The metrics of this process.
@@ -93,6 +100,8 @@ impl AppState {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             store,
+            keys,
+            principals,
             ingest,
             metrics,
             limits,
@@ -109,6 +118,8 @@ impl AppState {
             results: Answers::new(limits.answer_bytes_max / 8),
             figures: Answers::new(limits.answer_bytes_max / 8),
             store,
+            keys,
+            principals,
             ingest,
             metrics,
             limits,

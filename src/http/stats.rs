@@ -8,19 +8,21 @@ use axum::response::Response;
 use super::docs::answers::observe::{HistoryAnswers, StatsAnswers};
 use super::docs::parameters::{HistoryParameters, StatsParameters};
 use super::error::ApiError;
+use super::guard::{self, May, visible};
 use super::query::Query;
 use super::state::AppState;
 use crate::api::stats::{
-    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Retention, Stats, TopicStats, UptimeStats,
+    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Retention, SomeStats, Stats, TopicStats,
+    UptimeStats,
 };
 use crate::event::Timestamp;
 use crate::metrics::OutcomeLabel;
 use crate::metrics::history::{SECONDS_MAX, Second};
-use crate::store::{Counts, StoreStats};
+use crate::store::{Counts, StoreStats, TopicSums};
 
 /// Get the statistics, or the counters of one topic
 ///
-/// With `topic=` only the counters of that topic.
+/// With `topic=` only the counters of that topic. A key for some topics gets the counters of these, and nothing of the process.
 #[utoipa::path(
     get,
     path = "/stats",
@@ -29,17 +31,25 @@ use crate::store::{Counts, StoreStats};
     params(StatsParameters),
     responses(StatsAnswers)
 )]
-pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub(super) async fn stats(
+    May { who, .. }: May<guard::Read>,
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     state.check_started()?;
     let mut query = Query::read(query.as_deref());
     let topic = query.topic();
     query.finish().map_err(ApiError::Invalid)?;
-    match topic {
-        Some(topic) => {
+    match visible(topic, &who) {
+        (Some(topic), _) => {
             let counts = state.store.topic_counts(&topic).await?;
             state.figures.json(&TopicStats::from(counts))
         }
-        None => {
+        (None, globs) if !globs.is_all() => {
+            let sums = state.store.sums(&globs).await?;
+            state.figures.json(&SomeStats::from(sums))
+        }
+        (None, _) => {
             let stats = state.stats.read().await?;
             state.figures.json(&all(&state, &stats))
         }
@@ -57,7 +67,11 @@ pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQue
     params(HistoryParameters),
     responses(HistoryAnswers)
 )]
-pub(super) async fn history(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub(super) async fn history(
+    _: May<guard::ReadAll>,
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     let mut query = Query::read(query.as_deref());
     let window = query.seconds("window", SECONDS_MAX);
     query.finish().map_err(ApiError::Invalid)?;
@@ -85,6 +99,22 @@ impl From<Counts> for TopicStats {
             unique_processed: unsigned(counts.unique_processed),
             duplicate_dropped: unsigned(counts.duplicate_dropped),
             conflicts: unsigned(counts.conflicts),
+        }
+    }
+}
+
+impl From<TopicSums> for SomeStats {
+    fn from(sums: TopicSums) -> Self {
+        let counts = sums.counts;
+        let topics = sums.topics.into_iter();
+        Self {
+            received: unsigned(counts.received),
+            unique_processed: unsigned(counts.unique_processed),
+            duplicate_dropped: unsigned(counts.duplicate_dropped),
+            conflicts: unsigned(counts.conflicts),
+            topics: topics.map(|(topic, unique)| (topic, unsigned(unique))).collect(),
+            topic_count: unsigned(sums.topic_count),
+            database_total_rows: unsigned(counts.unique_processed - counts.pruned),
         }
     }
 }

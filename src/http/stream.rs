@@ -13,12 +13,14 @@ use tokio::time::Instant;
 use super::docs::answers::events::StreamAnswers;
 use super::docs::parameters::StreamParameters;
 use super::error::ApiError;
+use super::guard::{self, May, visible};
 use super::listener::Peer;
 use super::observe::milliseconds;
 use super::query::Query;
 use super::request_id::RequestId;
 use super::state::AppState;
 use crate::event::{Cursor, Loc};
+use crate::principals::{Principal, Principals};
 use crate::subscribers::Subscriber;
 
 /// How often a comment is sent while no event comes, so that a client can tell a quiet log from a dead connection.
@@ -50,22 +52,26 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
     responses(StreamAnswers)
 )]
 pub(super) async fn stream(
+    May { who, .. }: May<guard::Read>,
     State(state): State<AppState>,
-    Extension(client): Extension<Peer>,
-    Extension(id): Extension<RequestId>,
+    (Extension(client), Extension(id)): (Extension<Peer>, Extension<RequestId>),
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     state.check_started()?;
     let mut query = Query::read(query.as_deref());
-    let topic = query.topic();
+    let (topic, globs) = visible(query.topic(), &who);
     let after = query.after();
     query.finish().map_err(ApiError::Invalid)?;
     let after = last_event_id(&headers)?.or(after);
     let permit = state.subscribers.permit().map_err(|_| ApiError::TOO_MANY_SUBSCRIBERS)?;
-    let subscriber = permit.subscribe(after, topic).await?;
+    let subscriber = permit.subscribe(after, topic, globs).await?;
     let log = StreamLog::of(id);
-    let frames = unfold((subscriber, client, log), next);
+    let access = Access {
+        principals: state.principals.clone(),
+        who,
+    };
+    let frames = unfold((subscriber, client, access, log), next);
     let body = iter([OPENING]).chain(frames).map(Ok::<_, std::convert::Infallible>);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -76,20 +82,28 @@ pub(super) async fn stream(
 }
 
 /// A subscriber, its client, and the log line of the stream.
-type Subscription = (Subscriber, Peer, StreamLog);
+type Subscription = (Subscriber, Peer, Access, StreamLog);
 
-/// The next frames, or a comment if none came for a while. The stream ends when the service stops or the client disconnects.
-async fn next((mut subscriber, client, mut log): Subscription) -> Option<(Bytes, Subscription)> {
+/// Who reads, and until when.
+struct Access {
+    principals: Principals,
+    who: Principal,
+}
+
+/// The next frames, or a comment if none came for a while. The stream ends when the service stops, the client
+/// disconnects, or the principal is no longer what it was.
+async fn next((mut subscriber, client, access, mut log): Subscription) -> Option<(Bytes, Subscription)> {
     let frames = tokio::select! {
         frames = tokio::time::timeout(HEARTBEAT, subscriber.next()) => frames,
         () = client.disconnected() => return None,
+        () = access.principals.ended(&access.who) => return None,
     };
     let frames = match frames {
         Ok(frames) => frames?,
         Err(_) => COMMENT,
     };
     log.count(&frames);
-    Some((frames, (subscriber, client, log)))
+    Some((frames, (subscriber, client, access, log)))
 }
 
 /// Logs a stream when it ends.

@@ -10,6 +10,7 @@ use super::docs::answers::topics::{ConflictsAnswers, EventAnswers, TopicsAnswers
 use super::docs::parameters::{ConflictsParameters, EventParameters, TopicsParameters};
 use super::error::ApiError;
 use super::events::{OTHER_BYTES, page_bytes_max};
+use super::guard::{self, May, visible};
 use super::query::Query;
 use super::state::AppState;
 use crate::api::events::{Form, JsonText, LIMIT_DEFAULT, LIMIT_MAX, StoredEvent};
@@ -31,7 +32,11 @@ const CONFLICT_BYTES_MAX: usize = CONFLICT_PAYLOAD_BYTES_MAX + OTHER_BYTES;
     params(TopicsParameters),
     responses(TopicsAnswers)
 )]
-pub(super) async fn topics(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub(super) async fn topics(
+    May { who, .. }: May<guard::Read>,
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     state.check_started()?;
     let mut query = Query::read(query.as_deref());
     let (prefix, after, limit) = (
@@ -40,7 +45,12 @@ pub(super) async fn topics(State(state): State<AppState>, RawQuery(query): RawQu
         limit(&mut query, LIMIT_MAX),
     );
     query.finish().map_err(ApiError::Invalid)?;
-    let list = TopicList { prefix, after, limit };
+    let list = TopicList {
+        prefix,
+        after,
+        globs: who.topics().clone(),
+        limit,
+    };
     let topics = state.store.topics(&list).await?;
     let next = topics.last().filter(|_| topics.len() == limit as usize);
     let answer = Topics {
@@ -75,6 +85,7 @@ fn summary(topic: &store::TopicSummary) -> TopicSummary<'_> {
     responses(EventAnswers)
 )]
 pub(super) async fn event(
+    May { who, .. }: May<guard::Read>,
     State(state): State<AppState>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, ApiError> {
@@ -92,6 +103,9 @@ pub(super) async fn event(
             let errors = topic.err().into_iter().chain(event_id.err());
             return Err(ApiError::Invalid(errors.collect()));
         }
+    };
+    let Some(topic) = visible(Some(topic), &who).0 else {
+        return Err(ApiError::EventUnknown);
     };
     let room = state.answers.room(page_bytes_max(1)).await?;
     let found = state
@@ -118,15 +132,21 @@ pub(super) async fn event(
     params(ConflictsParameters),
     responses(ConflictsAnswers)
 )]
-pub(super) async fn conflicts(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub(super) async fn conflicts(
+    May { who, .. }: May<guard::Read>,
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     state.check_started()?;
     let mut query = Query::read(query.as_deref());
     let (topic, after) = (query.topic(), query.after());
     let limit = limit(&mut query, CONFLICTS_MAX);
     query.finish().map_err(ApiError::Invalid)?;
     let room = state.answers.room(limit as usize * CONFLICT_BYTES_MAX).await?;
+    let (topic, globs) = visible(topic, &who);
     let list = ConflictList {
         topic,
+        globs,
         after: after.unwrap_or(crate::event::Cursor::BEGINNING),
         limit,
     };

@@ -31,6 +31,16 @@ fn command_page_is_current() {
             "\n## {name}\n\n```text\n{}\n```\n",
             lines.join("\n").trim_end()
         ));
+        for below in command.get_subcommands() {
+            let below = below.clone().mut_args(|flag| flag.hide_env_values(true));
+            let help = below.clone().render_long_help().to_string();
+            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+            let below = below.get_name();
+            sections.push_str(&format!(
+                "\n### {name} {below}\n\n```text\n{}\n```\n",
+                lines.join("\n").trim_end()
+            ));
+        }
     }
     check("cli.md", &format!("{INTRODUCTION}\n{list}{sections}"));
 }

@@ -203,6 +203,7 @@ async fn identities_and_conflicts_expire_by_times_of_their_own() {
     let conflicts = async || {
         let all = crate::store::ConflictList {
             topic: None,
+            globs: crate::event::TopicGlobs::All,
             after: crate::event::Cursor::BEGINNING,
             limit: 10,
         };

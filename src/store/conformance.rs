@@ -8,7 +8,9 @@
 mod append;
 mod conflicts;
 mod counters;
+mod globs;
 mod health;
+mod keys;
 mod list;
 mod model;
 mod outbox;
@@ -355,6 +357,23 @@ conformance! {
             topics_are_listed_largest_first_and_capped
             new_topic_is_counted_once_whoever_brings_it
             stats_are_one_snapshot
+        }
+        globs {
+            many_topics_are_read_in_log_order
+            more_topics_than_are_merged_are_read_too
+            truncation_is_told_of_matching_topics
+            new_topic_that_matches_is_seen
+            topics_are_those_that_match
+            sums_are_those_of_matching_topics
+            conflicts_are_those_of_matching_topics
+        }
+        keys {
+            key_comes_back_as_it_was_kept
+            changes_come_in_the_order_of_their_versions
+            change_of_an_older_state_is_refused
+            revoked_key_goes_after_a_day
+            times_of_use_are_no_change
+            there_is_a_limit_of_keys
         }
         outbox {
             leased_batch_is_unpublished

@@ -8,6 +8,8 @@
 mod append;
 mod connect;
 mod error;
+mod globs;
+mod keys;
 mod largest;
 mod outbox;
 mod read;
@@ -31,10 +33,10 @@ use self::connect::{Address, Role, Session, bounded, close, connect};
 use self::readers::Readers;
 use self::statement::Schema;
 use crate::config::Database;
-use crate::event::{EventId, Timestamp, Topic};
+use crate::event::{EventId, Timestamp, Topic, TopicGlobs};
 use crate::store::{
     Appender, ConflictList, ConflictPage, Counts, EventReader, EventWriter, Found, List, Maintenance, Named, Page,
-    Scan, ScanError, Stability, StoreError, StoreStats, TopicList, TopicSummary, Turn, Verification,
+    Scan, ScanError, Stability, StoreError, StoreStats, TopicList, TopicSummary, TopicSums, Turn, Verification,
 };
 
 /// Whether the server takes no writes, and how far the log is stable.
@@ -150,6 +152,12 @@ impl EventReader for Postgres {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.readers.run(STATS_TIMEOUT, statistics::stats).await
+    }
+
+    async fn sums(&self, globs: &TopicGlobs) -> Result<TopicSums, StoreError> {
+        self.readers
+            .run_for_client(STATS_TIMEOUT, globs, statistics::sums)
+            .await
     }
 
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {

@@ -6,13 +6,17 @@ use super::append::LogPosition;
 use super::error::StoreError;
 use super::name::Named;
 use super::outbox::Backlog;
-use crate::event::{Cursor, EventId, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::event::{
+    Cursor, EventId, NameRange, Payload, Source, StoredEvent, Timestamp, Topic, TopicGlobs, above_prefix,
+};
 
 /// Which events to read. Members that are `None` do not filter.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Of this topic.
     pub topic: Option<Topic>,
+    /// Of these topics, where no single one is given.
+    pub globs: TopicGlobs,
     /// From this source.
     pub source: Option<Source>,
     /// With this id.
@@ -171,6 +175,17 @@ pub struct StoreStats {
     pub stability: Stability,
 }
 
+/// The counters of some topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSums {
+    /// Their sums.
+    pub counts: Counts,
+    /// The number of topics.
+    pub topic_count: i64,
+    /// Unique events of the largest, at most [`TOPICS_MAX`], the largest first.
+    pub topics: Vec<(String, i64)>,
+}
+
 /// An identity that was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -187,23 +202,29 @@ pub struct TopicList {
     pub prefix: String,
     /// Only names behind this one.
     pub after: String,
+    /// Only names that one of these matches.
+    pub globs: TopicGlobs,
     /// How many at most.
     pub limit: u32,
 }
 
 impl TopicList {
-    /// The name below which those with the prefix lie, compared byte by byte; `None`: every name from the prefix on has it.
-    pub(super) fn below(&self) -> Option<String> {
-        // The next character after the last that has one.
-        let mut characters: Vec<char> = self.prefix.chars().collect();
-        while let Some(last) = characters.pop() {
-            let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
-            if let Some(next) = next {
-                characters.push(next);
-                return Some(characters.into_iter().collect());
-            }
-        }
-        None
+    /// The ranges of names to read, in order.
+    pub(super) fn ranges(&self) -> Vec<NameRange> {
+        let of_prefix = NameRange {
+            low: self.prefix.clone(),
+            below: above_prefix(&self.prefix),
+        };
+        let both = |range: NameRange| NameRange {
+            low: range.low.max(of_prefix.low.clone()),
+            below: match (range.below, of_prefix.below.clone()) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            },
+        };
+        let ranges = self.globs.ranges().into_iter().map(both);
+        let has_names = |range: &NameRange| range.below.as_ref().is_none_or(|below| range.low < *below);
+        ranges.filter(has_names).collect()
     }
 }
 
@@ -225,6 +246,8 @@ pub struct TopicSummary {
 pub struct ConflictList {
     /// Only of this topic.
     pub topic: Option<Topic>,
+    /// Only of these topics, where no single one is given.
+    pub globs: TopicGlobs,
     /// Only conflicts behind this place.
     pub after: Cursor,
     /// How many at most.
@@ -281,6 +304,9 @@ impl ConflictList {
 /// counters are those of the snapshot.
 pub const TOPICS_MAX: i64 = 1000;
 
+/// So many topics at most are read each by its index; of more, the log is read, and the rest left out.
+pub(super) const MERGED_TOPICS_MAX: u32 = 1000;
+
 /// The part of a store that reads the log.
 #[async_trait]
 pub trait EventReader: Named {
@@ -306,6 +332,9 @@ pub trait EventReader: Named {
 
     /// The counters and more, in one snapshot.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
+
+    /// The counters of some topics together, in one snapshot. Its cost grows with their number.
+    async fn sums(&self, globs: &TopicGlobs) -> Result<TopicSums, StoreError>;
 
     /// The counters of one topic; zeros for an unknown topic.
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError>;

@@ -13,6 +13,7 @@ mod connect;
 mod counters;
 mod error;
 mod expiry;
+mod keys;
 mod numbers;
 mod outbox;
 mod read;
@@ -34,10 +35,11 @@ use rusqlite::Connection;
 use self::connect::{Link, Role, StoreFile, blocking, closed};
 use self::error::failed_to;
 use self::readers::Readers;
-use crate::event::{EventId, Timestamp, Topic};
+use crate::event::{EventId, Timestamp, Topic, TopicGlobs};
 use crate::store::{
     Appender, ConflictList, ConflictPage, Counts, ErrorClass, EventReader, EventWriter, Found, List, Maintenance,
-    Named, Page, Scan, ScanError, Stability, StoreError, StoreStats, TopicList, TopicSummary, Turn, Verification,
+    Named, Page, Scan, ScanError, Stability, StoreError, StoreStats, TopicList, TopicSummary, TopicSums, Turn,
+    Verification,
 };
 
 /// The first version whose write-ahead log loses nothing: in older versions a checkpoint that met a reset of the log could.
@@ -205,6 +207,13 @@ impl EventReader for Sqlite {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.readers.run(STATS_TIMEOUT, statistics::stats).await
+    }
+
+    async fn sums(&self, globs: &TopicGlobs) -> Result<TopicSums, StoreError> {
+        let globs = globs.clone();
+        self.readers
+            .run_for_client(STATS_TIMEOUT, move |connection| statistics::sums(connection, &globs))
+            .await
     }
 
     async fn topic_counts(&self, topic: &Topic) -> Result<Counts, StoreError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::api::events::{self, Form, StreamNotice};
-use crate::event::{Cursor, StoredEvent, Topic};
+use crate::event::{Cursor, StoredEvent, Topic, TopicGlobs};
 use crate::store::Page;
 
 /// The most bytes in the ring buffer. A subscriber that is further behind reads the store.
@@ -104,7 +104,7 @@ impl Ring {
     }
 
     /// The next events for a subscriber that has come to `at`.
-    pub(super) fn read(&self, at: Cursor, topic: Option<&Topic>) -> RingRead {
+    pub(super) fn read(&self, at: Cursor, topic: Option<&Topic>, globs: &TopicGlobs) -> RingRead {
         let Some((start, end)) = self.bounds else {
             return RingRead::Behind;
         };
@@ -117,7 +117,7 @@ impl Ring {
         }
         let index = self.segments.partition_point(|segment| segment.last <= at);
         match self.segments.get(index) {
-            Some(segment) => RingRead::Frames(segment.frames_after(at, topic), segment.last),
+            Some(segment) => RingRead::Frames(segment.frames_after(at, topic, globs), segment.last),
             // The last stable position has moved on without new events.
             None => RingRead::Frames(Frames::default(), end),
         }
@@ -125,24 +125,27 @@ impl Ring {
 }
 
 impl Segment {
-    /// The frames after a position, of one topic or of all.
-    fn frames_after(&self, at: Cursor, topic: Option<&Topic>) -> Frames {
+    /// The frames after a position, of one topic, or of those that some patterns match.
+    fn frames_after(&self, at: Cursor, topic: Option<&Topic>, globs: &TopicGlobs) -> Frames {
         let first = self.events.partition_point(|(cursor, _, _)| *cursor <= at);
         let events = &self.events[first..];
         match (topic, events.first()) {
             (_, None) => Frames::default(),
-            (None, Some((_, _, range))) => Frames {
+            (None, Some((_, _, range))) if globs.is_all() => Frames {
                 events: events.len(),
                 bytes: self.frames.slice(range.start..),
             },
-            (Some(topic), _) => {
-                let of_the_topic = events.iter().filter(|(_, other, _)| other == topic);
-                let frames = of_the_topic
-                    .clone()
-                    .flat_map(|(_, _, range)| self.frames[range.clone()].iter().copied());
+            _ => {
+                let is_wanted = |other: &Topic| topic.map_or_else(|| globs.matches(other), |topic| topic == other);
+                let wanted = events.iter().filter(|(_, other, _)| is_wanted(other));
+                let (mut frames, mut count) = (Vec::new(), 0);
+                for (_, _, range) in wanted {
+                    frames.extend_from_slice(&self.frames[range.clone()]);
+                    count += 1;
+                }
                 Frames {
-                    bytes: frames.collect(),
-                    events: of_the_topic.count(),
+                    bytes: frames.into(),
+                    events: count,
                 }
             }
         }
@@ -230,22 +233,25 @@ mod tests {
     #[test]
     fn reads_the_events_after_a_position() {
         let ring = ring(10..13);
-        assert_eq!(ring.read(Cursor::new(12, 0), None), RingRead::UpToDate);
-        assert_eq!(ring.read(Cursor::new(13, 0), None), RingRead::Behind);
-        assert_eq!(ring.read(Cursor::new(8, 0), None), RingRead::Behind);
+        assert_eq!(
+            ring.read(Cursor::new(12, 0), None, &TopicGlobs::All),
+            RingRead::UpToDate
+        );
+        assert_eq!(ring.read(Cursor::new(13, 0), None, &TopicGlobs::All), RingRead::Behind);
+        assert_eq!(ring.read(Cursor::new(8, 0), None, &TopicGlobs::All), RingRead::Behind);
         let all = frames(&[event(10, "even"), event(11, "odd"), event(12, "even")]);
         assert_eq!(
-            ring.read(Cursor::new(9, 0), None),
+            ring.read(Cursor::new(9, 0), None, &TopicGlobs::All),
             RingRead::Frames(all, Cursor::new(12, 0))
         );
         let odd = Topic::parse("odd").unwrap();
         let rest = frames(&[event(11, "odd")]);
         assert_eq!(
-            ring.read(Cursor::new(10, 0), Some(&odd)),
+            ring.read(Cursor::new(10, 0), Some(&odd), &TopicGlobs::All),
             RingRead::Frames(rest, Cursor::new(12, 0))
         );
         assert_eq!(
-            ring.read(Cursor::new(11, 0), Some(&odd)),
+            ring.read(Cursor::new(11, 0), Some(&odd), &TopicGlobs::All),
             RingRead::Frames(Frames::default(), Cursor::new(12, 0))
         );
     }
@@ -255,13 +261,16 @@ mod tests {
         let mut ring = ring(10..13);
         ring.extend(&page(0..0, 20));
         assert_eq!(
-            ring.read(Cursor::new(12, 0), None),
+            ring.read(Cursor::new(12, 0), None, &TopicGlobs::All),
             RingRead::Frames(Frames::default(), Cursor::new(20, 0))
         );
-        assert_eq!(ring.read(Cursor::new(20, 0), None), RingRead::UpToDate);
+        assert_eq!(
+            ring.read(Cursor::new(20, 0), None, &TopicGlobs::All),
+            RingRead::UpToDate
+        );
         ring.extend(&page(21..22, 21));
         assert_eq!(
-            ring.read(Cursor::new(20, 0), None),
+            ring.read(Cursor::new(20, 0), None, &TopicGlobs::All),
             RingRead::Frames(frames(&[event(21, "odd")]), Cursor::new(21, 0))
         );
     }
@@ -269,10 +278,10 @@ mod tests {
     #[test]
     fn drops_its_oldest_and_leaves_no_gap() {
         let mut ring = Ring::default();
-        assert_eq!(ring.read(Cursor::BEGINNING, None), RingRead::Behind);
+        assert_eq!(ring.read(Cursor::BEGINNING, None, &TopicGlobs::All), RingRead::Behind);
         ring.begin(Cursor::BEGINNING);
         let mut begin = 1;
-        while ring.read(Cursor::BEGINNING, None) != RingRead::Behind {
+        while ring.read(Cursor::BEGINNING, None, &TopicGlobs::All) != RingRead::Behind {
             ring.extend(&page(begin..begin + 1000, begin + 999));
             begin += 1000;
             assert!(ring.bytes <= BYTES_MAX);
@@ -280,7 +289,7 @@ mod tests {
         // From its oldest position on, every event is there.
         let (start, end) = ring.bounds.unwrap();
         let (mut at, mut found) = (start, 0);
-        while let RingRead::Frames(frames, next) = ring.read(at, None) {
+        while let RingRead::Frames(frames, next) = ring.read(at, None, &TopicGlobs::All) {
             assert!(frames.bytes.len() < SEGMENT_BYTES + 1000);
             let ids = frames
                 .bytes

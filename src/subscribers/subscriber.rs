@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::hub::{Shared, Subscribers};
 use super::ring::{RingRead, frames, notice};
 use crate::api::events::StreamNotice;
-use crate::event::{Cursor, Topic};
+use crate::event::{Cursor, Topic, TopicGlobs};
 use crate::store::backoff::Backoff;
 use crate::store::{Filter, Page, Scan, ScanError, StoreError, Turn};
 
@@ -42,12 +42,17 @@ impl Subscribers {
 }
 
 impl SubscriberPermit {
-    /// Subscribes to the events after `after`, of one topic or of all. `None`: to the events after the last stable position. An
+    /// Subscribes to the events after `after`, of one topic, or of those that some patterns match. `None`: to the events after the last stable position. An
     /// event that was acknowledged a moment before may be among them: a repeated event is better than a lost one.
     ///
     /// # Errors
     /// The store cannot tell the last stable position.
-    pub async fn subscribe(self, after: Option<Cursor>, topic: Option<Topic>) -> Result<Subscriber, StoreError> {
+    pub async fn subscribe(
+        self,
+        after: Option<Cursor>,
+        topic: Option<Topic>,
+        globs: TopicGlobs,
+    ) -> Result<Subscriber, StoreError> {
         let at = match after {
             Some(after) => after,
             None => self.subscribers.0.store.stability().await?.last_stable,
@@ -56,6 +61,7 @@ impl SubscriberPermit {
             changed: self.subscribers.0.changed.subscribe(),
             permit: self,
             topic,
+            globs,
             at,
             has_ended: false,
             backoff: Backoff::default(),
@@ -68,6 +74,7 @@ pub struct Subscriber {
     permit: SubscriberPermit,
     changed: watch::Receiver<()>,
     topic: Option<Topic>,
+    globs: TopicGlobs,
     /// The position that it has come to.
     at: Cursor,
     /// Whether the log has not given out that position.
@@ -84,7 +91,7 @@ impl Subscriber {
         while !shared.stop.is_cancelled() && !self.has_ended {
             // Before the read, so that a change after it is noticed.
             self.changed.mark_unchanged();
-            let read = shared.ring().read(self.at, self.topic.as_ref());
+            let read = shared.ring().read(self.at, self.topic.as_ref(), &self.globs);
             let frames = match read {
                 RingRead::Frames(frames, at) => {
                     self.at = at;
@@ -141,6 +148,7 @@ impl Subscriber {
         let scan = Scan {
             filter: Filter {
                 topic: self.topic.clone(),
+                globs: self.globs.clone(),
                 ..Filter::default()
             },
             after: self.at,

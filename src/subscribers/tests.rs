@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::hub::{Settings, Subscribers};
 use super::subscriber::SubscriberPermit;
 use super::watcher::READ_BYTES;
-use crate::event::{Cursor, Event, EventId, Payload, Source, Timestamp, Topic};
+use crate::event::{Cursor, Event, EventId, Payload, Source, Timestamp, Topic, TopicGlobs};
 use crate::sink::HandoffQueue;
 use crate::store::{Batch, Expiry, GroupCommit, Retention, Store};
 
@@ -69,7 +69,12 @@ async fn reads_little_at_a_time_while_requests_wait() {
 
 /// The first frame that a subscriber at this position gets once the watcher has read.
 async fn first_frame(subscribers: &Subscribers, at: Cursor) -> String {
-    let mut subscriber = subscribers.permit().unwrap().subscribe(Some(at), None).await.unwrap();
+    let mut subscriber = subscribers
+        .permit()
+        .unwrap()
+        .subscribe(Some(at), None, TopicGlobs::All)
+        .await
+        .unwrap();
     subscribers.0.read(READ_BYTES).await.unwrap();
     let frame = tokio::time::timeout(Duration::from_secs(60), subscriber.next()).await;
     String::from_utf8(frame.expect("a frame").unwrap().to_vec()).unwrap()
@@ -111,7 +116,7 @@ async fn catches_up_from_the_store_then_the_ring() {
     let mut subscriber = subscribers
         .permit()
         .unwrap()
-        .subscribe(Some(Cursor::BEGINNING), None)
+        .subscribe(Some(Cursor::BEGINNING), None, TopicGlobs::All)
         .await
         .unwrap();
     let mut text = String::new();

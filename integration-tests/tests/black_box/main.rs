@@ -5,6 +5,7 @@
 //! deploy/test-services.sh cargo test --workspace --test black_box faults::
 //! ```
 
+mod access;
 mod answers;
 mod client_commands;
 mod commands;

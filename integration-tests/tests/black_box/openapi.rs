@@ -27,6 +27,9 @@ async fn documents_exactly_the_methods_of_each_path() {
     let world = World::embedded();
     let service = world.serve().await;
     assert_eq!(service.publish(&event("orders", "evt-1")).await.status, 201);
+    let key = service.post("/keys").header("content-type", "application/json");
+    let key = ask(key.body(r#"{"name":"n","scopes":["read"]}"#)).await.json();
+    let key = key["id"].as_str().expect("an id");
     let document = service.json("/openapi.json").await;
     for (path, item) in document["paths"].as_object().expect("paths") {
         let file = if path.starts_with("/docs/") {
@@ -37,7 +40,8 @@ async fn documents_exactly_the_methods_of_each_path() {
         let path = path
             .replace("{file}", file)
             .replace("{topic}", "orders")
-            .replace("{event_id}", "evt-1");
+            .replace("{event_id}", "evt-1")
+            .replace("{id}", key);
         for method in METHODS {
             let request = client().request(method.clone(), format!("{}{path}", service.url()));
             // The status alone: a stream has no end.
@@ -60,6 +64,8 @@ fn documented_methods(item: &Value) -> impl Iterator<Item = &str> {
     methods.flat_map(|method| match method.as_str() {
         "get" => vec!["GET", "HEAD"],
         "post" => vec!["POST"],
+        "patch" => vec!["PATCH"],
+        "delete" => vec!["DELETE"],
         other => panic!("{other} is not expected"),
     })
 }

@@ -1,6 +1,7 @@
 //! The answers of each route. Errors are described by [`ApiError`] itself: an answer for each status, an example for each reason.
 
 pub(in crate::http) mod events;
+pub(in crate::http) mod keys;
 pub(in crate::http) mod observe;
 pub(in crate::http) mod publish;
 pub(in crate::http) mod topics;
@@ -138,6 +139,12 @@ fn invalid_query() -> (&'static str, ApiError) {
     ("string_too_short", error)
 }
 
+fn invalid_key() -> (&'static str, ApiError) {
+    let message = "Input should be some of 'publish', 'read', 'consume', 'manage' and 'metrics'";
+    let error = invalid(ValidationErrorKind::LiteralError, message, &["body", "scopes"]);
+    ("literal_error", error)
+}
+
 /// The errors of a read.
 fn read_errors() -> Vec<(&'static str, ApiError)> {
     vec![
@@ -147,6 +154,23 @@ fn read_errors() -> Vec<(&'static str, ApiError)> {
         ("unreachable", ApiError::UNREACHABLE),
         ("query_timeout", ApiError::QUERY_TIMEOUT),
     ]
+}
+
+/// What every route answers that needs a key.
+pub(super) fn refusals() -> Answers {
+    let mut answers = errors([
+        ("unauthenticated", ApiError::Unauthenticated),
+        (
+            "forbidden",
+            ApiError::Forbidden("This key does not have the scope that is needed here."),
+        ),
+        ("keys_unavailable", ApiError::KEYS_UNAVAILABLE),
+    ]);
+    if let Some(RefOr::T(answer)) = answers.get_mut("401") {
+        let header = header("Says that a key is needed.", text());
+        answer.headers.insert("www-authenticate".to_owned(), header.into());
+    }
+    answers
 }
 
 /// The answers with those of success added.

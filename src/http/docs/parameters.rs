@@ -7,6 +7,7 @@ use utoipa::openapi::{RefOr, Required, Type};
 use utoipa::{IntoParams, PartialSchema};
 
 use crate::api::events::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::api::keys::KEYS_MAX;
 use crate::api::topics::CONFLICTS_MAX;
 use crate::api::{cursor_schema, topic_part_schema};
 use crate::event::{EventId, Source, Timestamp, Topic};
@@ -243,4 +244,39 @@ impl IntoParams for RootParameters {
             text().examples(["\"6f0d2e7c3c1b4f7e\""]),
         )]
     }
+}
+
+/// The parameters of `GET /keys`.
+pub(in crate::http) struct KeysParameters;
+
+impl IntoParams for KeysParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let limit = number(1).maximum(Some(KEYS_MAX)).default(Some(json!(KEYS_MAX)));
+        vec![
+            query("after", "The keys behind this id.", key_id()),
+            query("limit", "Maximum number of keys.", limit),
+        ]
+    }
+}
+
+/// The parameter of `/keys/{id}`.
+pub(in crate::http) struct KeyParameters;
+
+impl IntoParams for KeyParameters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let id = Parameter::builder()
+            .name("id")
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some("The id of the key."))
+            .schema(Some(key_id()))
+            .build();
+        vec![id]
+    }
+}
+
+fn key_id() -> ObjectBuilder {
+    text()
+        .pattern(Some("^[0-9a-hjkmnp-tv-z]{12}$"))
+        .examples(["0a1b2c3d4e5f"])
 }

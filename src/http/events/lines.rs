@@ -10,6 +10,7 @@ use crate::api::events::{Form, StoredEvent};
 use crate::event::Cursor;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
+use crate::principals::Principal;
 use crate::store::{List, Page, Scan, ScanError, Turn};
 
 /// The events that are read at a time, at most.
@@ -24,6 +25,7 @@ const CHUNK_ROOM: usize = 2 * PAGE_BYTES;
 /// The state of a stream of lines.
 struct Lines {
     state: AppState,
+    who: Principal,
     request: ReadRequest,
     /// How many lines may still follow; `None`: no limit.
     left: Option<u64>,
@@ -38,7 +40,7 @@ struct Lines {
 
 /// Streams all events, one per line. A list ends with what was committed when it began, a cursor read with what was stable then.
 /// The first page is read before the answer begins, so that an error of the store is answered with a proper 503.
-pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Response, ApiError> {
+pub(super) async fn answer(state: AppState, who: Principal, request: ReadRequest) -> Result<Response, ApiError> {
     let stability = state.store.stability().await?;
     let below = if request.after.is_some() {
         stability.last_stable.batch() + 1
@@ -48,6 +50,7 @@ pub(super) async fn answer(state: AppState, request: ReadRequest) -> Result<Resp
     let (left, at) = (request.limit, request.after);
     let mut lines = Lines {
         state,
+        who,
         request,
         left,
         at,
@@ -79,6 +82,9 @@ impl Lines {
     /// The next lines, some hundred at a time; `None` at the end. Waits for room, which the chunk keeps until it is written.
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
         let room = self.state.answers.room(CHUNK_ROOM).await?;
+        if !self.state.principals.is_current(&self.who) {
+            return Err(ApiError::Unauthenticated);
+        }
         loop {
             let limit = self
                 .left

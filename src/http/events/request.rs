@@ -4,10 +4,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::api::events::LIMIT_MAX;
 use crate::event::{
-    Cursor, HEADERS_BYTES_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, ValidationError, ValidationErrorKind,
+    Cursor, HEADERS_BYTES_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, Topic, ValidationError, ValidationErrorKind,
 };
+use crate::http::guard::visible;
 use crate::http::prefix::Prefix;
 use crate::http::query::Query;
+use crate::principals::Principal;
 use crate::store::{EventReader, Filter, List, Order, Page, Scan, ScanError, Turn};
 
 /// The media type of a stream of lines.
@@ -46,6 +48,9 @@ pub(super) enum Style {
 /// The parameters of a request.
 #[derive(Debug, Clone)]
 pub(super) struct ReadRequest {
+    /// The topic that was asked for, whether it exists for the principal or not.
+    pub(super) topic: Option<Topic>,
+    /// What is read.
     pub(super) filter: Filter,
     pub(super) order: Order,
     pub(super) limit: Option<u64>,
@@ -55,10 +60,17 @@ pub(super) struct ReadRequest {
 }
 
 impl ReadRequest {
-    pub(super) fn parse(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Vec<ValidationError>> {
+    pub(super) fn parse(
+        who: &Principal,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Vec<ValidationError>> {
         let mut query = Query::read(query);
+        let asked = query.topic();
+        let (topic, globs) = visible(asked.clone(), who);
         let filter = Filter {
-            topic: query.topic(),
+            topic,
+            globs,
             source: query.source(),
             event_id: query.event_id(),
             since: query.time("since"),
@@ -89,6 +101,7 @@ impl ReadRequest {
         query.finish()?;
         let (order, offset) = (order.unwrap_or_default(), offset.unwrap_or(0));
         Ok(Self {
+            topic: asked,
             filter,
             order,
             limit,
@@ -130,7 +143,7 @@ impl ReadRequest {
         let mut query = form_urlencoded::Serializer::new(format!("{}/events?", prefix.as_str()));
         let filter = &self.filter;
         let parameters = [
-            ("topic", filter.topic.as_ref().map(ToString::to_string)),
+            ("topic", self.topic.as_ref().map(ToString::to_string)),
             ("source", filter.source.as_ref().map(ToString::to_string)),
             ("event_id", filter.event_id.as_ref().map(ToString::to_string)),
             ("since", filter.since.map(|time| time.to_string())),

@@ -1,12 +1,13 @@
 //! Kept conflicts, and topics by name.
 
 use super::{TestDatabase, Writer, event, migrated, places, topic, until_stable};
-use crate::event::{Cursor, Event, Timestamp};
+use crate::event::{Cursor, Event, Timestamp, TopicGlobs};
 use crate::store::{ConflictList, ConflictPage, Counts, Store, TopicList};
 
 async fn conflicts(store: &std::sync::Arc<dyn Store>, name: Option<&str>, after: Cursor, limit: u32) -> ConflictPage {
     let list = ConflictList {
         topic: name.map(topic),
+        globs: TopicGlobs::All,
         after,
         limit,
     };
@@ -154,6 +155,7 @@ pub(super) async fn topics_are_listed_by_name_in_pages(db: &dyn TestDatabase) {
         let list = TopicList {
             prefix: prefix.to_owned(),
             after: after.to_owned(),
+            globs: TopicGlobs::All,
             limit,
         };
         store.topics(&list).await.unwrap()

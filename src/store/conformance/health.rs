@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{TestDatabase, Writer, event, listed, migrated, topic, until_stable};
-use crate::event::{Cursor, EventId, Timestamp};
+use crate::event::{Cursor, EventId, Timestamp, TopicGlobs};
 use crate::store::{ConflictList, ErrorClass, Expiry, Filter, Lease, List, Scan, ScanError, TopicList};
 
 pub(super) async fn store_has_its_name(db: &dyn TestDatabase) {
@@ -114,6 +114,7 @@ pub(super) async fn closed_store_takes_no_calls(db: &dyn TestDatabase) {
     };
     let conflicts = ConflictList {
         topic: None,
+        globs: TopicGlobs::All,
         after: Cursor::BEGINNING,
         limit: 1,
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::{TestDatabase, Writer, event, events, listed, migrated, scanned_all, until_stable};
-use crate::event::{Cursor, Event, EventId, Source, StoredEvent, Timestamp, Topic};
+use crate::event::{Cursor, Event, EventId, Source, StoredEvent, Timestamp, Topic, TopicGlob, TopicGlobs};
 use crate::store::{Filter, List, Order, Store};
 
 /// A log in which each filter matches some events and none matches all.
@@ -40,17 +40,26 @@ pub(super) fn varied() -> Vec<Event> {
     all
 }
 
+/// Topics that one of some patterns matches.
+pub(super) fn globs(texts: &str) -> TopicGlobs {
+    let globs = texts.split_whitespace();
+    globs.map(|text| TopicGlob::parse(text).unwrap()).collect()
+}
+
 /// Every combination of filters over [`varied`]. The times are those of events: the bounds themselves are tried.
 pub(super) fn filters() -> Vec<Filter> {
     let time = |text| Timestamp::parse(text).unwrap();
     let mut filters = Vec::new();
-    for topic in [None, Some("t"), Some("u"), Some("none")] {
+    let some_topics = ["t T", "u*", "none*"].map(|texts| (None, globs(texts)));
+    let one_topic = [None, Some("t"), Some("u"), Some("none")].map(|topic| (topic, TopicGlobs::All));
+    for (topic, globs) in one_topic.into_iter().chain(some_topics) {
         for source in [None, Some("s"), Some("none")] {
             for event_id in [None, Some("1"), Some("2S-1"), Some("none")] {
                 for since in [None, Some("2025-10-24T10:01:00Z")] {
                     for until in [None, Some("2025-10-24T10:02:00Z"), Some("2025-10-24T10:01:00Z")] {
                         filters.push(Filter {
                             topic: topic.map(|topic| Topic::parse(topic).unwrap()),
+                            globs: globs.clone(),
                             source: source.map(|source| Source::parse(source).unwrap()),
                             event_id: event_id.map(|id| EventId::parse(id).unwrap()),
                             since: since.map(time),
@@ -67,6 +76,7 @@ pub(super) fn filters() -> Vec<Filter> {
 /// What a filter means.
 pub(super) fn matches(filter: &Filter, event: &Event) -> bool {
     filter.topic.as_ref().is_none_or(|topic| *topic == event.topic)
+        && filter.globs.matches(&event.topic)
         && filter.source.as_ref().is_none_or(|source| *source == event.source)
         && filter.event_id.as_ref().is_none_or(|id| *id == event.event_id)
         && filter.since.is_none_or(|since| since <= event.occurred_at)

@@ -1,7 +1,7 @@
 //! Reads of the log: lists and scans.
 //!
-//! The statement decides which index serves a read, not a plan: everything, one topic, or one identity ([`IndexPath`]). Other
-//! filters are checked row by row.
+//! The statement decides which index serves a read, not a plan: everything, one topic, some topics, or one identity ([`IndexPath`]).
+//! Other filters are checked row by row; so are patterns that more topics match than can be read one by one.
 
 use std::time::Duration;
 
@@ -14,9 +14,11 @@ use uuid::Uuid;
 use super::append::timestamp;
 use super::connect::Session;
 use super::error::{decoding, failed_to};
+use super::globs::{likes, ranges};
 use super::schema::PREPARE_NUMBERS;
 use super::statistics::end_of;
 use crate::event::{Cursor, Event, EventId, Headers, IdentityKey, Payload, Source, StoredEvent, Timestamp, Topic};
+use crate::store::read::MERGED_TOPICS_MAX;
 use crate::store::{Filter, Found, List, LogPosition, Order, Page, Scan, StoreError};
 
 /// The query time limit of a list or of a page of a scan, the wait for a connection included.
@@ -34,17 +36,22 @@ struct IndexPath {
     scan: &'static str,
 }
 
-const EVERYTHING: IndexPath = IndexPath {
+static EVERYTHING: IndexPath = IndexPath {
     list: include_str!("sql/list_all.sql"),
     list_newest_first: include_str!("sql/list_all_newest_first.sql"),
     scan: include_str!("sql/scan_all.sql"),
 };
-const ONE_TOPIC: IndexPath = IndexPath {
+static ONE_TOPIC: IndexPath = IndexPath {
     list: include_str!("sql/list_topic.sql"),
     list_newest_first: include_str!("sql/list_topic_newest_first.sql"),
     scan: include_str!("sql/scan_topic.sql"),
 };
-const ONE_IDENTITY: IndexPath = IndexPath {
+static SOME_TOPICS: IndexPath = IndexPath {
+    list: include_str!("sql/list_topics.sql"),
+    list_newest_first: include_str!("sql/list_topics_newest_first.sql"),
+    scan: include_str!("sql/scan_topics.sql"),
+};
+static ONE_IDENTITY: IndexPath = IndexPath {
     list: include_str!("sql/list_identity.sql"),
     list_newest_first: include_str!("sql/list_identity_newest_first.sql"),
     scan: include_str!("sql/scan_identity.sql"),
@@ -55,14 +62,50 @@ impl IndexPath {
         match (&filter.topic, &filter.event_id) {
             (Some(_), Some(_)) => &ONE_IDENTITY,
             (Some(_), None) => &ONE_TOPIC,
-            (None, _) => &EVERYTHING,
+            (None, _) if filter.globs.is_all() => &EVERYTHING,
+            (None, _) => &SOME_TOPICS,
         }
+    }
+
+    /// Binds what the statements of this path have beside the others.
+    fn bind<'q>(
+        &self,
+        query: Query<'q, sqlx::Postgres, PgArguments>,
+        filter: &Filter,
+    ) -> Query<'q, sqlx::Postgres, PgArguments> {
+        if let (Some(topic), Some(event_id)) = (&filter.topic, &filter.event_id) {
+            return query.bind(key_of(topic, event_id));
+        }
+        if filter.topic.is_some() {
+            return query;
+        }
+        let likes = likes(&filter.globs);
+        if std::ptr::eq(self, &EVERYTHING) {
+            return query.bind(likes);
+        }
+        let (low, below) = ranges(&filter.globs);
+        query
+            .bind(low)
+            .bind(below)
+            .bind(likes)
+            .bind(i64::from(MERGED_TOPICS_MAX))
     }
 }
 
 /// Lists what is committed.
 pub(super) async fn list(pg: &mut Session, list: &List) -> Result<Page, StoreError> {
     let path = IndexPath::of(&list.filter);
+    let page = list_by(pg, list, path).await?;
+    match page {
+        Some(page) => Ok(page),
+        // Too many topics to read each of them.
+        None => list_by(pg, list, &EVERYTHING)
+            .await?
+            .ok_or_else(|| decoding(sqlx::Error::RowNotFound)),
+    }
+}
+
+async fn list_by(pg: &mut Session, list: &List, path: &'static IndexPath) -> Result<Option<Page>, StoreError> {
     let sql = match list.order {
         Order::Ascending => path.list,
         Order::Descending => path.list_newest_first,
@@ -89,14 +132,29 @@ pub(super) async fn list(pg: &mut Session, list: &List) -> Result<Page, StoreErr
         )
     };
     let rows = pg
-        .fetch_all(bind_key(query, &list.filter))
+        .fetch_all(path.bind(query, &list.filter))
         .await
         .map_err(failed_to("list events"))?;
     let Some(first) = rows.first() else {
         return Err(decoding(sqlx::Error::RowNotFound));
     };
     let is_cut = !is_one && first.try_get("is_cut").map_err(decoding)?;
-    Ok(list.page(stored_events(&rows)?, is_cut, last_stable(first)?))
+    let (events, last_stable) = (stored_events(&rows)?, last_stable(first)?);
+    if !std::ptr::eq(path, &SOME_TOPICS) {
+        return Ok(Some(list.page(events, is_cut, last_stable)));
+    }
+    let Some(limit) = page_limit(first)? else {
+        return Ok(None);
+    };
+    let is_cut = is_cut || (limit < i64::from(list.limit) && events.len() as i64 == limit);
+    Ok(Some(list.page(events, is_cut, last_stable)))
+}
+
+/// How many events a page of some topics has at most; `None`: there are too many topics.
+fn page_limit(row: &PgRow) -> Result<Option<i64>, StoreError> {
+    let is_many: bool = row.try_get("is_many").map_err(decoding)?;
+    let limit = row.try_get("page_limit").map_err(decoding)?;
+    Ok((!is_many).then_some(limit))
 }
 
 /// Reads on from a cursor, up to the last stable position. `None`: the cursor lies above the end of the log.
@@ -114,31 +172,61 @@ pub(super) async fn scan(pg: &mut Session, scan: &Scan) -> Result<Option<Page>, 
 }
 
 async fn scan_once(pg: &mut Session, scan: &Scan) -> Result<Option<Page>, StoreError> {
+    let path = IndexPath::of(&scan.filter);
+    match scan_by(pg, scan, path).await? {
+        Scanned::Page(page) => Ok(Some(page)),
+        Scanned::Unknown => Ok(None),
+        Scanned::Many => match scan_by(pg, scan, &EVERYTHING).await? {
+            Scanned::Page(page) => Ok(Some(page)),
+            Scanned::Unknown | Scanned::Many => Ok(None),
+        },
+    }
+}
+
+/// What a statement has found.
+enum Scanned {
+    Page(Page),
+    /// The cursor lies above the end of the log.
+    Unknown,
+    /// There are too many topics to read each of them.
+    Many,
+}
+
+async fn scan_by(pg: &mut Session, scan: &Scan, path: &'static IndexPath) -> Result<Scanned, StoreError> {
     let Filter {
         topic,
+        globs: _,
         source,
         event_id,
         since,
         until,
     } = &scan.filter;
-    let is_checked = source.is_some() || since.is_some() || until.is_some() || (event_id.is_some() && topic.is_none());
+    let is_by_row = std::ptr::eq(path, &EVERYTHING) && !scan.filter.globs.is_all();
+    let is_checked =
+        is_by_row || source.is_some() || since.is_some() || until.is_some() || (event_id.is_some() && topic.is_none());
     let limit = i64::from(scan.limit);
-    let rows_max = if is_checked { limit.max(SCAN_ROWS_MAX) } else { limit };
-    let query = bind(pg.query(IndexPath::of(&scan.filter).scan), &scan.filter)
+    let mut rows_max = if is_checked { limit.max(SCAN_ROWS_MAX) } else { limit };
+    let query = bind(pg.query(path.scan), &scan.filter)
         .bind(scan.after.batch())
         .bind(scan.after.position())
         .bind(rows_max)
         .bind(limit)
         .bind(i64::try_from(scan.bytes_max).unwrap_or(i64::MAX));
     let rows = pg
-        .fetch_all(bind_key(query, &scan.filter))
+        .fetch_all(path.bind(query, &scan.filter))
         .await
         .map_err(failed_to("read events from a cursor"))?;
     let Some(first) = rows.first() else {
         return Err(decoding(sqlx::Error::RowNotFound));
     };
     if first.try_get("is_unknown").map_err(decoding)? {
-        return Ok(None);
+        return Ok(Scanned::Unknown);
+    }
+    if std::ptr::eq(path, &SOME_TOPICS) {
+        match page_limit(first)? {
+            Some(limit) => rows_max = limit,
+            None => return Ok(Scanned::Many),
+        }
     }
     let stable = last_stable(first)?;
     let scanned: i64 = first.try_get("scanned").map_err(decoding)?;
@@ -149,7 +237,7 @@ async fn scan_once(pg: &mut Session, scan: &Scan) -> Result<Option<Page>, StoreE
         (_, Some(last)) if scanned == rows_max => last,
         _ => stable.max(scan.after),
     };
-    Ok(Some(Page {
+    Ok(Scanned::Page(Page {
         events,
         next,
         is_last: !is_full && scanned < rows_max,
@@ -168,17 +256,6 @@ fn bind<'q>(
         .bind(filter.source.as_ref().map(Source::as_str))
         .bind(filter.since.map(time))
         .bind(filter.until.map(time))
-}
-
-/// Binds the key of an identity, which only the statements of that index path have.
-fn bind_key<'q>(
-    query: Query<'q, sqlx::Postgres, PgArguments>,
-    filter: &Filter,
-) -> Query<'q, sqlx::Postgres, PgArguments> {
-    match (&filter.topic, &filter.event_id) {
-        (Some(topic), Some(event_id)) => query.bind(key_of(topic, event_id)),
-        _ => query,
-    }
 }
 
 fn key_of(topic: &Topic, event_id: &EventId) -> Uuid {

@@ -13,7 +13,14 @@ use crate::store::{ErrorClass, StoreError};
 ///
 /// Not sqlx's migrator: it locks its session, and prepares statements for it, which a pooler between a session and the server does
 /// not allow.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "log", include_str!("../../../migrations/postgres/0001_log.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "log", include_str!("../../../migrations/postgres/0001_log.sql")),
+    (
+        2,
+        "access",
+        include_str!("../../../migrations/postgres/0002_access.sql"),
+    ),
+];
 
 /// Lets one transaction migrate at a time, whatever the schema's name is. The number says "evsv".
 const LOCK: &str = "select pg_advisory_xact_lock(1702261622)";
@@ -48,7 +55,7 @@ const APPLIED: &str = "select version from eventsieve.migrations";
 /// What the newest migration has made, by which the schema is recognized.
 const MISSING: &str = "select name from unnest(array[
     'log', 'gaps', 'identities', 'events', 'partitions', 'batches', 'topic_counts', 'topics', 'totals',
-    'largest_topics', 'forgotten_topics', 'conflicts', 'parked', 'log_end'
+    'largest_topics', 'forgotten_topics', 'conflicts', 'parked', 'log_end', 'access', 'keys'
 ]) as name where to_regclass('eventsieve.' || name) is null";
 
 /// Begins the numbering of batches anew if the server was started since it was done last, and returns whether it was. Makes the

@@ -7,16 +7,18 @@ use sqlx::postgres::PgRow;
 use super::append::timestamp;
 use super::connect::Session;
 use super::error::{decoding, failed_to};
-use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic};
+use super::globs::{likes, ranges};
+use crate::event::{Cursor, EventId, NameRange, Payload, Source, Timestamp, Topic, TopicGlobs};
 use crate::store::{
     Backlog, Conflict, ConflictList, ConflictPage, Counts, Stability, StoreError, StoreStats, TOPICS_MAX, TopicList,
-    TopicSummary,
+    TopicSummary, TopicSums,
 };
 
 const STATS: &str = include_str!("sql/stats.sql");
 const BACKLOG: &str = include_str!("sql/backlog.sql");
 const TOPIC_COUNTS: &str = include_str!("sql/topic_counts.sql");
 const UNKNOWN_TOPICS: &str = include_str!("sql/unknown_topics.sql");
+const SUMS: &str = include_str!("sql/sums.sql");
 const TOPICS: &str = include_str!("sql/topics.sql");
 const CONFLICTS: &str = include_str!("sql/conflicts.sql");
 const STABILITY: &str = include_str!("sql/stability.sql");
@@ -79,15 +81,53 @@ pub(super) async fn unknown_topics(pg: &mut Session, topics: &[&str]) -> Result<
     unknown.map_err(failed_to("look for topics"))
 }
 
+/// The counters of some topics together.
+pub(super) async fn sums(pg: &mut Session, globs: &TopicGlobs) -> Result<TopicSums, StoreError> {
+    let (low, below) = ranges(globs);
+    let query = pg.query(SUMS).bind(TOPICS_MAX).bind(low).bind(below);
+    let rows = pg
+        .fetch_all(query.bind(likes(globs).unwrap_or_else(|| vec!["%".to_owned()])))
+        .await
+        .map_err(failed_to("add up the counters of topics"))?;
+    let read = || {
+        let (totals, topics) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
+        let topic = |row: &PgRow| Ok((row.try_get("topic")?, row.try_get("unique_processed")?));
+        Ok(TopicSums {
+            counts: counts(totals)?,
+            topic_count: totals.try_get("topics")?,
+            topics: topics.iter().map(topic).collect::<Result<_, sqlx::Error>>()?,
+        })
+    };
+    read().map_err(decoding)
+}
+
 /// Topics by name.
 pub(super) async fn topics(pg: &mut Session, list: &TopicList) -> Result<Vec<TopicSummary>, StoreError> {
+    let mut topics = Vec::new();
+    for range in list.ranges() {
+        topics.append(&mut topics_of(pg, list, &range, topics.len()).await?);
+        if topics.len() >= list.limit as usize {
+            break;
+        }
+    }
+    Ok(topics)
+}
+
+/// Those of a range, to follow so many.
+async fn topics_of(
+    pg: &mut Session,
+    list: &TopicList,
+    range: &NameRange,
+    before: usize,
+) -> Result<Vec<TopicSummary>, StoreError> {
     let rows = pg
         .fetch_all(
             pg.query(TOPICS)
                 .bind(&list.after)
-                .bind(&list.prefix)
-                .bind(list.below())
-                .bind(i64::from(list.limit)),
+                .bind(&range.low)
+                .bind(&range.below)
+                .bind(i64::from(list.limit) - before as i64)
+                .bind(likes(&list.globs)),
         )
         .await
         .map_err(failed_to("list the topics"))?;
@@ -117,7 +157,8 @@ pub(super) async fn conflicts(pg: &mut Session, list: &ConflictList) -> Result<C
                 .bind(list.topic.as_ref().map(Topic::as_str))
                 .bind(list.after.batch())
                 .bind(list.after.position())
-                .bind(i64::from(list.limit)),
+                .bind(i64::from(list.limit))
+                .bind(likes(&list.globs)),
         )
         .await
         .map_err(failed_to("list conflicts"))?;

@@ -1,7 +1,7 @@
 //! Reads of the log: lists and scans. Each runs in a transaction of its own and sees one snapshot.
 //!
 //! The statement decides which index serves a read: everything, one topic, or one identity ([`IndexPath`]). Other filters are
-//! checked row by row.
+//! checked row by row, patterns of topics too.
 
 use std::time::Duration;
 
@@ -9,8 +9,10 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::clock::timestamp;
 use super::error::failed_to;
-use super::statistics::stability;
-use crate::event::{Cursor, Event, EventId, Headers, IdentityKey, Payload, Source, StoredEvent, Timestamp, Topic};
+use super::statistics::{each_topic, stability};
+use crate::event::{
+    Cursor, Event, EventId, Headers, IdentityKey, Payload, Source, StoredEvent, Timestamp, Topic, TopicGlobs,
+};
 use crate::store::{Filter, Found, List, LogPosition, Order, Page, Scan, StoreError};
 
 /// The query time limit of a list or of a page of a scan, the wait for a connection included.
@@ -98,9 +100,26 @@ fn each(
 
 /// Lists what is committed.
 pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreError> {
-    let read = || {
+    let globs = by_row(&list.filter);
+    let (mut skipped, mut every) = (0, list.clone());
+    if !globs.is_all() {
+        // Only what they match counts for the limit and the offset.
+        (every.limit, every.offset) = (u32::MAX, 0);
+    }
+    let mut read = || {
         let mut taken = Taken::new(list.bytes_max.unwrap_or(usize::MAX));
-        each(connection, list, &list.filter, |row| taken.take(row))?;
+        each(connection, &every, &list.filter, |row| {
+            if !globs.is_all() {
+                if !globs.matches(&topic(row)?) {
+                    return Ok(true);
+                }
+                if skipped < list.offset {
+                    skipped += 1;
+                    return Ok(true);
+                }
+            }
+            Ok(taken.take(row)? && taken.events.len() < list.limit as usize)
+        })?;
         Ok((taken, stability(connection)?.last_stable))
     };
     let (taken, last_stable) = read().map_err(failed_to("list events"))?;
@@ -111,12 +130,17 @@ pub(super) fn list(connection: &Connection, list: &List) -> Result<Page, StoreEr
 pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Option<Page>, StoreError> {
     let Filter {
         topic,
+        globs: _,
         event_id,
         source,
         since,
         until,
     } = &scan.filter;
-    let is_checked = source.is_some() || since.is_some() || until.is_some() || (event_id.is_some() && topic.is_none());
+    let is_checked = !by_row(&scan.filter).is_all()
+        || source.is_some()
+        || since.is_some()
+        || until.is_some()
+        || (event_id.is_some() && topic.is_none());
     let rows_max = if is_checked {
         scan.limit.max(SCAN_ROWS_MAX)
     } else {
@@ -169,12 +193,36 @@ pub(super) fn scan(connection: &Connection, scan: &Scan) -> Result<Option<Page>,
 }
 
 fn is_truncated(connection: &Connection, scan: &Scan) -> rusqlite::Result<bool> {
-    let topic = scan.filter.topic.as_ref().map(Topic::as_str);
-    connection
-        .prepare_cached(IS_TRUNCATED)?
-        .query_row(params![scan.after.batch(), scan.after.position(), topic], |row| {
-            row.get(0)
+    let mut statement = connection.prepare_cached(IS_TRUNCATED)?;
+    let mut is_truncated = |topic: Option<&str>| {
+        statement.query_row(params![scan.after.batch(), scan.after.position(), topic], |row| {
+            row.get::<_, bool>(0)
         })
+    };
+    let globs = by_row(&scan.filter);
+    if globs.is_all() || !is_truncated(None)? {
+        return is_truncated(scan.filter.topic.as_ref().map(Topic::as_str));
+    }
+    // The empty name, which no topic has, stands for those that are forgotten.
+    let mut found = is_truncated(Some(""))?;
+    each_topic(connection, globs, |row| {
+        found = found || is_truncated(Some(row.get_ref("topic")?.as_str()?))?;
+        Ok(!found)
+    })?;
+    Ok(found)
+}
+
+/// The patterns that are compared row by row.
+fn by_row(filter: &Filter) -> &TopicGlobs {
+    if filter.topic.is_some() {
+        &TopicGlobs::All
+    } else {
+        &filter.globs
+    }
+}
+
+fn topic(row: &Row<'_>) -> rusqlite::Result<Topic> {
+    Ok(Topic::from_stored(row.get::<_, String>("topic")?))
 }
 
 /// Looks for an identity.
@@ -238,7 +286,9 @@ fn matches(filter: &Filter, row: &Row<'_>) -> rusqlite::Result<bool> {
         Some(wanted) => Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str()? == wanted),
         None => Ok(true),
     };
-    Ok(is("event_id", filter.event_id.as_ref().map(EventId::as_str))?
+    let globs = by_row(filter);
+    Ok((globs.is_all() || globs.matches(&topic(row)?))
+        && is("event_id", filter.event_id.as_ref().map(EventId::as_str))?
         && is("source", filter.source.as_ref().map(Source::as_str))?
         && filter.since.is_none_or(|since| occurred_at >= since.micros())
         && filter.until.is_none_or(|until| occurred_at < until.micros()))

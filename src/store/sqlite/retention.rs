@@ -54,7 +54,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Sqlite {
     /// Runs one step in a transaction of its own, and then leaves the file to others for as long as it took.
-    async fn step<T: Send + 'static>(
+    pub(super) async fn step<T: Send + 'static>(
         &self,
         action: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

@@ -12,7 +12,10 @@ use super::error::failed_to;
 use crate::store::{ErrorClass, StoreError};
 
 /// The migrations; the `user_version` of a file is [`RELEASED`] and the number of those applied.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_log.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/sqlite/0001_log.sql"),
+    include_str!("../../../migrations/sqlite/0002_access.sql"),
+];
 
 /// The versions up to this one were made before the first release, and cannot be read.
 const RELEASED: i64 = 4;

@@ -6,10 +6,10 @@ use rusqlite::{Connection, Row, params};
 
 use super::clock::{now, timestamp};
 use super::error::failed_to;
-use crate::event::{Cursor, EventId, Payload, Source, Topic};
+use crate::event::{Cursor, EventId, NameRange, Payload, Source, Topic, TopicGlobs};
 use crate::store::{
     Backlog, Conflict, ConflictList, ConflictPage, Counts, Stability, StoreError, StoreStats, TOPICS_MAX, TopicList,
-    TopicSummary,
+    TopicSummary, TopicSums,
 };
 
 const LAST_BATCH: &str = "select last_batch from log";
@@ -120,21 +120,79 @@ pub(super) fn counts(row: &Row<'_>) -> rusqlite::Result<Counts> {
 /// Topics by name.
 pub(super) fn topics(connection: &Connection, list: &TopicList) -> Result<Vec<TopicSummary>, StoreError> {
     let time = |row: &Row<'_>, index: usize| row.get::<_, Option<i64>>(index)?.map(timestamp).transpose();
-    let summary = |row: &Row<'_>| {
-        Ok(TopicSummary {
-            topic: Topic::from_stored(row.get::<_, String>(5)?),
-            counts: counts(row)?,
-            first_received_at: time(row, 6)?,
-            last_received_at: time(row, 7)?,
-        })
-    };
     let read = || {
-        connection
-            .prepare_cached(TOPICS)?
-            .query_map(params![list.after, list.prefix, list.below(), list.limit], summary)?
-            .collect::<Result<_, _>>()
+        let mut topics = Vec::new();
+        each_in(connection, &list.after, &list.ranges(), |row| {
+            let topic = Topic::from_stored(row.get::<_, String>(5)?);
+            if list.globs.matches(&topic) {
+                topics.push(TopicSummary {
+                    topic,
+                    counts: counts(row)?,
+                    first_received_at: time(row, 6)?,
+                    last_received_at: time(row, 7)?,
+                });
+            }
+            Ok(topics.len() < list.limit as usize)
+        })?;
+        Ok(topics)
     };
     read().map_err(failed_to("list the topics"))
+}
+
+/// Passes the row of each of some topics to `take`, by name, until it returns false.
+pub(super) fn each_topic(
+    connection: &Connection,
+    globs: &TopicGlobs,
+    mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<()> {
+    each_in(connection, "", &globs.ranges(), |row| {
+        let topic = Topic::from_stored(row.get::<_, String>(5)?);
+        Ok(!globs.matches(&topic) || take(row)?)
+    })
+}
+
+fn each_in(
+    connection: &Connection,
+    after: &str,
+    ranges: &[NameRange],
+    mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(TOPICS)?;
+    for range in ranges {
+        let mut rows = statement.query(params![after, range.low, range.below])?;
+        while let Some(row) = rows.next()? {
+            if !take(row)? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The counters of some topics together.
+pub(super) fn sums(connection: &Connection, globs: &TopicGlobs) -> Result<TopicSums, StoreError> {
+    let read = || {
+        let (mut sums, mut topics) = (Counts::default(), Vec::new());
+        each_topic(connection, globs, |row| {
+            let of_topic = counts(row)?;
+            sums.received += of_topic.received;
+            sums.unique_processed += of_topic.unique_processed;
+            sums.duplicate_dropped += of_topic.duplicate_dropped;
+            sums.conflicts += of_topic.conflicts;
+            sums.pruned += of_topic.pruned;
+            topics.push((row.get(5)?, of_topic.unique_processed));
+            Ok(true)
+        })?;
+        let topic_count = i64::try_from(topics.len()).unwrap_or(i64::MAX);
+        topics.sort_by(|(one, many): &(String, i64), (other, few)| few.cmp(many).then_with(|| one.cmp(other)));
+        topics.truncate(usize::try_from(TOPICS_MAX).unwrap_or(usize::MAX));
+        Ok(TopicSums {
+            counts: sums,
+            topic_count,
+            topics,
+        })
+    };
+    read().map_err(failed_to("add up the counters of topics"))
 }
 
 /// A page of conflicts.
@@ -160,7 +218,9 @@ pub(super) fn conflicts(connection: &Connection, list: &ConflictList) -> Result<
                 .collect::<Result<_, _>>()?,
             None => connection
                 .prepare_cached(CONFLICTS)?
-                .query_map(params![batch, position, list.limit], conflict)?
+                .query_map(params![batch, position], conflict)?
+                .filter(|found| found.as_ref().map_or(true, |found| list.globs.matches(&found.topic)))
+                .take(list.limit as usize)
                 .collect::<Result<_, _>>()?,
         };
         Ok(list.page(conflicts, stability(connection)?.last_stable))

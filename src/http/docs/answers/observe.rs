@@ -7,10 +7,12 @@ use utoipa::openapi::schema::AnyOf;
 
 use super::{Answers, JSON, content, errors, invalid, of, read_errors, reference, retry_after, text, with};
 use crate::api::health::{
-    ComponentStatus, Health, HealthStatus, Probe, ProbeStatus, QueueHealth, ServiceInfo, SinkHealth, StoreHealth,
+    ComponentStatus, Health, HealthStatus, HealthStatusOnly, Probe, ProbeStatus, QueueHealth, ServiceInfo, SinkHealth,
+    StoreHealth,
 };
 use crate::api::stats::{
-    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Retention, Stats, TopicStats, UptimeStats,
+    CommitLatency, History, HistoryPoint, Log, Outbox, Performance, Queue, Retention, SomeStats, Stats, TopicStats,
+    UptimeStats,
 };
 use crate::event::ValidationErrorKind;
 use crate::http::docs::examples;
@@ -90,10 +92,24 @@ impl IntoResponses for StatsAnswers {
         // Not `oneOf`: all statistics have the members of one topic, too.
         let schema = AnyOf::builder()
             .item(reference::<Stats>())
+            .item(reference::<SomeStats>())
             .item(reference::<TopicStats>());
-        let examples = [("all", json!(Self::all())), ("topic", json!(topic))];
+        let some = SomeStats {
+            received: 10000,
+            unique_processed: 7000,
+            duplicate_dropped: 3000,
+            conflicts: 0,
+            topics: vec![("order.created".to_owned(), 7000)],
+            topic_count: 1,
+            database_total_rows: 7000,
+        };
+        let examples = [
+            ("all", json!(Self::all())),
+            ("some", json!(some)),
+            ("topic", json!(topic)),
+        ];
         let found = Response::builder()
-            .description("All statistics, or with `topic=` the counters of that topic.")
+            .description("All statistics, with a key for some topics the counters of these, or with `topic=` those of that topic.")
             .content(JSON, content(schema, examples));
         with(errors(read_errors()), [("200", found)])
     }
@@ -160,13 +176,27 @@ impl IntoResponses for HealthAnswers {
         let healthy = Self::health(HealthStatus::Healthy, None, None);
         let degraded = Self::health(HealthStatus::Degraded, None, redis);
         let unhealthy = Self::health(HealthStatus::Unhealthy, store, None);
-        let up = of(
+        let answer = |about: &str, examples: Vec<(&'static str, Value)>| {
+            let schema = AnyOf::builder()
+                .item(reference::<Health>())
+                .item(reference::<HealthStatusOnly>());
+            Response::builder()
+                .description(about)
+                .content(JSON, content(schema, examples))
+        };
+        let status = HealthStatus::Healthy;
+        let only = HealthStatusOnly { status };
+        let up = answer(
             "Publishing can succeed.",
-            [("healthy", healthy), ("degraded", degraded)],
+            vec![
+                ("healthy", json!(healthy)),
+                ("degraded", json!(degraded)),
+                ("without_read", json!(only)),
+            ],
         );
-        let down = of(
+        let down = answer(
             "Publishing cannot succeed: the store is down.",
-            [("unhealthy", unhealthy)],
+            vec![("unhealthy", json!(unhealthy))],
         );
         let down = down.header("retry-after", retry_after());
         with(Answers::new(), [("200", up), ("503", down)])

@@ -6,7 +6,8 @@ grant select, insert, delete on eventsieve.identities, eventsieve.conflicts, eve
 grant select, insert, update on eventsieve.gaps, eventsieve.leases, eventsieve.archives, eventsieve.totals to service_role;
 grant select, insert, update, delete
     on eventsieve.batches, eventsieve.topic_counts, eventsieve.topics, eventsieve.parked to service_role;
-grant select, update on eventsieve.log, eventsieve.forgotten_topics to service_role;
+grant select, insert, update, delete on eventsieve.keys to service_role;
+grant select, update on eventsieve.log, eventsieve.forgotten_topics, eventsieve.access to service_role;
 grant select, update (begun_at, ended_at, decision, held_back, archived_as) on eventsieve.partitions to service_role;
 grant select on eventsieve.log_end, eventsieve.migrations to service_role;
 grant execute on all functions in schema eventsieve to service_role;

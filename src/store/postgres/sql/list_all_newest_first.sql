@@ -1,12 +1,13 @@
 -- Lists everything, newest first, by the index events_pkey.
 -- $1 null, $2 event_id, $3 source, $4 since, $5 until; $6, $7 batch and position before which the list begins;
 -- $8 only batches below this number; $9 limit; $10 offset; $11 how many bytes of payloads and headers at
--- most, but at least one event. A page of no events is one row whose event is null.
+-- most, but at least one event; $12 patterns of topics or null. A page of no events is one row whose event is null.
 with listed as materialized (
     select e.*
     from eventsieve.events e
     where $1::text is null
       and ($2::text is null or e.event_id = $2)
+      and ($12::text[] is null or e.topic like any ($12))
       and ($3::text is null or e.source = $3)
       and ($4::timestamptz is null or e.occurred_at >= $4)
       and ($5::timestamptz is null or e.occurred_at < $5)

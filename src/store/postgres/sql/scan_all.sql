@@ -1,7 +1,7 @@
 -- A page of a cursor read of everything, by the index events_pkey.
 -- $1 null, $2 event_id, $3 source, $4 since, $5 until; $6, $7 batch and position after which the page begins;
--- $8 how many rows to examine; $9 how many events at most; $10 how many bytes of payload at most, but at least one event.
--- A page of no events is one row whose event is null. is_unknown: the log has not given out a cursor as high as that.
+-- $8 how many rows to examine; $9 how many events at most; $10 how many bytes of payload at most, but at least one event;
+-- $11 patterns of topics or null. A page of no events is one row whose event is null. is_unknown: the log has not given out a cursor as high as that.
 with s as materialized (
     select e.first_unstable, e.last_stable, $6::bigint > e.newest as is_unknown,
            eventsieve.is_truncated($6::bigint, $7::int, $1) as is_truncated
@@ -34,6 +34,7 @@ with s as materialized (
                     select e.*
                     from examined e
                     where ($2::text is null or e.event_id = $2)
+                      and ($11::text[] is null or e.topic like any ($11))
                       and ($3::text is null or e.source = $3)
                       and ($4::timestamptz is null or e.occurred_at >= $4)
                       and ($5::timestamptz is null or e.occurred_at < $5)
@@ -58,6 +59,7 @@ from s
                e.received_at, e.batch, e.position
         from examined e
         where ($2::text is null or e.event_id = $2)
+          and ($11::text[] is null or e.topic like any ($11))
           and ($3::text is null or e.source = $3)
           and ($4::timestamptz is null or e.occurred_at >= $4)
           and ($5::timestamptz is null or e.occurred_at < $5)
