@@ -460,6 +460,24 @@ async fn keys_are_made_changed_and_listed(world: World) {
     service.stop().await;
 }
 
+async fn keys_are_listed_page_by_page(world: World) {
+    let mut service = world.serve_with(closed(&world)).await;
+    let mut made = BTreeSet::new();
+    for _ in 0..5 {
+        made.insert(make(&service, json!({"scopes": ["read"]})).await.1);
+    }
+    let (mut seen, mut path) = (Vec::new(), "/keys?limit=2".to_owned());
+    loop {
+        let page = send(&service, "GET", &path, Some(ADMIN), None).await.json();
+        let keys = page["keys"].as_array().expect("keys");
+        seen.extend(keys.iter().map(|key| key["id"].as_str().expect("an id").to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/keys?limit=2&after={next}");
+    }
+    assert_eq!(seen, Vec::from_iter(made), "by id, each once");
+    service.stop().await;
+}
+
 /// A key sees and makes only what it covers.
 async fn key_makes_only_what_it_covers(world: World) {
     let mut service = world.serve_with(closed(&world)).await;
@@ -467,6 +485,7 @@ async fn key_makes_only_what_it_covers(world: World) {
     let (_, other) = make(&service, json!({"scopes": ["publish"], "topics": ["b"]})).await;
     let listed = send(&service, "GET", "/keys", Some(&key), None).await.json();
     assert_eq!(listed["keys"].as_array().map(Vec::len), Some(1), "{listed}");
+    assert_eq!(listed["next"], Value::Null, "not even the id of a hidden key is told");
     for body in [
         json!({"name": "n", "scopes": ["read"], "topics": ["a.*"]}),
         json!({"name": "n", "scopes": ["publish"], "topics": ["a*"]}),
@@ -798,6 +817,7 @@ on_both_stores! {
     revoked_key_ends_on_every_replica
     rotated_key_has_two_secrets_for_a_while
     keys_are_made_changed_and_listed
+    keys_are_listed_page_by_page
     key_makes_only_what_it_covers
     invalid_key_is_explained
     limit_of_a_key_is_its_own
