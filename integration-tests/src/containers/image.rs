@@ -46,6 +46,8 @@ pub async fn changed_file_recompiles_only_own_crates() {
         "--progress=plain",
         "--build-arg",
         &revision,
+        "--build-arg",
+        "PROFILE=release",
         "-f",
         &file,
         "--target",
