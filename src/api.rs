@@ -22,4 +22,4 @@ mod scalars;
 pub(crate) mod stats;
 pub(crate) mod topics;
 
-pub(crate) use self::scalars::{cursor_schema, topic_part_schema};
+pub(crate) use self::scalars::{KeyName, TopicPattern, cursor_schema, topic_part_schema};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::scalars::{KeyName, TopicPattern};
 use crate::access::{Key, KeyLimits, Scope};
 use crate::event::{Timestamp, TopicGlob};
 
@@ -14,22 +15,37 @@ pub const KEYS_MAX: u32 = 1000;
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// What people call it: 1 to 100 characters.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(value_type = KeyName)]
     pub name: String,
-    /// What it may do: `publish`, `read`, `consume`, `manage`, `metrics`.
-    #[schema(min_items = 1)]
+    /// What it may do.
+    #[schema(min_items = 1, value_type = Vec<ScopeName>)]
     pub scopes: Vec<String>,
     /// With which topics: patterns in which `*` stands for any characters, at most 64; all topics where this is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, max_items = 64)]
+    #[schema(max_items = 64, value_type = Option<Vec<TopicPattern>>)]
     pub topics: Option<Vec<String>>,
     /// How much it may publish.
     #[serde(default)]
     pub limits: Limits,
     /// From when on it no longer works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub expires_at: Option<Timestamp>,
+}
+
+/// The name of a scope.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScopeName {
+    /// Publish events.
+    Publish,
+    /// Read events, counters and topics.
+    Read,
+    /// Receive from subscriptions.
+    Consume,
+    /// Make and revoke keys.
+    Manage,
+    /// Read the metrics.
+    Metrics,
 }
 
 /// How much a key may publish on each replica; without a number as much as it likes. Ten seconds' worth may come at once.
@@ -37,12 +53,12 @@ pub struct NewKey {
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Events in a second.
-    #[serde(default)]
-    #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 1, maximum = 4294967295_i64)]
     pub events_per_second: Option<u32>,
     /// Bytes of bodies in a second, decompressed.
-    #[serde(default)]
-    #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 1, maximum = 9007199254740992_i64)]
     pub bytes_per_second: Option<u64>,
 }
 
@@ -52,20 +68,41 @@ pub struct Limits {
 pub struct KeyChange {
     /// What people call it: 1 to 100 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 100)]
+    #[schema(value_type = Option<KeyName>)]
     pub name: Option<String>,
     /// What it may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_items = 1)]
+    #[schema(min_items = 1, value_type = Option<Vec<ScopeName>>)]
     pub scopes: Option<Vec<String>>,
     /// How much it may publish.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub limits: Option<Limits>,
     /// From when on it no longer works; null: it does not expire.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Timestamp>)]
     pub expires_at: Option<Option<Timestamp>>,
+}
+
+/// A whole number, also in the form `5.0`, which JSON does not tell from `5`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the number is whole and within the range"
+)]
+fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(number: D) -> Result<Option<T>, D::Error> {
+    const MAX: f64 = 9_007_199_254_740_992.0;
+    let Some(number) = Option::<serde_json::Number>::deserialize(number)? else {
+        return Ok(None);
+    };
+    let by_float = || {
+        let number = number.as_f64().filter(|number| number.fract() == 0.0)?;
+        (0.0..=MAX).contains(&number).then_some(number as u64)
+    };
+    let whole = number.as_u64().or_else(by_float);
+    let found = whole.and_then(|whole| T::try_from(whole).ok());
+    found
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom("a limit is a whole number from 1"))
 }
 
 /// A member that is given, null or not.
@@ -78,7 +115,10 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Timestamp>
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
     /// For how long the secret before works, too: `24h`, at most `30d`; `0s`: not at all.
-    #[schema(example = "24h")]
+    #[schema(
+        example = "24h",
+        pattern = "^(0s|[1-9][0-9]{0,2}[sm]|([1-9][0-9]?|[1-6][0-9][0-9])h|([1-9]|[12][0-9]|30)d)$"
+    )]
     pub overlap: String,
 }
 

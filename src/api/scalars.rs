@@ -7,6 +7,7 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schem
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::access::NAME_CHARS_MAX;
 use crate::event::{
     Cursor, EventId, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers, NAME_BYTES_MAX, NUMBER_CHARS_MAX,
     PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, Source, Timestamp, Topic, ValidationError,
@@ -127,6 +128,32 @@ impl PartialSchema for Cursor {
     }
 }
 impl ToSchema for Cursor {}
+
+/// The schema of the name of a key.
+pub struct KeyName;
+
+impl PartialSchema for KeyName {
+    fn schema() -> RefOr<Schema> {
+        text("What people call it. Without control characters.")
+            .min_length(Some(1))
+            .max_length(Some(NAME_CHARS_MAX))
+            .pattern(Some(format!("^[^{CONTROL}]+$")))
+            .examples(["shop"])
+            .into()
+    }
+}
+impl ToSchema for KeyName {}
+
+/// The schema of a pattern of topics.
+pub struct TopicPattern;
+
+impl PartialSchema for TopicPattern {
+    fn schema() -> RefOr<Schema> {
+        let about = "A topic, in which `*` stands for any characters.";
+        name(about, "order.*", topic_pattern())
+    }
+}
+impl ToSchema for TopicPattern {}
 
 impl PartialSchema for Headers {
     fn schema() -> RefOr<Schema> {

@@ -3,16 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::event::name::Topic;
+use crate::event::name::{NAME_BYTES_MAX, Topic};
 
 /// A pattern of topics: `*` stands for any run of characters, also none; nothing else is special.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopicGlob(String);
 
 impl TopicGlob {
-    /// Reads a pattern. `None` for a text that matches no topic because it is empty, or has white space or control characters.
+    /// Reads a pattern. `None` for a text that is empty, has white space or control characters, or more bytes than a topic.
     pub fn parse(text: &str) -> Option<Self> {
-        let is_valid = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        let is_valid =
+            (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.contains(|c: char| c.is_whitespace() || c.is_control());
         is_valid.then(|| Self(text.to_owned()))
     }
 

@@ -17,11 +17,12 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 use crate::access::Scope;
 use crate::api::events::{Event, Lines, Page, PageStatus, PublishRequest, StoredEvent, StreamEvent};
 use crate::api::health::{Health, HealthStatusOnly, Probe, ServiceInfo};
-use crate::api::keys::{KeyChange, KeyInfo, KeyWithSecret, Keys, NewKey, Rotation};
+use crate::api::keys::{KeyChange, KeyInfo, KeyWithSecret, Keys, NewKey, Rotation, ScopeName};
 use crate::api::problem::{Problem, ValidationErrors};
 use crate::api::publish::{AcceptedAnswer, Flushed, PublishAnswer};
 use crate::api::stats::{History, SomeStats, Stats, TopicStats};
 use crate::api::topics::{Conflicts, Topics};
+use crate::api::{KeyName, TopicPattern};
 use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, ValidationError};
 
 #[derive(OpenApi)]
@@ -67,6 +68,9 @@ use crate::event::{Cursor, EventId, Payload, Source, Timestamp, Topic, Validatio
         Conflicts,
         History,
         NewKey,
+        ScopeName,
+        KeyName,
+        TopicPattern,
         KeyChange,
         Rotation,
         KeyInfo,

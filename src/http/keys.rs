@@ -24,6 +24,9 @@ use crate::store::KeySaved;
 /// The most bytes of a body.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// The highest limit, which a number of JSON holds exactly.
+const BYTES_PER_SECOND_MAX: u64 = 1 << 53;
+
 /// For how long two secrets of a key may work.
 const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -104,7 +107,7 @@ pub(super) async fn create(
         hash: secret.hash(),
         previous: None,
         created_at: now,
-        expires_at: expiry(new.expires_at, now)?,
+        expires_at: new.expires_at,
         revoked_at: None,
         last_used_at: None,
         version: 0,
@@ -149,16 +152,14 @@ pub(super) async fn change(
 ) -> Result<Response, ApiError> {
     state.check_started()?;
     let change: KeyChange = read(&state, body).await?;
-    let now = state.store.clock().await?;
     let new_name = change.name.map(name).transpose()?;
     let new_scopes = change.scopes.as_deref().map(scopes).transpose()?;
     let new_limits = change.limits.map(limits).transpose()?;
-    let new_expiry = change.expires_at.map(|end| expiry(end, now)).transpose()?;
     let changed = update(&state, &may.who, &id, |key| Key {
         name: new_name.clone().unwrap_or(key.name),
         scopes: new_scopes.unwrap_or(key.scopes),
         limits: new_limits.map_or(key.limits, Into::into),
-        expires_at: new_expiry.unwrap_or(key.expires_at),
+        expires_at: change.expires_at.unwrap_or(key.expires_at),
         ..key
     });
     let key = changed.await?;
@@ -266,10 +267,21 @@ async fn read<T: DeserializeOwned>(state: &AppState, body: Body) -> Result<T, Ap
         .await
         .map_err(|_| ApiError::BodyTimeout)?
         .map_err(|_| ApiError::BodyTooLarge(BODY_BYTES_MAX))?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    let wrong = |error: serde_json::Error| {
         let error = ValidationError::new(ValidationErrorKind::JsonInvalid, error.to_string());
         ApiError::Invalid(vec![error.at(vec![Loc::name("body")])])
-    })
+    };
+    // An array would be read as an object whose members have no names.
+    let shape: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    let message = "Input should be an object";
+    if !shape.is_object() {
+        let error = ValidationError::new(ValidationErrorKind::DictType, message);
+        return Err(ApiError::Invalid(vec![error.at(vec![Loc::name("body")])]));
+    }
+    if shape["limits"].is_array() {
+        return Err(invalid(ValidationErrorKind::DictType, message, "limits"));
+    }
+    serde_json::from_slice(&bytes).map_err(wrong)
 }
 
 fn invalid(
@@ -310,15 +322,14 @@ fn limits(limits: Limits) -> Result<Limits, ApiError> {
         let message = "Input should be greater than or equal to 1";
         return Err(invalid(ValidationErrorKind::GreaterThanEqual, message, "limits"));
     }
-    Ok(limits)
-}
-
-fn expiry(end: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
-    if end.is_some_and(|end| end <= now) {
-        let message = "Input should be a time in the future";
-        return Err(invalid(ValidationErrorKind::GreaterThanEqual, message, "expires_at"));
+    if limits
+        .bytes_per_second
+        .is_some_and(|limit| limit > BYTES_PER_SECOND_MAX)
+    {
+        let message = format!("Input should be less than or equal to {BYTES_PER_SECOND_MAX}");
+        return Err(invalid(ValidationErrorKind::LessThanEqual, message, "limits"));
     }
-    Ok(end)
+    Ok(limits)
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
