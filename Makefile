@@ -41,8 +41,8 @@ schemathesis: ## compare the service's answers with its OpenAPI document, by req
 
 # The black-box tests start target/debug/eventsieve, which `cargo test` alone need not build. All targets, so that both
 # commands agree on the features of the libraries and nothing is compiled twice. Most tests wait for servers most of the time, so there
-# are two more at once than processors.
-TEST_THREADS := $(shell expr $$(nproc) + 2)
+# is one more at once than processors.
+TEST_THREADS := $(shell expr $$(nproc) + 1)
 test: ## run all tests, on a PostgreSQL and a Redis of their own unless DATABASE_URL and REDIS_URL name some
 	integration-tests/setup test
 	cargo build --workspace --bins --tests --examples --locked

@@ -189,11 +189,14 @@ async fn proxy_protocol_is_required_of_trusted_proxies_alone() {
             "{bytes:?}"
         );
     }
-    let warned = service
-        .log()
-        .matches("must begin with a header of the PROXY protocol")
-        .count();
-    assert_eq!(warned, 4, "{}", service.log());
+    // The log is written by a thread of its own.
+    eventually(SOON, async || {
+        let log = service.log();
+        let warned = log.matches("must begin with a header of the PROXY protocol").count();
+        ensure!(warned == 4, "{warned} lines: {log}");
+        Ok(())
+    })
+    .await;
     // A check of the port alone is none of these.
     let mut check = connect(&service, PROXY).await;
     check.shutdown().await.expect("an open connection");
