@@ -134,11 +134,6 @@ impl Principals {
         }
     }
 
-    /// What may be done without a key.
-    pub fn anonymous(&self) -> Scopes {
-        self.0.anonymous.scopes()
-    }
-
     /// Whether anybody has a key that works.
     pub fn has_keys(&self) -> bool {
         let now = now();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
 use super::bucket::{Buckets, Exceeded};
-use crate::access::{Key, KeyId, Scope, Scopes, SecretHash};
+use crate::access::{Key, Scope, Scopes, SecretHash};
 use crate::event::{Timestamp, TopicGlobs};
 
 /// Who sends a request.
@@ -105,14 +105,6 @@ impl Principal {
     /// Whether it has presented nothing.
     pub fn is_anonymous(&self) -> bool {
         matches!(self.kind, Kind::Anonymous)
-    }
-
-    /// Its key.
-    pub fn key_id(&self) -> Option<KeyId> {
-        match &self.kind {
-            Kind::Key(entry, _) => Some(entry.key.id),
-            Kind::Anonymous | Kind::Admin => None,
-        }
     }
 
     /// Takes events and bytes of bodies out of its limits.

@@ -8,7 +8,7 @@
 mod append;
 mod connect;
 mod error;
-mod globs;
+pub(super) mod globs;
 mod keys;
 mod largest;
 mod outbox;

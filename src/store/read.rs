@@ -304,10 +304,6 @@ impl ConflictList {
 /// counters are those of the snapshot.
 pub const TOPICS_MAX: i64 = 1000;
 
-/// So many topics at most are read each by its index; of more, the log is read, and the rest left out.
-#[cfg(feature = "postgres")]
-pub(super) const MERGED_TOPICS_MAX: u32 = 1000;
-
 /// The part of a store that reads the log.
 #[async_trait]
 pub trait EventReader: Named {

@@ -6,7 +6,7 @@ use super::list::globs;
 use super::retention::{end_partition, expired};
 use super::{TestDatabase, Writer, event, events, listed, migrated, scanned_with, until_stable};
 use crate::event::{Cursor, Event, StoredEvent, TopicGlobs};
-use crate::store::read::MERGED_TOPICS_MAX;
+use crate::store::postgres::globs::MERGED_TOPICS_MAX;
 use crate::store::{ConflictList, Expiry, Filter, List, Order, Scan, Store, TopicList, Turn};
 
 fn filter(globs: &TopicGlobs) -> Filter {

@@ -2,6 +2,9 @@
 
 use crate::event::TopicGlobs;
 
+/// So many topics at most are read each by its index; of more, the log is read, and the rest left out.
+pub(crate) const MERGED_TOPICS_MAX: u32 = 1000;
+
 /// The patterns of some topics; `None`: every topic.
 pub(super) fn likes(globs: &TopicGlobs) -> Option<Vec<String>> {
     let globs = globs.patterns()?;

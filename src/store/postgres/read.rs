@@ -14,11 +14,10 @@ use uuid::Uuid;
 use super::append::timestamp;
 use super::connect::Session;
 use super::error::{decoding, failed_to};
-use super::globs::{likes, ranges};
+use super::globs::{MERGED_TOPICS_MAX, likes, ranges};
 use super::schema::PREPARE_NUMBERS;
 use super::statistics::end_of;
 use crate::event::{Cursor, Event, EventId, Headers, IdentityKey, Payload, Source, StoredEvent, Timestamp, Topic};
-use crate::store::read::MERGED_TOPICS_MAX;
 use crate::store::{Filter, Found, List, LogPosition, Order, Page, Scan, StoreError};
 
 /// The query time limit of a list or of a page of a scan, the wait for a connection included.
